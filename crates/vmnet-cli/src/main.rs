@@ -1,0 +1,2 @@
+//! `vmnet`: rootless virtual networks for virtual machines and commands.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Guests, LANs and an internet for tests and benches.

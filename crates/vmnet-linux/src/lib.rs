@@ -1,0 +1,1 @@
+//! Everything of a virtual network that is a system call.
