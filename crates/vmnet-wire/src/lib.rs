@@ -1,6 +1,19 @@
 //! Headers of Ethernet, ARP, IP, ICMP, TCP and UDP: bytes to fields and back.
 //!
 //! No I/O, no clock, no allocation; no input makes it panic.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`ethernet`] | frames and MAC addresses |
+//! | [`arp`] | RFC 826 |
+//! | [`ipv4`], [`ipv6`] | RFC 791, RFC 8200 |
+//! | [`ip`] | what both families share: protocol numbers, address pairs, pseudo headers |
+//! | [`icmpv4`] | RFC 792 |
+//! | [`tcp`], [`udp`] | RFC 9293, RFC 768 |
+//! | [`checksum`] | RFC 1071, RFC 1624 |
+//! | [`offload`] | the virtio-net header: what a frame's sender left to others |
+//! | [`segment`] | that work, done in software for a port without offloads; and IPv4 fragments |
+#![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(
@@ -13,4 +26,14 @@
     )
 )]
 
+pub mod arp;
+pub mod checksum;
 pub mod ethernet;
+pub mod icmpv4;
+pub mod ip;
+pub mod ipv4;
+pub mod ipv6;
+pub mod offload;
+pub mod segment;
+pub mod tcp;
+pub mod udp;
