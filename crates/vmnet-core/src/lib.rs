@@ -1,4 +1,21 @@
-//! The behaviour of one virtual network, without I/O.
+//! The behaviour of one virtual network, without I/O: switch, gateway, NAT.
+//!
+//! [`Network`] takes frames of guests ([`Network::receive`]), what happened to the host's sockets
+//! ([`Network::event`]) and the time, and fills an [`Outbox`] with [`Action`]s that the caller
+//! carries out. It sees the heads of frames, never their bodies.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`network`] | the whole: what a call leads to |
+//! | [`frame`], [`outbox`], [`event`] | what goes in and out |
+//! | [`switch`] | which port does a frame go to |
+//! | [`gateway`] | ARP, ICMP, DHCP, DNS |
+//! | [`nat`] | TCP, UDP and echo through the host's sockets; forwarded ports |
+//! | `reassembly` | datagrams that come in fragments |
+//! | `link` | where frames towards guests are made |
+//! | [`drop`] | why was this frame dropped |
+//! | [`deadline`] | what is due next |
+//! | [`subnet`] | addresses of a network |
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -12,4 +29,24 @@
     )
 )]
 
+pub mod deadline;
+pub mod drop;
+pub mod event;
+pub mod frame;
 pub mod gateway;
+mod link;
+pub mod nat;
+pub mod network;
+pub mod outbox;
+mod reassembly;
+pub mod subnet;
+pub mod switch;
+
+pub use crate::drop::{Drop, Drops};
+pub use event::{Event, HostError, IcmpError, Read};
+pub use frame::{Frame, Span};
+pub use nat::port_forward::{Forward, ForwardGuest, ForwardProtocol};
+pub use network::{Config, ConfigError, Network};
+pub use outbox::{Action, Datagram, ForwardId, Outbox, PortId, SocketId, Target};
+pub use subnet::Subnet;
+pub use switch::port::Port;

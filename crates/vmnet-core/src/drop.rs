@@ -1,0 +1,111 @@
+//! Why a frame was dropped: every cause has a name and a counter.
+
+macro_rules! causes {
+    ($($(#[doc = $doc:expr])+ $name:ident = $text:literal,)+) => {
+        /// Why a frame, packet or datagram was dropped.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(usize)]
+        pub enum Drop {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Drop {
+            /// Every cause.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The cause in words of a counter's name: `kebab-case`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+causes! {
+    /// Shorter than its headers, or a length that contradicts another.
+    Malformed = "malformed",
+    /// A checksum is wrong.
+    Checksum = "checksum",
+    /// The source is a group address, or zero.
+    SourceMac = "source-mac",
+    /// The source is the gateway's MAC or address.
+    Spoofed = "spoofed",
+    /// The source address is not of this network.
+    ForeignSource = "foreign-source",
+    /// The table of MAC addresses is full, and this port has its share.
+    MacTableFull = "mac-table-full",
+    /// The port is gone.
+    NoPort = "no-port",
+    /// The port's queue is full.
+    PortFull = "port-full",
+    /// Larger than the port's MTU, and not to be cut.
+    TooLong = "too-long",
+    /// The gateway does not know this kind of frame or protocol.
+    Protocol = "protocol",
+    /// Nothing at the gateway answers this.
+    NoService = "no-service",
+    /// Loopback, multicast, broadcast or zero destinations never leave.
+    Destination = "destination",
+    /// TTL ran out here.
+    Expired = "expired",
+    /// The table of flows is full of flows that are in use.
+    FlowsFull = "flows-full",
+    /// A TCP segment that belongs to no connection and wants none.
+    NoConnection = "no-connection",
+    /// A TCP segment outside the window, or out of order.
+    OutOfWindow = "out-of-window",
+    /// The host's send queue took less than was sent; the guest sends it again.
+    HostFull = "host-full",
+    /// The host forbids this user to send it.
+    Forbidden = "forbidden",
+    /// The host would not send it.
+    HostRefused = "host-refused",
+    /// A fragment that overlaps another, comes too late, or finds no room.
+    Fragment = "fragment",
+    /// Nobody's MAC is known for the address.
+    NoNeighbour = "no-neighbour",
+    /// A DHCP message that is not for this server, or that no state allows.
+    Dhcp = "dhcp",
+    /// A DNS message that is no question, or one too many.
+    Dns = "dns",
+    /// A datagram from a stranger to a mapping that does not take it.
+    Filtered = "filtered",
+    /// Too many ICMP errors in a short time (RFC 1812 §4.3.2.8).
+    IcmpRate = "icmp-rate",
+}
+
+/// How often each cause was met.
+#[derive(Clone, Debug)]
+pub struct Drops([u64; Drop::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; Drop::ALL.len()])
+    }
+}
+
+impl Drops {
+    /// Counts one.
+    pub fn count(&mut self, cause: Drop) {
+        if let Some(counter) = self.0.get_mut(cause as usize) {
+            *counter += 1;
+        }
+    }
+
+    /// How often a cause was met.
+    #[must_use]
+    pub fn of(&self, cause: Drop) -> u64 {
+        self.0.get(cause as usize).copied().unwrap_or(0)
+    }
+
+    /// Causes that were met, with their counts.
+    pub fn met(&self) -> impl Iterator<Item = (Drop, u64)> + '_ {
+        Drop::ALL
+            .iter()
+            .map(|cause| (*cause, self.of(*cause)))
+            .filter(|(_, count)| *count > 0)
+    }
+}

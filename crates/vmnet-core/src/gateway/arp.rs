@@ -1,0 +1,41 @@
+//! ARP for the gateway's address (RFC 826), with RFC 5227 probes and announcements understood.
+
+use core::net::IpAddr;
+use vmnet_wire::arp::{Operation, Packet};
+use vmnet_wire::ethernet::{EtherType, Mac};
+use zerocopy::IntoBytes;
+
+use crate::drop::Drop;
+use crate::link::Link;
+
+/// An ARP packet of a guest, which may be for anyone: the switch forwards it too.
+///
+/// # Errors
+/// Why it must not be forwarded.
+pub(crate) fn receive(
+    link: &mut Link<'_>,
+    ethernet_source: Mac,
+    payload: &[u8],
+) -> Result<(), Drop> {
+    let packet = Packet::read(payload).ok_or(Drop::Malformed)?;
+    let gateway = link.gateway;
+    if packet.sender() == gateway.address() || packet.sender_mac() == gateway.mac {
+        return Err(Drop::Spoofed);
+    }
+    // A probe (RFC 5227) has no sender address, and a proxy's answer is not believed.
+    if gateway.subnet.is_guest(packet.sender()) && packet.sender_mac() == ethernet_source {
+        link.neighbours
+            .learn(link.now, IpAddr::V4(packet.sender()), ethernet_source);
+    }
+    if packet.operation() == Operation::Request && packet.target() == gateway.address() {
+        let ethernet = link.ethernet(ethernet_source, EtherType::ARP);
+        let reply = Packet::reply(
+            gateway.mac,
+            gateway.address(),
+            packet.sender_mac(),
+            packet.sender(),
+        );
+        link.send(ethernet_source, &[ethernet.as_bytes(), reply.as_bytes()]);
+    }
+    Ok(())
+}

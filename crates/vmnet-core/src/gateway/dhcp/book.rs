@@ -1,0 +1,175 @@
+//! Who has which address, and until when: the table of leases with its indexes.
+//!
+//! Bounded by the pool and the reservations: one entry for an address. All keys a guest chooses live in
+//! ordered trees, which no choice of keys makes slow.
+
+use super::identity::Key;
+use super::lease::{Lease, State};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Instant;
+use vmnet_wire::ethernet::Mac;
+
+/// What is written down about an address.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// What callers see.
+    pub(super) lease: Lease,
+    /// Whose it is; nobody's while it is declined.
+    pub(super) key: Option<Key>,
+    /// What an offered address was to the same guest before: it is that again if the offer is not taken.
+    pub(super) former: Option<(State, Instant)>,
+}
+
+/// In which queue an entry waits; in each the earliest comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// Remembered leases, waiting to be needed.
+    Idle,
+    /// Offers, waiting to be taken.
+    Offered,
+    /// Live leases, waiting for renewal.
+    Bound,
+    /// Declined addresses, waiting for better times.
+    Declined,
+}
+
+impl From<State> for Queue {
+    fn from(state: State) -> Self {
+        match state {
+            State::Offered => Self::Offered,
+            State::Bound => Self::Bound,
+            State::Expired | State::Released => Self::Idle,
+            State::Declined => Self::Declined,
+        }
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    entries: BTreeMap<Ipv4Addr, Entry>,
+    by_key: BTreeMap<Key, Ipv4Addr>,
+    by_mac: BTreeSet<(Mac, Ipv4Addr)>,
+    by_name: BTreeMap<String, Ipv4Addr>,
+    idle: BTreeSet<(Instant, Ipv4Addr)>,
+    offered: BTreeSet<(Instant, Ipv4Addr)>,
+    bound: BTreeSet<(Instant, Ipv4Addr)>,
+    declined: BTreeSet<(Instant, Ipv4Addr)>,
+}
+
+impl Book {
+    /// What is written about an address.
+    pub(super) fn get(&self, address: Ipv4Addr) -> Option<&Entry> {
+        self.entries.get(&address)
+    }
+
+    /// Every lease, by address.
+    pub(super) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.entries.values().map(|entry| &entry.lease)
+    }
+
+    /// Writes an entry down. Whatever its address, key or name had before must be taken out first.
+    pub(super) fn put(&mut self, entry: Entry) {
+        let lease = &entry.lease;
+        let address = lease.address;
+        debug_assert!(!self.entries.contains_key(&address), "{address} is taken");
+        if let Some(key) = &entry.key {
+            let other = self.by_key.insert(key.clone(), address);
+            debug_assert_eq!(other, None, "one address for one guest");
+        }
+        if let Some(name) = &lease.name {
+            let other = self.by_name.insert(name.clone(), address);
+            debug_assert_eq!(other, None, "one lease for one name");
+        }
+        self.by_mac.insert((lease.mac, address));
+        let waiting = (lease.expires, address);
+        self.waiting_mut(lease.state.into()).insert(waiting);
+        self.entries.insert(address, entry);
+    }
+
+    /// Takes an entry out.
+    pub(super) fn take(&mut self, address: Ipv4Addr) -> Option<Entry> {
+        let entry = self.entries.remove(&address)?;
+        let lease = &entry.lease;
+        if let Some(key) = &entry.key {
+            self.by_key.remove(key);
+        }
+        if let Some(name) = &lease.name {
+            self.by_name.remove(name);
+        }
+        self.by_mac.remove(&(lease.mac, address));
+        let waiting = (lease.expires, address);
+        self.waiting_mut(lease.state.into()).remove(&waiting);
+        Some(entry)
+    }
+
+    /// The address of a guest.
+    pub(super) fn find(&self, key: &Key) -> Option<Ipv4Addr> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Which lease has a name.
+    pub(super) fn named(&self, name: &str) -> Option<&Lease> {
+        self.get(*self.by_name.get(name)?).map(|entry| &entry.lease)
+    }
+
+    /// An address of a MAC, a live one if there is one.
+    pub(super) fn any_of(&self, mac: Mac) -> Option<Ipv4Addr> {
+        let owned = self.of(mac).filter(|entry| entry.key.is_some());
+        let best = owned.max_by_key(|entry| match entry.lease.state {
+            State::Bound => 2,
+            State::Offered => 1,
+            State::Expired | State::Released | State::Declined => 0,
+        });
+        best.map(|entry| entry.lease.address)
+    }
+
+    /// How many addresses a MAC holds, offers included.
+    pub(super) fn held_by(&self, mac: Mac) -> usize {
+        let held = |entry: &&Entry| matches!(entry.lease.state, State::Offered | State::Bound);
+        self.of(mac).filter(held).count()
+    }
+
+    /// A queue's addresses, the earliest first.
+    pub(super) fn queue(&self, queue: Queue) -> impl Iterator<Item = Ipv4Addr> {
+        self.waiting(queue).iter().map(|(_, address)| *address)
+    }
+
+    /// How long a queue is.
+    pub(super) fn count(&self, queue: Queue) -> usize {
+        self.waiting(queue).len()
+    }
+
+    /// When the next entry's state ends, and whose.
+    pub(super) fn next(&self) -> Option<(Instant, Ipv4Addr)> {
+        [Queue::Offered, Queue::Bound, Queue::Declined]
+            .into_iter()
+            .filter_map(|queue| self.waiting(queue).first().copied())
+            .min()
+    }
+
+    fn waiting(&self, queue: Queue) -> &BTreeSet<(Instant, Ipv4Addr)> {
+        match queue {
+            Queue::Idle => &self.idle,
+            Queue::Offered => &self.offered,
+            Queue::Bound => &self.bound,
+            Queue::Declined => &self.declined,
+        }
+    }
+
+    fn waiting_mut(&mut self, queue: Queue) -> &mut BTreeSet<(Instant, Ipv4Addr)> {
+        match queue {
+            Queue::Idle => &mut self.idle,
+            Queue::Offered => &mut self.offered,
+            Queue::Bound => &mut self.bound,
+            Queue::Declined => &mut self.declined,
+        }
+    }
+
+    fn of(&self, mac: Mac) -> impl Iterator<Item = &Entry> {
+        self.by_mac
+            .range((mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST))
+            .filter_map(|(_, address)| self.get(*address))
+    }
+}

@@ -1,0 +1,113 @@
+//! Which addresses of the pool nobody has: a bit for each.
+
+use std::net::Ipv4Addr;
+
+/// The pool's addresses, each taken or free.
+#[derive(Debug)]
+pub(super) struct FreeMap {
+    first: u32,
+    size: u32,
+    /// Set bits are taken; those behind the end of the pool always are.
+    taken: Vec<u64>,
+}
+
+impl FreeMap {
+    /// A pool from `first` to `last`, both included, all free.
+    pub(super) fn new(first: Ipv4Addr, last: Ipv4Addr) -> Self {
+        let (first, last) = (u32::from(first), u32::from(last));
+        let size = last.saturating_sub(first).saturating_add(1);
+        let mut taken = vec![0; usize::try_from(size.div_ceil(64)).unwrap_or(0)];
+        if let (Some(end), 1..) = (taken.last_mut(), size % 64) {
+            *end = u64::MAX << (size % 64);
+        }
+        Self { first, size, taken }
+    }
+
+    /// How many addresses the pool has.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Whether an address is of the pool.
+    pub(super) fn contains(&self, address: Ipv4Addr) -> bool {
+        self.index(address).is_some()
+    }
+
+    /// Whether an address is of the pool and free.
+    pub(super) fn is_free(&self, address: Ipv4Addr) -> bool {
+        let bit = self.index(address).map(split);
+        bit.is_some_and(|(word, bit)| self.taken.get(word).is_some_and(|w| w & (1 << bit) == 0))
+    }
+
+    /// Marks an address; one outside of the pool has no mark.
+    pub(super) fn mark(&mut self, address: Ipv4Addr, taken: bool) {
+        let Some((word, bit)) = self.index(address).map(split) else {
+            return;
+        };
+        if let Some(word) = self.taken.get_mut(word) {
+            *word = *word & !(1 << bit) | u64::from(taken) << bit;
+        }
+    }
+
+    /// The first free address from the place that `hash` names, going up and around.
+    pub(super) fn after(&self, hash: u64) -> Option<Ipv4Addr> {
+        let start = u32::try_from(hash % u64::from(self.size)).unwrap_or(0);
+        let (word, bit) = split(start);
+        let (before, from) = self.taken.split_at_checked(word)?;
+        let below = (1_u64 << bit) - 1;
+        let words = from
+            .iter()
+            .zip(word..)
+            .map(|(taken, at)| (if at == word { taken | below } else { *taken }, at))
+            .chain(before.iter().copied().zip(0..))
+            .chain(from.first().map(|taken| (taken | !below, word)));
+        let (taken, at) = words.into_iter().find(|(taken, _)| *taken != u64::MAX)?;
+        let index = u32::try_from(at).ok()? * 64 + taken.trailing_ones();
+        Some(Ipv4Addr::from(self.first + index))
+    }
+
+    fn index(&self, address: Ipv4Addr) -> Option<u32> {
+        let index = u32::from(address).checked_sub(self.first)?;
+        (index < self.size).then_some(index)
+    }
+}
+
+/// Word and bit of an index.
+fn split(index: u32) -> (usize, u32) {
+    (
+        usize::try_from(index / 64).unwrap_or(usize::MAX),
+        index % 64,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn finds_what_a_plain_search_finds(
+            size in 1_u32..300,
+            marks in prop::collection::vec((0_u32..300, any::<bool>()), 0..600),
+            hash: u64,
+        ) {
+            let first = Ipv4Addr::new(10, 0, 0, 7);
+            let at = |i: u32| Ipv4Addr::from(u32::from(first) + i);
+            let mut map = FreeMap::new(first, at(size - 1));
+            let mut free: BTreeSet<u32> = (0..size).collect();
+            for (i, taken) in marks {
+                map.mark(at(i), taken);
+                if taken { free.remove(&i); } else if i < size { free.insert(i); }
+            }
+            for i in 0..300 {
+                prop_assert_eq!(map.is_free(at(i)), free.contains(&i));
+                prop_assert_eq!(map.contains(at(i)), i < size);
+            }
+            let start = u32::try_from(hash % u64::from(size)).unwrap();
+            let plain = free.range(start..).chain(free.range(..start)).next();
+            prop_assert_eq!(map.after(hash), plain.map(|i| at(*i)));
+        }
+    }
+}

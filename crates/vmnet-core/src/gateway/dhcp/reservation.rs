@@ -1,0 +1,86 @@
+//! Addresses that the host keeps for one guest, inside the pool or beside it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use vmnet_wire::ethernet::Mac;
+
+/// For whom an address is kept. If several match one guest, the first of this list wins.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reservee {
+    /// The guest with this client id (option 61, its type byte included).
+    ClientId(Vec<u8>),
+    /// The guest with this MAC address.
+    Mac(Mac),
+    /// The guest that calls itself so. A guest chooses its name: no defence against a hostile one.
+    Name(String),
+}
+
+/// Why an address cannot be reserved; the caller's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// Not an address a guest can have.
+    #[error(
+        "{0} is no guest's address: choose one of the subnet that is not the gateway's, the network's or the broadcast"
+    )]
+    NotAGuestAddress(Ipv4Addr),
+    /// Kept for another guest.
+    #[error("{0} is reserved for {1:?}; remove that reservation first")]
+    Taken(Ipv4Addr, Reservee),
+    /// A name that is no DNS label, or one that means the gateway.
+    #[error("{0:?} cannot be a guest's name: use letters, digits and hyphens")]
+    Name(String),
+    /// As many reservations as a subnet can have.
+    #[error("there are {0} reservations already; remove one first")]
+    TooMany(usize),
+}
+
+/// All reservations.
+#[derive(Debug, Default)]
+pub(super) struct Reservations {
+    by_address: BTreeMap<Ipv4Addr, Reservee>,
+    by_reservee: BTreeMap<Reservee, Ipv4Addr>,
+}
+
+impl Reservations {
+    /// Keeps `address` for `reservee`, and returns the address that was kept for it before.
+    pub(super) fn insert(&mut self, reservee: Reservee, address: Ipv4Addr) -> Option<Ipv4Addr> {
+        let before = self.remove(&reservee);
+        self.by_address.insert(address, reservee.clone());
+        self.by_reservee.insert(reservee, address);
+        before
+    }
+
+    /// Keeps nothing for `reservee` any more.
+    pub(super) fn remove(&mut self, reservee: &Reservee) -> Option<Ipv4Addr> {
+        let address = self.by_reservee.remove(reservee)?;
+        self.by_address.remove(&address);
+        Some(address)
+    }
+
+    /// For whom an address is kept.
+    pub(super) fn holder(&self, address: Ipv4Addr) -> Option<&Reservee> {
+        self.by_address.get(&address)
+    }
+
+    /// What is kept for a guest.
+    pub(super) fn of(&self, id: Option<&[u8]>, mac: Mac, name: Option<&str>) -> Option<Ipv4Addr> {
+        let id = id.map(|id| Reservee::ClientId(id.to_vec()));
+        let name = name.map(|name| Reservee::Name(name.to_owned()));
+        let keys = [id, Some(Reservee::Mac(mac)), name];
+        keys.iter()
+            .flatten()
+            .find_map(|key| self.by_reservee.get(key).copied())
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_address.len()
+    }
+
+    /// All of them, by address.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Reservee, Ipv4Addr)> {
+        self.by_address
+            .iter()
+            .map(|(address, reservee)| (reservee, *address))
+    }
+}

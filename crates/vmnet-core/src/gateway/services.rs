@@ -1,0 +1,263 @@
+//! DHCP and DNS joined to the network: who asked, where the answer goes, which names follow leases.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use vmnet_wire::checksum::Sum;
+use vmnet_wire::ethernet::Mac;
+use vmnet_wire::ip::{self, Protocol};
+use vmnet_wire::segment::Fragments;
+use vmnet_wire::udp;
+use zerocopy::IntoBytes;
+
+use crate::drop::Drop;
+use crate::event::Event;
+use crate::gateway::{dhcp, dns};
+use crate::link::{Link, Route};
+use crate::outbox::{Action, SocketId};
+
+/// Who asked a DNS question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asker {
+    /// By a datagram.
+    Datagram { mac: Mac, from: SocketAddr },
+    /// By a stream.
+    Stream(SocketId),
+}
+
+/// The gateway's services that keep state.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) dhcp: dhcp::Server,
+    pub(crate) dns: DnsProxy,
+    /// Filled by the proxy, emptied at once.
+    outputs: Vec<dns::Output<Asker>>,
+    id: u16,
+}
+
+/// The proxy, opaque to others.
+#[derive(Debug)]
+pub(crate) struct DnsProxy(dns::Proxy<Asker>);
+
+impl DnsProxy {
+    pub(crate) fn new(config: &dns::Config) -> Result<Self, dns::ConfigError> {
+        dns::Proxy::new(config).map(Self)
+    }
+
+    pub(crate) fn set_resolvers(&mut self, now: Instant, resolvers: &[SocketAddr]) {
+        self.0.set_resolvers(now, resolvers);
+    }
+
+    pub(crate) fn counters(&self) -> &dns::Counters {
+        self.0.counters()
+    }
+}
+
+impl Services {
+    pub(crate) fn new(dhcp: dhcp::Server, dns: DnsProxy) -> Self {
+        Self {
+            dhcp,
+            dns,
+            outputs: Vec::new(),
+            id: 0,
+        }
+    }
+
+    /// A DHCP message of a guest.
+    pub(crate) fn receive_dhcp(&mut self, link: &mut Link<'_>, request: &dhcp::Request<'_>) {
+        let answer = self.dhcp.receive(link.now, request);
+        for change in &answer.changes {
+            self.follow(link, change);
+        }
+        match answer.outcome {
+            dhcp::Outcome::Reply(reply) => {
+                let to = SocketAddr::new(IpAddr::V4(reply.address), reply.port);
+                self.send(link, reply.mac, dhcp::SERVER_PORT, to, &reply.payload);
+            }
+            dhcp::Outcome::Noted => {}
+            dhcp::Outcome::Dropped(_) => link.drop(Drop::Dhcp),
+        }
+    }
+
+    /// Names follow leases. A port's own name wins over what its guest calls itself.
+    fn follow(&mut self, link: &mut Link<'_>, change: &dhcp::LeaseChange) {
+        match change {
+            dhcp::LeaseChange::Bound(lease) => {
+                link.neighbours
+                    .learn(link.now, IpAddr::V4(lease.address), lease.mac);
+                let given = link
+                    .port_of(lease.mac)
+                    .and_then(|(_, port)| port.name.clone());
+                let address = IpAddr::V4(lease.address);
+                self.dns.0.remove_address(address);
+                if let Some(name) = given.or_else(|| lease.name.clone()) {
+                    // A name that cannot be one is the guest's own loss.
+                    let _refused = self.dns.0.set_name(&name, address);
+                }
+            }
+            dhcp::LeaseChange::Ended(lease) | dhcp::LeaseChange::Forgotten(lease) => {
+                self.dns.0.remove_address(IpAddr::V4(lease.address));
+            }
+        }
+    }
+
+    /// A DNS question by a datagram.
+    pub(crate) fn receive_dns(
+        &mut self,
+        link: &mut Link<'_>,
+        mac: Mac,
+        from: SocketAddr,
+        message: &[u8],
+    ) {
+        self.question(
+            link,
+            Asker::Datagram { mac, from },
+            dns::Transport::Udp,
+            guest(mac),
+            message,
+        );
+    }
+
+    fn question(
+        &mut self,
+        link: &mut Link<'_>,
+        asker: Asker,
+        transport: dns::Transport,
+        guest: dns::Guest,
+        message: &[u8],
+    ) {
+        let asked = self.dns.0.query(
+            link.now,
+            guest,
+            asker,
+            transport,
+            message,
+            &mut self.outputs,
+        );
+        if asked.is_err() {
+            link.drop(Drop::Dns);
+        }
+        self.empty(link);
+    }
+
+    /// Something happened that concerns DNS. `mac` is that of the guest whose stream it is.
+    pub(crate) fn event(&mut self, link: &mut Link<'_>, event: &Event<'_>, mac: Option<Mac>) {
+        match *event {
+            Event::Answer { query, message } => {
+                self.dns
+                    .0
+                    .answer(link.now, query, message, &mut self.outputs);
+            }
+            Event::QueryFailed { query } => self.dns.0.failed(link.now, query, &mut self.outputs),
+            Event::StreamQuery { socket, message } => {
+                let guest = guest(mac.unwrap_or_default());
+                return self.question(
+                    link,
+                    Asker::Stream(socket),
+                    dns::Transport::Tcp,
+                    guest,
+                    message,
+                );
+            }
+            _ => {}
+        }
+        self.empty(link);
+    }
+
+    pub(crate) fn timeout(&mut self, link: &mut Link<'_>) {
+        for change in self.dhcp.timeout(link.now) {
+            self.follow(link, &change);
+        }
+        self.dns.0.timeout(link.now, &mut self.outputs);
+        self.empty(link);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.dhcp
+            .next_deadline()
+            .into_iter()
+            .chain(self.dns.0.next_deadline())
+            .min()
+    }
+
+    fn empty(&mut self, link: &mut Link<'_>) {
+        let mut outputs = core::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                dns::Output::Ask {
+                    query,
+                    resolver,
+                    transport,
+                    message,
+                } => {
+                    let message = link.out.write(&[&message]);
+                    link.out.push(Action::Ask {
+                        query,
+                        resolver,
+                        transport,
+                        message,
+                    });
+                }
+                dns::Output::Forget { query } => link.out.push(Action::Forget { query }),
+                dns::Output::Reply {
+                    asker: Asker::Datagram { mac, from },
+                    message,
+                } => {
+                    self.send(link, mac, 53, from, &message);
+                }
+                dns::Output::Reply {
+                    asker: Asker::Stream(socket),
+                    message,
+                } => {
+                    let message = link.out.write(&[&message]);
+                    link.out.push(Action::StreamAnswer { socket, message });
+                }
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    /// Sends a datagram from the gateway, in fragments if it must be.
+    fn send(&mut self, link: &mut Link<'_>, mac: Mac, port: u16, to: SocketAddr, payload: &[u8]) {
+        let source = IpAddr::V4(link.gateway.address());
+        let len = udp::Header::LEN + payload.len();
+        let mut route = Route::new(source, to.ip(), Protocol::UDP);
+        route.dont_fragment = len + 20 <= usize::from(link.gateway.mtu);
+        self.id = self.id.wrapping_add(1);
+        route.id = self.id;
+        let headers = link.headers(mac, route, len);
+        let sum = ip::pseudo_header(source, to.ip(), Protocol::UDP, len)
+            .with(udp::Header::new(port, to.port(), payload.len(), 0).as_bytes())
+            .with(payload);
+        let header = udp::Header::new(port, to.port(), payload.len(), Sum::finish_udp(sum));
+        let pieces: [&[u8]; 3] = [headers.bytes(), header.as_bytes(), payload];
+        if route.dont_fragment {
+            return link.send(mac, &pieces);
+        }
+        let frame = pieces.concat();
+        for (head, range) in Fragments::new(&frame, usize::from(link.gateway.mtu))
+            .into_iter()
+            .flatten()
+        {
+            link.send(mac, &[head.bytes(), frame.get(range).unwrap_or(&[])]);
+        }
+    }
+
+    /// The address that a guest with this MAC has leased.
+    pub(crate) fn address_of(&self, is: impl Fn(Mac) -> bool) -> Option<Ipv4Addr> {
+        let bound = self
+            .dhcp
+            .leases()
+            .filter(|lease| lease.state == dhcp::State::Bound);
+        bound
+            .filter(|lease| is(lease.mac))
+            .map(|lease| lease.address)
+            .next()
+    }
+}
+
+/// All questions from one MAC are one guest's.
+fn guest(mac: Mac) -> dns::Guest {
+    let [a, b, c, d, e, f] = mac.0;
+    dns::Guest(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+}

@@ -1,0 +1,239 @@
+//! The network as its gateway sees it: where frames towards guests are made.
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use slotmap::SlotMap;
+use vmnet_wire::ethernet::{self, EtherType, Mac};
+use vmnet_wire::ip::Protocol;
+use vmnet_wire::offload::Offload;
+use vmnet_wire::{arp, ipv4, ipv6};
+use zerocopy::IntoBytes;
+
+use crate::drop::{Drop, Drops};
+use crate::frame::Span;
+use crate::outbox::{Action, Outbox, PortId};
+use crate::subnet::Subnet;
+use crate::switch::fdb::Fdb;
+use crate::switch::port::Port;
+
+/// Hops that our own packets may take.
+pub(crate) const TTL: u8 = 64;
+/// Guests' addresses that are remembered with their MAC.
+const NEIGHBOURS_MAX: usize = 8192;
+/// A neighbour that was silent for so long may have moved: it is asked for again.
+const NEIGHBOUR_AGE: Duration = Duration::from_secs(300);
+
+/// The gateway's own addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gateway {
+    pub(crate) mac: Mac,
+    pub(crate) subnet: Subnet,
+    pub(crate) mtu: u16,
+}
+
+impl Gateway {
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.subnet.gateway()
+    }
+}
+
+/// Which guest's address belongs to which MAC (what ARP knows).
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours {
+    entries: HashMap<IpAddr, (Mac, Instant)>,
+}
+
+impl Neighbours {
+    /// `address` spoke from `mac`.
+    pub(crate) fn learn(&mut self, now: Instant, address: IpAddr, mac: Mac) {
+        if let Some(entry) = self.entries.get_mut(&address) {
+            *entry = (mac, now);
+            return;
+        }
+        if self.entries.len() >= NEIGHBOURS_MAX {
+            self.entries
+                .retain(|_, (_, seen)| now.saturating_duration_since(*seen) < NEIGHBOUR_AGE);
+        }
+        if self.entries.len() < NEIGHBOURS_MAX {
+            self.entries.insert(address, (mac, now));
+        }
+    }
+
+    pub(crate) fn look_up(&self, now: Instant, address: IpAddr) -> Option<Mac> {
+        let (mac, seen) = self.entries.get(&address)?;
+        (now.saturating_duration_since(*seen) < NEIGHBOUR_AGE).then_some(*mac)
+    }
+}
+
+/// Everything that sending a frame to a guest needs.
+pub(crate) struct Link<'a> {
+    pub(crate) now: Instant,
+    pub(crate) gateway: Gateway,
+    pub(crate) ports: &'a SlotMap<PortId, Port>,
+    pub(crate) fdb: &'a Fdb,
+    pub(crate) neighbours: &'a mut Neighbours,
+    pub(crate) drops: &'a mut Drops,
+    pub(crate) out: &'a mut Outbox,
+}
+
+impl Link<'_> {
+    /// Counts a dropped frame.
+    pub(crate) fn drop(&mut self, cause: Drop) {
+        self.drops.count(cause);
+    }
+
+    /// The port behind which a guest is, if it is known.
+    pub(crate) fn port_of(&self, mac: Mac) -> Option<(PortId, &Port)> {
+        let port = self.fdb.look_up(self.now, mac)?;
+        Some((port, self.ports.get(port)?))
+    }
+
+    /// A guest's port has room, or is unknown and will be found by flooding.
+    pub(crate) fn is_ready(&self, mac: Mac) -> bool {
+        self.port_of(mac).is_none_or(|(_, port)| port.ready)
+    }
+
+    /// Sends a whole frame made of `pieces`, from Ethernet on.
+    pub(crate) fn send(&mut self, to: Mac, pieces: &[&[u8]]) {
+        let frame = self.out.write(pieces);
+        self.egress(to, |port| Action::Reply {
+            port,
+            frame: frame.clone(),
+        });
+    }
+
+    /// Sends a frame whose payload is in the hand.
+    pub(crate) fn deliver(&mut self, to: Mac, headers: &[&[u8]], body: Span, offload: Offload) {
+        let headers = self.out.write(headers);
+        self.egress(to, |port| Action::Deliver {
+            port,
+            headers: headers.clone(),
+            body,
+            offload,
+        });
+    }
+
+    /// To the port where `to` is, or to all if nobody knows.
+    fn egress(&mut self, to: Mac, action: impl Fn(PortId) -> Action) {
+        if let Some((port, _)) = self.port_of(to) {
+            self.out.push(action(port));
+        } else {
+            self.ports
+                .keys()
+                .for_each(|port| self.out.push(action(port)));
+        }
+    }
+
+    /// The Ethernet header of a frame of ours to `to`.
+    pub(crate) fn ethernet(&self, to: Mac, ether_type: EtherType) -> ethernet::Header {
+        ethernet::Header::new(to, self.gateway.mac, ether_type)
+    }
+
+    /// Asks who has an address.
+    pub(crate) fn resolve(&mut self, address: Ipv4Addr) {
+        let ethernet = self.ethernet(Mac::BROADCAST, EtherType::ARP);
+        let request = arp::Packet::request(self.gateway.mac, self.gateway.address(), address);
+        self.send(Mac::BROADCAST, &[ethernet.as_bytes(), request.as_bytes()]);
+    }
+
+    /// Ethernet and IP headers for a packet with `len` bytes behind them, from `source` to the guest
+    /// `destination` at `mac`. Both addresses are of one family.
+    pub(crate) fn headers(&self, mac: Mac, route: Route, len: usize) -> Headers {
+        match (route.source, route.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let fields = ipv4::Fields {
+                    source,
+                    destination,
+                    protocol: route.protocol,
+                    ttl: route.ttl,
+                    id: route.id,
+                    dont_fragment: route.dont_fragment,
+                };
+                let mut headers = Headers::of(&self.ethernet(mac, EtherType::IPV4));
+                headers.push(ipv4::Header::new(&fields, len).as_bytes());
+                headers
+            }
+            (source, destination) => {
+                let mut headers = Headers::of(&self.ethernet(mac, EtherType::IPV6));
+                let header = ipv6::Header::new(
+                    to_v6(source),
+                    to_v6(destination),
+                    route.protocol,
+                    route.ttl,
+                    len,
+                );
+                headers.push(header.as_bytes());
+                headers
+            }
+        }
+    }
+}
+
+fn to_v6(address: IpAddr) -> core::net::Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
+
+/// Between whom a packet towards a guest goes, and what it carries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) protocol: Protocol,
+    pub(crate) ttl: u8,
+    pub(crate) id: u16,
+    pub(crate) dont_fragment: bool,
+}
+
+impl Route {
+    /// A packet that must not be cut, as all of ours that fit.
+    pub(crate) fn new(source: IpAddr, destination: IpAddr, protocol: Protocol) -> Self {
+        Self {
+            source,
+            destination,
+            protocol,
+            ttl: TTL,
+            id: 0,
+            dont_fragment: true,
+        }
+    }
+}
+
+/// Ethernet and IP headers of one packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Headers {
+    bytes: [u8; ethernet::Header::LEN + ipv6::Header::LEN],
+    len: usize,
+}
+
+impl Headers {
+    fn of(ethernet: &ethernet::Header) -> Self {
+        let mut headers = Self {
+            bytes: [0; ethernet::Header::LEN + ipv6::Header::LEN],
+            len: 0,
+        };
+        headers.push(ethernet.as_bytes());
+        headers
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(bytes);
+            self.len = end;
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+
+    /// Bytes: where the transport header will start.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}

@@ -1,0 +1,143 @@
+//! NAT: guests reach the outside through sockets of the host, and the outside reaches guests through
+//! forwarded ports.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`flow`] | the key of a flow, the same for both families |
+//! | [`table`] | all flows: limit, eviction, who is whose |
+//! | [`destination`] | where a packet really goes, and which never leave |
+//! | [`tcp`] | connections |
+//! | [`udp`] | mappings |
+//! | [`echo`] | ICMP echo |
+//! | [`outward`] | packets from guests to the outside |
+//! | [`inward`] | what happened to the host's sockets |
+//! | [`port_forward`] | rules that lead from a port of the host to a guest |
+
+pub(crate) mod destination;
+pub(crate) mod echo;
+pub(crate) mod flow;
+pub(crate) mod inward;
+pub(crate) mod outward;
+pub mod port_forward;
+pub(crate) mod table;
+pub(crate) mod tcp;
+pub(crate) mod udp;
+
+use std::time::Instant;
+
+use vmnet_wire::ethernet::Mac;
+
+use crate::event::Read;
+use crate::gateway::icmp::Limiter;
+use crate::link::Link;
+use crate::nat::destination::HostAccess;
+use crate::nat::port_forward::Forwards;
+use crate::nat::table::{Flow, Table};
+use crate::nat::tcp::{Agenda, Fate};
+use crate::outbox::{Action, SocketId};
+
+/// The NAT of one network.
+#[derive(Debug)]
+pub(crate) struct Nat {
+    pub(crate) table: Table,
+    pub(crate) forwards: Forwards,
+    pub(crate) host: HostAccess,
+    pub(crate) limiter: Limiter,
+    agenda: Agenda,
+    /// Flows that would read, but whose guest's port is full.
+    parked: Vec<SocketId>,
+    /// Since when initial sequence numbers are counted.
+    epoch: Instant,
+}
+
+impl Nat {
+    pub(crate) fn new(now: Instant, flows_max: usize, host: HostAccess) -> Self {
+        Self {
+            table: Table::new(flows_max),
+            forwards: Forwards::default(),
+            host,
+            limiter: Limiter::default(),
+            agenda: Agenda::default(),
+            parked: Vec::new(),
+            epoch: now,
+        }
+    }
+
+    /// What the next flow in line wants to read.
+    pub(crate) fn next_read(&mut self, link: &mut Link<'_>) -> Option<Read> {
+        while let Some(id) = self.agenda.reads.pop_front() {
+            let Some(Flow::Tcp(flow)) = self.table.get_mut(id) else {
+                continue;
+            };
+            if !link.is_ready(flow.mac) {
+                self.parked.push(id);
+            } else if let Some(read) = flow.next_read(link, &mut self.agenda) {
+                return Some(read);
+            }
+        }
+        None
+    }
+
+    /// A port has room again: who waited may read.
+    pub(crate) fn unpark(&mut self) {
+        self.agenda.reads.extend(self.parked.drain(..));
+    }
+
+    /// The burst is over: acknowledgements go out.
+    pub(crate) fn flush(&mut self, link: &mut Link<'_>) {
+        while let Some(id) = self.agenda.acks.pop() {
+            let Some(Flow::Tcp(flow)) = self.table.get_mut(id) else {
+                continue;
+            };
+            flow.flush(link);
+            if flow.end_if_done(link) == Fate::Ended {
+                self.table.remove(id);
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.agenda.deadlines.next()
+    }
+
+    /// Looks at every flow of which something may be due.
+    pub(crate) fn timeout(&mut self, link: &mut Link<'_>) {
+        while let Some(id) = self.agenda.deadlines.due(link.now) {
+            let Some(flow) = self.table.get_mut(id) else {
+                continue;
+            };
+            let fate = match flow {
+                Flow::Tcp(flow) => flow.timeout(link, &mut self.agenda),
+                Flow::Udp(mapping) if mapping.forward.is_some() => Fate::Lives,
+                Flow::Udp(mapping) => self.agenda.idle(link, id, mapping.seen + udp::IDLE),
+                Flow::Echo(echo) => self.agenda.idle(link, id, echo.seen + echo::IDLE),
+            };
+            if fate == Fate::Ended {
+                self.table.remove(id);
+            }
+        }
+    }
+
+    /// A port is gone: flows of the guests behind it wait a little for it to come back.
+    pub(crate) fn orphan(&mut self, is_behind: impl Fn(Mac) -> bool) {
+        for (_, flow) in self.table.iter_mut() {
+            if let Flow::Tcp(flow) = flow
+                && is_behind(flow.mac)
+            {
+                flow.orphan(&mut self.agenda);
+            }
+        }
+    }
+}
+
+impl Agenda {
+    /// A flow without a connection: closes it if it has been idle until `end`.
+    fn idle(&mut self, link: &mut Link<'_>, id: SocketId, end: Instant) -> Fate {
+        if link.now >= end {
+            link.out.push(Action::Close { socket: id });
+            return Fate::Ended;
+        }
+        self.deadlines.set(end, id);
+        Fate::Lives
+    }
+}

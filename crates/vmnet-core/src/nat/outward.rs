@@ -1,0 +1,390 @@
+//! Packets from guests to the outside.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use vmnet_wire::ethernet::Mac;
+use vmnet_wire::icmpv4;
+use vmnet_wire::ip::Protocol;
+use vmnet_wire::offload::{Checksum, Kind, Segmentation};
+use vmnet_wire::tcp::{Flags, Segment, Seq};
+use vmnet_wire::{ipv4, udp};
+
+use crate::drop::Drop;
+use crate::frame::Span;
+use crate::gateway::icmp;
+use crate::link::Link;
+use crate::nat::Nat;
+use crate::nat::destination::resolve;
+use crate::nat::echo::{self, Echo};
+use crate::nat::flow::Key;
+use crate::nat::table::Flow;
+use crate::nat::tcp::{Arrival, Ends, Fate, Goal, Tcp, refuse};
+use crate::nat::udp::{IDLE, Mapping};
+use crate::outbox::{Action, Datagram, SocketId, Target};
+
+/// A packet of a guest, found in the frame in hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outward<'a> {
+    pub(crate) mac: Mac,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) ttl: u8,
+    pub(crate) dont_fragment: bool,
+    /// The packet as far as it is known, from its IP header on.
+    pub(crate) packet: &'a [u8],
+    /// What follows the IP header, as far as it is known.
+    pub(crate) head: &'a [u8],
+    /// The same as a place in the frame.
+    pub(crate) body: Span,
+    pub(crate) segmentation: Option<Segmentation>,
+    pub(crate) checksum: Checksum,
+}
+
+impl<'a> Outward<'a> {
+    /// An IPv4 packet in a frame whose IP header starts `start` bytes in.
+    pub(crate) fn ipv4(
+        mac: Mac,
+        bytes: &'a [u8],
+        packet: &ipv4::Packet<'a>,
+        start: usize,
+        offload: vmnet_wire::offload::Offload,
+    ) -> Self {
+        Self {
+            mac,
+            source: IpAddr::V4(packet.header.source()),
+            destination: IpAddr::V4(packet.header.destination()),
+            ttl: packet.header.ttl,
+            dont_fragment: packet.header.dont_fragment(),
+            packet: bytes,
+            head: packet.payload,
+            body: Span {
+                start: start + packet.header_len,
+                len: packet.payload_len,
+            },
+            segmentation: offload.segmentation,
+            checksum: offload.checksum,
+        }
+    }
+
+    fn behind(&self, header: usize) -> Option<Span> {
+        let len = self.body.len.checked_sub(header)?;
+        Some(Span {
+            start: self.body.start + header,
+            len,
+        })
+    }
+}
+
+impl Nat {
+    /// A packet wants to leave.
+    pub(crate) fn receive(
+        &mut self,
+        link: &mut Link<'_>,
+        protocol: Protocol,
+        packet: &Outward<'_>,
+    ) {
+        if packet.checksum == Checksum::Wrong {
+            return link.drop(Drop::Checksum);
+        }
+        match protocol {
+            Protocol::TCP => self.receive_tcp(link, packet),
+            _ if packet.ttl <= 1 => self.expired(link, packet),
+            Protocol::UDP => self.receive_udp(link, packet),
+            Protocol::ICMPV4 => self.receive_echo(link, packet),
+            _ => link.drop(Drop::Protocol),
+        }
+    }
+
+    fn expired(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
+        link.drop(Drop::Expired);
+        self.report(link, packet, icmpv4::TIME_EXCEEDED, 0);
+    }
+
+    /// Tells a guest by ICMP why its packet goes nowhere.
+    fn report(&mut self, link: &mut Link<'_>, packet: &Outward<'_>, kind: u8, code: u8) {
+        let from = IpAddr::V4(link.gateway.address());
+        let error = icmp::Error {
+            from,
+            kind,
+            code,
+            mtu: 0,
+            packet: packet.packet,
+        };
+        icmp::send_error(link, &mut self.limiter, packet.mac, packet.source, &error);
+    }
+
+    fn receive_tcp(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
+        let Some(segment) = Segment::read(packet.head) else {
+            return link.drop(Drop::Malformed);
+        };
+        let Some(body) = packet.behind(segment.header_len) else {
+            return link.drop(Drop::Malformed);
+        };
+        let arrival = Arrival { segment, body };
+        let guest = SocketAddr::new(packet.source, segment.fields.source_port);
+        let peer = SocketAddr::new(packet.destination, segment.fields.destination_port);
+        let key = Key::new(Protocol::TCP, guest, peer);
+        if let Some(id) = self.table.look_up(&key) {
+            self.continue_tcp(link, id, packet, &arrival);
+            // What is not there any more may be opened again by the very SYN that ended it.
+            if self.table.look_up(&key).is_some() || !is_opening(segment.fields.flags) {
+                return;
+            }
+        }
+        if !is_opening(segment.fields.flags) {
+            return refuse(link, packet.mac, guest, peer, &arrival);
+        }
+        self.open_tcp(
+            link,
+            packet,
+            key,
+            Ends {
+                guest,
+                peer,
+                mac: packet.mac,
+            },
+            &segment,
+        );
+    }
+
+    fn continue_tcp(
+        &mut self,
+        link: &mut Link<'_>,
+        id: SocketId,
+        packet: &Outward<'_>,
+        arrival: &Arrival<'_>,
+    ) {
+        let Some(Flow::Tcp(flow)) = self.table.get_mut(id) else {
+            return;
+        };
+        flow.mac = packet.mac;
+        if flow.receive(link, &mut self.agenda, arrival) == Fate::Ended {
+            self.table.remove(id);
+        }
+    }
+
+    fn open_tcp(
+        &mut self,
+        link: &mut Link<'_>,
+        packet: &Outward<'_>,
+        key: Key,
+        ends: Ends,
+        syn: &Segment<'_>,
+    ) {
+        let goal = if is_dns(ends.peer, link.gateway.address()) {
+            Goal {
+                target: Target::DnsStream,
+                otherwise: None,
+            }
+        } else {
+            match resolve(
+                ends.peer,
+                Protocol::TCP,
+                &link.gateway,
+                &self.host,
+                &self.forwards,
+            ) {
+                Ok(to) => Goal {
+                    target: Target::Tcp(to.address),
+                    otherwise: to.otherwise,
+                },
+                Err(Drop::NoService) => {
+                    let body = Span { start: 0, len: 0 };
+                    let arrival = Arrival {
+                        segment: *syn,
+                        body,
+                    };
+                    link.drop(Drop::NoService);
+                    return refuse(link, ends.mac, ends.guest, ends.peer, &arrival);
+                }
+                Err(cause) => return link.drop(cause),
+            }
+        };
+        if !self.table.has_room(link) {
+            link.drop(Drop::FlowsFull);
+            return self.report(
+                link,
+                packet,
+                icmpv4::UNREACHABLE,
+                icmpv4::unreachable::PROHIBITED,
+            );
+        }
+        let isn = self.isn(link, &key);
+        let agenda = &mut self.agenda;
+        self.table.insert(key, |id| {
+            Flow::Tcp(Box::new(Tcp::open(
+                link,
+                agenda,
+                id,
+                ends,
+                syn,
+                (goal, isn),
+            )))
+        });
+    }
+
+    /// An initial sequence number (RFC 6528 §3): a clock of 4 µs and a secret of the connection.
+    pub(super) fn isn(&self, link: &Link<'_>, key: &Key) -> Seq {
+        let clock = link.now.saturating_duration_since(self.epoch).as_micros() / 4;
+        let [a, b, c, d, ..] = self.table.secret_of(key).to_le_bytes();
+        let [e, f, g, h, ..] = clock.to_le_bytes();
+        Seq(u32::from_le_bytes([a, b, c, d]).wrapping_add(u32::from_le_bytes([e, f, g, h])))
+    }
+
+    fn receive_udp(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
+        let Some((header, _)) = udp::Header::read(packet.head) else {
+            return link.drop(Drop::Malformed);
+        };
+        let (Some(body), Some(len)) = (
+            packet.behind(udp::Header::LEN),
+            header.len().checked_sub(udp::Header::LEN),
+        ) else {
+            return link.drop(Drop::Malformed);
+        };
+        // A frame that stands for several datagrams has the length of all of them, or of one.
+        let len = if packet.segmentation.is_some() {
+            body.len
+        } else {
+            len
+        };
+        if len > body.len {
+            return link.drop(Drop::Malformed);
+        }
+        let guest = SocketAddr::new(packet.source, header.source_port());
+        let seen = SocketAddr::new(packet.destination, header.destination_port());
+        let Some(id) = self.mapping(link, packet.mac, guest) else {
+            return;
+        };
+        let Some(Flow::Udp(mapping)) = self.table.get_mut(id) else {
+            return;
+        };
+        let to = match mapping.real(seen) {
+            Some(real) => real,
+            None => match resolve(
+                seen,
+                Protocol::UDP,
+                &link.gateway,
+                &self.host,
+                &self.forwards,
+            ) {
+                Ok(destination) => destination.address,
+                Err(cause) => {
+                    link.drop(cause);
+                    if cause == Drop::NoService {
+                        self.report(link, packet, icmpv4::UNREACHABLE, icmpv4::unreachable::PORT);
+                    }
+                    return;
+                }
+            },
+        };
+        mapping.set_alias(to, seen);
+        (mapping.seen, mapping.mac) = (link.now, packet.mac);
+        let how = Datagram {
+            to,
+            ttl: packet.ttl - 1,
+            dont_fragment: packet.dont_fragment,
+            segment: packet
+                .segmentation
+                .filter(|s| s.kind == Kind::Udp)
+                .map(|s| s.size),
+        };
+        link.out.push(Action::SendTo {
+            socket: id,
+            span: Span {
+                start: body.start,
+                len,
+            },
+            how,
+        });
+    }
+
+    /// The socket of a guest's address and port.
+    fn mapping(&mut self, link: &mut Link<'_>, mac: Mac, guest: SocketAddr) -> Option<SocketId> {
+        let key = Key::mapping(Protocol::UDP, guest);
+        if let Some(id) = self.table.look_up(&key) {
+            return Some(id);
+        }
+        let v6 = guest.is_ipv6();
+        self.socket(link, key, Target::Udp { v6 }, IDLE, |now| {
+            Flow::Udp(Mapping::new(now, guest, mac, None))
+        })
+    }
+
+    fn socket(
+        &mut self,
+        link: &mut Link<'_>,
+        key: Key,
+        target: Target,
+        idle: std::time::Duration,
+        flow: impl FnOnce(std::time::Instant) -> Flow,
+    ) -> Option<SocketId> {
+        if !self.table.has_room(link) {
+            link.drop(Drop::FlowsFull);
+            return None;
+        }
+        let socket = self.table.insert(key, |_| flow(link.now));
+        self.agenda.deadlines.set(link.now + idle, socket);
+        link.out.push(Action::Open { socket, target });
+        Some(socket)
+    }
+
+    fn receive_echo(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
+        let Some(request) = icmpv4::Header::read(packet.head) else {
+            return link.drop(Drop::Malformed);
+        };
+        if request.kind != icmpv4::ECHO_REQUEST {
+            return link.drop(Drop::Protocol);
+        }
+        let to = SocketAddr::new(packet.destination, 0);
+        let to = match resolve(
+            to,
+            Protocol::ICMPV4,
+            &link.gateway,
+            &self.host,
+            &self.forwards,
+        ) {
+            Ok(destination) => destination.address,
+            Err(cause) => return link.drop(cause),
+        };
+        let guest = SocketAddr::new(packet.source, request.id.get());
+        let key = Key::mapping(Protocol::ICMPV4, guest);
+        let id = match self.table.look_up(&key) {
+            Some(id) => id,
+            None => {
+                let mac = packet.mac;
+                let target = Target::Echo { v6: false };
+                let made = self.socket(link, key, target, echo::IDLE, |now| {
+                    Flow::Echo(Echo {
+                        guest,
+                        mac,
+                        seen: now,
+                    })
+                });
+                let Some(id) = made else { return };
+                id
+            }
+        };
+        if let Some(Flow::Echo(echo)) = self.table.get_mut(id) {
+            (echo.seen, echo.mac) = (link.now, packet.mac);
+        }
+        let how = Datagram {
+            to,
+            ttl: packet.ttl - 1,
+            dont_fragment: packet.dont_fragment,
+            segment: None,
+        };
+        link.out.push(Action::SendTo {
+            socket: id,
+            span: packet.body,
+            how,
+        });
+    }
+}
+
+fn is_opening(flags: Flags) -> bool {
+    flags.has(Flags::SYN) && flags.0 & (Flags::ACK | Flags::RST | Flags::FIN).0 == 0
+}
+
+fn is_dns(to: SocketAddr, gateway: Ipv4Addr) -> bool {
+    to.ip() == IpAddr::V4(gateway) && to.port() == 53
+}

@@ -1,0 +1,182 @@
+//! UDP: one socket of the host for each address and port of a guest, whoever it speaks to
+//! (endpoint-independent mapping and filtering, RFC 4787 §4.1, §5).
+
+use core::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use vmnet_wire::ethernet::Mac;
+use vmnet_wire::ip::{self, Protocol};
+use vmnet_wire::offload::{Kind, Offload, Segmentation};
+use vmnet_wire::udp;
+use zerocopy::IntoBytes;
+
+use crate::drop::Drop;
+use crate::frame::Span;
+use crate::link::{Gateway, Link, Route};
+use crate::nat::port_forward;
+use crate::outbox::ForwardId;
+
+/// A mapping that was idle for so long ends (RFC 4787 §4.3, REQ-5: 5 minutes).
+pub(crate) const IDLE: Duration = Duration::from_secs(300);
+/// Peers that a mapping's guest knows by another address, at most.
+const ALIASES_MAX: usize = 256;
+
+/// A peer that the guest knows by another address than the host does.
+#[derive(Clone, Copy, Debug)]
+struct Alias {
+    real: SocketAddr,
+    seen: SocketAddr,
+}
+
+/// The socket of one guest's address and port.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    pub(crate) guest: SocketAddr,
+    pub(crate) mac: Mac,
+    pub(crate) seen: Instant,
+    /// The socket is that of a forwarding rule, and lives as long.
+    pub(crate) forward: Option<ForwardId>,
+    aliases: Vec<Alias>,
+    id: u16,
+}
+
+impl Mapping {
+    pub(crate) fn new(
+        now: Instant,
+        guest: SocketAddr,
+        mac: Mac,
+        forward: Option<ForwardId>,
+    ) -> Self {
+        Self {
+            guest,
+            mac,
+            seen: now,
+            forward,
+            aliases: Vec::new(),
+            id: 0,
+        }
+    }
+
+    /// Where a datagram goes that the guest sent to `seen`, if an alias says so.
+    pub(crate) fn real(&self, seen: SocketAddr) -> Option<SocketAddr> {
+        self.aliases
+            .iter()
+            .find(|alias| alias.seen == seen)
+            .map(|alias| alias.real)
+    }
+
+    /// From now on the guest knows `real` as `seen`, which is the same for most.
+    pub(crate) fn set_alias(&mut self, real: SocketAddr, seen: SocketAddr) {
+        let known = self.aliases.iter().position(|alias| alias.real == real);
+        if let Some(index) = known {
+            if self
+                .aliases
+                .get(index)
+                .is_some_and(|alias| alias.seen == seen)
+            {
+                return;
+            }
+            self.aliases.swap_remove(index);
+        }
+        if real != seen {
+            if self.aliases.len() >= ALIASES_MAX {
+                self.aliases.remove(0);
+            }
+            self.aliases.push(Alias { real, seen });
+        }
+    }
+
+    /// As whom the guest knows a peer of the host side.
+    pub(crate) fn seen_as(&mut self, real: SocketAddr, gateway: &Gateway) -> SocketAddr {
+        if let Some(alias) = self.aliases.iter().find(|alias| alias.real == real) {
+            return alias.seen;
+        }
+        if self.forward.is_none() {
+            return real;
+        }
+        let mut seen = port_forward::seen_by_guest(real, gateway);
+        // Two clients of different addresses may have one port: the later gets another.
+        while seen != real && self.real(seen).is_some() {
+            seen.set_port(seen.port().checked_add(1).unwrap_or(1024));
+        }
+        self.set_alias(real, seen);
+        seen
+    }
+
+    /// A datagram, or several of one size, came from the outside; the payload is in the hand.
+    pub(crate) fn deliver(
+        &mut self,
+        link: &mut Link<'_>,
+        from: SocketAddr,
+        len: usize,
+        segment: Option<u16>,
+        ttl: u8,
+    ) {
+        self.seen = link.now;
+        let from = self.seen_as(from, &link.gateway);
+        if from.is_ipv4() != self.guest.is_ipv4() {
+            return link.drop(Drop::Protocol);
+        }
+        let segment = segment.filter(|size| usize::from(*size) < len && *size > 0);
+        // A large datagram must be cut on its way, so it may be.
+        let fits = len + 28 <= usize::from(link.gateway.mtu) || segment.is_some();
+        let mut route = Route::new(from.ip(), self.guest.ip(), Protocol::UDP);
+        (route.ttl, route.dont_fragment) = (ttl.saturating_sub(1).max(1), fits);
+        if !fits || segment.is_some() {
+            self.id = self.id.wrapping_add(64);
+            route.id = self.id;
+        }
+        let headers = link.headers(self.mac, route, len + udp::Header::LEN);
+        let pseudo = ip::pseudo_header(
+            from.ip(),
+            self.guest.ip(),
+            Protocol::UDP,
+            len + udp::Header::LEN,
+        );
+        let header = udp::Header::new(from.port(), self.guest.port(), len, pseudo.folded());
+        let offload = Offload {
+            checksum: Offload::partial(headers.len(), udp::Header::CHECKSUM_OFFSET),
+            segmentation: segment.map(|size| Segmentation {
+                kind: Kind::Udp,
+                size,
+                ecn: false,
+            }),
+        };
+        link.deliver(
+            self.mac,
+            &[headers.bytes(), header.as_bytes()],
+            Span::first(len),
+            offload,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gateway() -> Gateway {
+        Gateway {
+            mac: Mac([2; 6]),
+            subnet: "192.168.64.0/24".parse().unwrap(),
+            mtu: 1500,
+        }
+    }
+
+    #[test]
+    fn clients_of_a_forward_keep_their_address_where_it_means_them() {
+        let guest = "192.168.64.2:53".parse().unwrap();
+        let forward = slotmap::SlotMap::with_key().insert(());
+        let mut mapping = Mapping::new(Instant::now(), guest, Mac([4; 6]), Some(forward));
+        for (client, seen) in [
+            ("10.0.0.9:700", "10.0.0.9:700"),
+            ("127.0.0.1:700", "192.168.64.1:700"),
+            ("127.0.0.2:700", "192.168.64.1:701"),
+            ("127.0.0.1:700", "192.168.64.1:700"),
+        ] {
+            let (client, seen) = (client.parse().unwrap(), seen.parse().unwrap());
+            assert_eq!(mapping.seen_as(client, &gateway()), seen);
+            assert_eq!(mapping.real(seen).unwrap_or(seen), client);
+        }
+    }
+}

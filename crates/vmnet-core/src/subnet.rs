@@ -1,0 +1,180 @@
+//! An IPv4 subnet and the addresses that a network takes from it.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::str::FromStr;
+
+/// An IPv4 subnet of 4 to 65,536 addresses; the first after the network's is the gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Subnet {
+    network: Ipv4Addr,
+    prefix_len: u8,
+}
+
+/// Why a subnet cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SubnetError {
+    /// Not `ADDRESS/LENGTH`.
+    #[error("a subnet is written ADDRESS/LENGTH, like 192.168.64.0/24")]
+    Syntax,
+    /// Outside 16 to 30.
+    #[error("the prefix length is {0}; a network needs one of 16 to 30")]
+    PrefixLen(u8),
+    /// Bits behind the prefix are set.
+    #[error("{0}/{1} has host bits set; the subnet is {2}/{1}")]
+    HostBits(Ipv4Addr, u8, Ipv4Addr),
+    /// Loopback, multicast, broadcast or zero.
+    #[error("{0} is no address for guests; take a private range, like 192.168.64.0/24")]
+    Unusable(Ipv4Addr),
+}
+
+impl Subnet {
+    /// A subnet from its network address and prefix length.
+    ///
+    /// # Errors
+    /// Why it cannot be one.
+    pub fn new(network: Ipv4Addr, prefix_len: u8) -> Result<Self, SubnetError> {
+        if !(16..=30).contains(&prefix_len) {
+            return Err(SubnetError::PrefixLen(prefix_len));
+        }
+        let masked = Ipv4Addr::from_bits(network.to_bits() & mask(prefix_len));
+        if masked != network {
+            return Err(SubnetError::HostBits(network, prefix_len, masked));
+        }
+        if network.is_loopback() || network.octets()[0] == 0 || network.octets()[0] >= 224 {
+            return Err(SubnetError::Unusable(network));
+        }
+        Ok(Self {
+            network,
+            prefix_len,
+        })
+    }
+
+    /// The address that names the subnet.
+    #[must_use]
+    pub fn network(&self) -> Ipv4Addr {
+        self.network
+    }
+
+    /// Bits of the prefix.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
+    /// The netmask.
+    #[must_use]
+    pub fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(mask(self.prefix_len))
+    }
+
+    /// The first address: ours.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.at(1)
+    }
+
+    /// The first address for guests.
+    #[must_use]
+    pub fn first(&self) -> Ipv4Addr {
+        self.at(2)
+    }
+
+    /// The last address for guests.
+    #[must_use]
+    pub fn last(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.broadcast().to_bits() - 1)
+    }
+
+    /// The address that means all of them.
+    #[must_use]
+    pub fn broadcast(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() | !mask(self.prefix_len))
+    }
+
+    /// The address lies in the subnet.
+    #[must_use]
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        address.to_bits() & mask(self.prefix_len) == self.network.to_bits()
+    }
+
+    /// The address may be a guest's: in the subnet, and neither ours nor one that means several.
+    #[must_use]
+    pub fn is_guest(&self, address: Ipv4Addr) -> bool {
+        (self.first()..=self.last()).contains(&address)
+    }
+
+    /// Shares addresses with another.
+    #[must_use]
+    pub fn overlaps(&self, other: Ipv4Addr, prefix_len: u8) -> bool {
+        let common = mask(self.prefix_len.min(prefix_len));
+        self.network.to_bits() & common == other.to_bits() & common
+    }
+
+    fn at(&self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + index)
+    }
+}
+
+fn mask(prefix_len: u8) -> u32 {
+    u32::MAX
+        .checked_shl(32 - u32::from(prefix_len.min(32)))
+        .unwrap_or(0)
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix_len)
+    }
+}
+
+impl FromStr for Subnet {
+    type Err = SubnetError;
+
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        let (address, prefix_len) = text.split_once('/').ok_or(SubnetError::Syntax)?;
+        let address = address.parse().map_err(|_| SubnetError::Syntax)?;
+        let prefix_len = prefix_len.parse().map_err(|_| SubnetError::Syntax)?;
+        Self::new(address, prefix_len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_a_subnet() {
+        let subnet: Subnet = "192.168.64.0/24".parse().unwrap();
+        assert_eq!(subnet.gateway(), Ipv4Addr::new(192, 168, 64, 1));
+        assert_eq!(subnet.first(), Ipv4Addr::new(192, 168, 64, 2));
+        assert_eq!(subnet.last(), Ipv4Addr::new(192, 168, 64, 254));
+        assert_eq!(subnet.broadcast(), Ipv4Addr::new(192, 168, 64, 255));
+        assert!(subnet.overlaps(Ipv4Addr::new(192, 168, 0, 0), 16));
+        assert!(subnet.overlaps(Ipv4Addr::UNSPECIFIED, 0));
+        assert!(!subnet.overlaps(Ipv4Addr::new(192, 168, 65, 0), 24));
+    }
+
+    #[test]
+    fn what_cannot_be_a_subnet() {
+        for (text, error) in [
+            ("192.168.64.0", SubnetError::Syntax),
+            ("192.168.64.0/31", SubnetError::PrefixLen(31)),
+            ("10.0.0.0/8", SubnetError::PrefixLen(8)),
+            (
+                "192.168.64.1/24",
+                SubnetError::HostBits(
+                    Ipv4Addr::new(192, 168, 64, 1),
+                    24,
+                    Ipv4Addr::new(192, 168, 64, 0),
+                ),
+            ),
+            (
+                "127.1.0.0/24",
+                SubnetError::Unusable(Ipv4Addr::new(127, 1, 0, 0)),
+            ),
+        ] {
+            assert_eq!(text.parse::<Subnet>(), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The forwarding database: behind which port is a MAC address? (IEEE 802.1Q §8.8)
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use vmnet_wire::ethernet::Mac;
+
+use crate::outbox::PortId;
+
+/// An address that was not seen for so long is forgotten (802.1Q table 8-6).
+pub const AGEING: Duration = Duration::from_secs(300);
+/// Addresses of all ports together.
+const ENTRIES_MAX: usize = 8192;
+/// Addresses behind one port: enough for a nested network, too few to push others out.
+const ENTRIES_PER_PORT: usize = 512;
+
+/// Behind which port an address was seen, and when.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    port: PortId,
+    seen: Instant,
+}
+
+/// What learning an address came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Learned {
+    /// Known, or known from now on.
+    Yes,
+    /// There is no room, and the frame's port has had its share.
+    NoRoom,
+}
+
+/// The addresses that were learned.
+#[derive(Debug, Default)]
+pub struct Fdb {
+    entries: HashMap<Mac, Entry>,
+    per_port: HashMap<PortId, usize>,
+}
+
+impl Fdb {
+    /// A frame from `mac` came by `port`. An address that turns up elsewhere has moved.
+    pub fn learn(&mut self, now: Instant, mac: Mac, port: PortId) -> Learned {
+        if let Some(entry) = self.entries.get_mut(&mac) {
+            entry.seen = now;
+            if entry.port != port {
+                let from = entry.port;
+                entry.port = port;
+                self.uncount(from);
+                *self.per_port.entry(port).or_default() += 1;
+            }
+            return Learned::Yes;
+        }
+        if !self.has_room(port) {
+            self.forget_aged(now);
+            if !self.has_room(port) {
+                return Learned::NoRoom;
+            }
+        }
+        self.entries.insert(mac, Entry { port, seen: now });
+        *self.per_port.entry(port).or_default() += 1;
+        Learned::Yes
+    }
+
+    /// The port behind which `mac` is, if it was seen lately.
+    #[must_use]
+    pub fn look_up(&self, now: Instant, mac: Mac) -> Option<PortId> {
+        let entry = self.entries.get(&mac)?;
+        (now.saturating_duration_since(entry.seen) < AGEING).then_some(entry.port)
+    }
+
+    /// A port is gone, and with it all addresses behind it.
+    pub fn forget_port(&mut self, port: PortId) {
+        self.entries.retain(|_, entry| entry.port != port);
+        self.per_port.remove(&port);
+    }
+
+    /// Every address that is known, with its port.
+    pub fn entries(&self) -> impl Iterator<Item = (Mac, PortId)> + '_ {
+        self.entries.iter().map(|(mac, entry)| (*mac, entry.port))
+    }
+
+    fn has_room(&self, port: PortId) -> bool {
+        self.entries.len() < ENTRIES_MAX
+            && self
+                .per_port
+                .get(&port)
+                .is_none_or(|count| *count < ENTRIES_PER_PORT)
+    }
+
+    fn forget_aged(&mut self, now: Instant) {
+        let per_port = &mut self.per_port;
+        self.entries.retain(|_, entry| {
+            let young = now.saturating_duration_since(entry.seen) < AGEING;
+            if !young && let Some(count) = per_port.get_mut(&entry.port) {
+                *count = count.saturating_sub(1);
+            }
+            young
+        });
+    }
+
+    fn uncount(&mut self, port: PortId) {
+        if let Some(count) = self.per_port.get_mut(&port) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slotmap::SlotMap;
+
+    fn ports() -> (PortId, PortId) {
+        let mut map = SlotMap::with_key();
+        (map.insert(()), map.insert(()))
+    }
+
+    fn mac(number: usize) -> Mac {
+        let [.., a, b] = number.to_be_bytes();
+        Mac([2, 0, 0, 0, a, b])
+    }
+
+    #[test]
+    fn an_address_is_learned_moves_and_ages() {
+        let (a, b) = ports();
+        let start = Instant::now();
+        let mut fdb = Fdb::default();
+        fdb.learn(start, mac(1), a);
+        assert_eq!(fdb.look_up(start, mac(1)), Some(a));
+        fdb.learn(start, mac(1), b);
+        assert_eq!(fdb.look_up(start, mac(1)), Some(b));
+        assert_eq!(fdb.look_up(start + AGEING, mac(1)), None);
+        fdb.learn(start + AGEING, mac(1), b);
+        assert_eq!(fdb.look_up(start + AGEING, mac(1)), Some(b));
+        fdb.forget_port(b);
+        assert_eq!(fdb.look_up(start + AGEING, mac(1)), None);
+    }
+
+    #[test]
+    fn a_flood_of_addresses_hurts_only_its_own_port() {
+        let (a, b) = ports();
+        let start = Instant::now();
+        let mut fdb = Fdb::default();
+        for number in 0..ENTRIES_PER_PORT {
+            assert_eq!(fdb.learn(start, mac(number), a), Learned::Yes);
+        }
+        assert_eq!(fdb.learn(start, mac(60_000), a), Learned::NoRoom);
+        assert_eq!(fdb.learn(start, mac(60_001), b), Learned::Yes);
+        // What has aged makes room again.
+        assert_eq!(fdb.learn(start + AGEING, mac(60_000), a), Learned::Yes);
+        // What moves takes its share along.
+        let mut moved = Fdb::default();
+        for number in 0..ENTRIES_PER_PORT {
+            moved.learn(start, mac(number), a);
+            moved.learn(start, mac(number), b);
+        }
+        assert_eq!(moved.learn(start, mac(60_000), a), Learned::Yes);
+        assert_eq!(moved.learn(start, mac(60_001), b), Learned::NoRoom);
+    }
+}

@@ -1,0 +1,9 @@
+//! The switch: which port does a frame go to?
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`fdb`] | where a MAC is learned, how it ages and moves |
+//! | [`port`] | the ports |
+
+pub mod fdb;
+pub mod port;
