@@ -45,7 +45,8 @@ pub enum State {
 pub enum LeaseChange {
     /// A guest has it, anew or for longer.
     Bound(Lease),
-    /// The guest has it no longer; `state` says why.
+    /// The guest has it no longer; `state` says why. A store keeps it for the guest, unless it is
+    /// [`State::Declined`].
     Ended(Lease),
     /// No longer remembered (its address went to another guest, or the guest to another address),
     /// and ended if it had not before.

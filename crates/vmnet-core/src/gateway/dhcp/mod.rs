@@ -2,17 +2,17 @@
 //!
 //! | file | question it answers |
 //! | --- | --- |
-//! | [`server`](Server) | what is answered to which message, in which state |
-//! | [`pool`] | which address does a guest get |
-//! | [`free`] | which addresses nobody has |
-//! | [`book`] | who has which address, and until when |
-//! | [`lease`](Lease) | what is known of one lease, and what happens to it |
-//! | [`identity`] | are two messages from the same guest |
-//! | [`reservation`](Reservee) | addresses kept for one guest by the host |
-//! | [`name`] | which DNS name does a guest get |
-//! | [`message`] | bytes to messages and back; the only file that knows `dhcproto` |
-//! | [`reply`] | which options go into an answer, where the answer goes |
-//! | [`config`](Config) | what a network says about itself |
+//! | `server`: [`Server`] | what is answered to which message, in which state |
+//! | `pool` | which address does a guest get |
+//! | `free` | which addresses nobody has |
+//! | `book` | who has which address, and until when |
+//! | `lease`: [`Lease`], [`LeaseChange`] | what is known of one lease, and what happens to it |
+//! | `identity` | are two messages from the same guest |
+//! | `reservation`: [`Reservee`] | addresses kept for one guest by the host |
+//! | `name` | which DNS name does a guest get |
+//! | `message` | bytes to messages and back; the only file that knows `dhcproto` |
+//! | `reply` | which options go into an answer, where the answer goes |
+//! | `config`: [`Config`] | what a network says about itself |
 //!
 //! RFC 2131 (protocol), 2132 (options), 3396 (long options), 3397 (search list), 3442 (classless
 //! routes), 4361 (client ids), 4702 (option 81, read only), 6842 (client id echoed).

@@ -350,7 +350,7 @@ impl Server {
             .or(message.ciaddr)
             .ok_or(Drop::Malformed)?;
         let mut entry = self.take_own(address, client, &[State::Bound, State::Offered])?;
-        let leased = was_leased(&entry);
+        let (was, leased) = (entry.lease.state, was_leased(&entry));
         while self.pool.book().count(Queue::Declined) >= self.pool.max_declined() {
             let Some(rested) = self.pool.book().queue(Queue::Declined).next() else {
                 break;
@@ -359,7 +359,11 @@ impl Server {
         }
         end(&mut entry, State::Declined, Some(now + DECLINE_TIME));
         (entry.key, entry.former) = (None, None);
-        changes.extend(leased.then(|| LeaseChange::Ended(entry.lease.clone())));
+        if was == State::Bound {
+            changes.push(LeaseChange::Ended(entry.lease.clone()));
+        } else if leased {
+            changes.push(LeaseChange::Forgotten(entry.lease.clone()));
+        }
         self.pool.put(entry);
         Ok(())
     }
@@ -398,7 +402,7 @@ impl Server {
         ))
     }
 
-    /// Makes an address a client's, which [`Pool::may_take`] has allowed.
+    /// Makes an address a client's, which `Pool::may_take` has allowed.
     fn bind(
         &mut self,
         now: Instant,

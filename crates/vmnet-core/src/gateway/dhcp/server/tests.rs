@@ -660,3 +660,20 @@ fn time_ends_leases() {
     assert_eq!(server.timeout(later + secs(119)), []);
     assert_eq!(server.lease(address).cloned(), before);
 }
+
+/// Found by `guests_never_collide`: a remembered lease that is offered and then declined has ended before.
+#[test]
+fn a_declined_offer_of_a_remembered_lease_is_forgotten_not_ended_again() {
+    let (mut server, now) = server(10, 20);
+    let address = boot(&mut server, now, mac(1), None);
+    assert_eq!(server.timeout(now + LEASE).len(), 1);
+    assert_eq!(discover(1).ask(&mut server, now + LEASE).yiaddr(), address);
+    let decline = Wire::new(mac(1), DECLINE)
+        .requested(address)
+        .server(GATEWAY);
+    let answer = decline.send(&mut server, now + LEASE);
+    assert!(
+        matches!(&answer.changes[..], [LeaseChange::Forgotten(lease)] if lease.address == address)
+    );
+    assert_eq!(state(&server, address), Some(State::Declined));
+}
