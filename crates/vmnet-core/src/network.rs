@@ -563,6 +563,12 @@ impl Network {
         self.gateway.mac
     }
 
+    /// Where guests' addresses come from.
+    #[must_use]
+    pub fn subnet(&self) -> Subnet {
+        self.gateway.subnet
+    }
+
     /// The gateway's IPv4 address.
     #[must_use]
     pub fn gateway_address(&self) -> Ipv4Addr {

@@ -69,97 +69,100 @@ fn show(records: &[Record]) -> Vec<String> {
     lines
 }
 
+const NIBBLES: &str = "6.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.4.6.0.0.0.0.d.f.ip6.arpa";
+
+/// Name, type, and how each record of the answer reads at its end.
+const NAMES: [(&str, u16, &[&str]); 18] = [
+    (
+        "web.vmnet.internal",
+        A,
+        &["web.vmnet.internal. A 192.168.64.5"],
+    ),
+    (
+        "WEB.VmNet.internal",
+        A,
+        &["WEB.VmNet.internal. A 192.168.64.5"],
+    ),
+    ("web", A, &["web. A 192.168.64.5"]),
+    (
+        "db.vmnet.internal",
+        AAAA,
+        &["db.vmnet.internal. AAAA fd00:64::6"],
+    ),
+    (
+        "db.vmnet.internal",
+        ANY,
+        &[
+            "db.vmnet.internal. A 192.168.64.6",
+            "db.vmnet.internal. AAAA fd00:64::6",
+        ],
+    ),
+    (
+        "gateway.vmnet.internal",
+        A,
+        &["gateway.vmnet.internal. A 192.168.64.1"],
+    ),
+    (
+        "gateway.vmnet.internal",
+        AAAA,
+        &["gateway.vmnet.internal. AAAA fd00:64::1"],
+    ),
+    (
+        "host.vmnet.internal",
+        A,
+        &["host.vmnet.internal. A 192.168.64.1"],
+    ),
+    ("gateway", A, &["gateway. A 192.168.64.1"]),
+    (
+        "vmnet.internal",
+        SOA,
+        &["vmnet.internal. SOA gateway.vmnet.internal. 5"],
+    ),
+    (
+        "vmnet.internal",
+        NS,
+        &["vmnet.internal. NS gateway.vmnet.internal."],
+    ),
+    (
+        "5.64.168.192.in-addr.arpa",
+        PTR,
+        &[
+            "5.64.168.192.in-addr.arpa. PTR web.vmnet.internal.",
+            "5.64.168.192.in-addr.arpa. PTR www.vmnet.internal.",
+        ],
+    ),
+    (
+        "1.64.168.192.IN-ADDR.ARPA",
+        PTR,
+        &["1.64.168.192.IN-ADDR.ARPA. PTR gateway.vmnet.internal."],
+    ),
+    (
+        "9.9.9.10.in-addr.arpa",
+        PTR,
+        &["9.9.9.10.in-addr.arpa. PTR elsewhere.vmnet.internal."],
+    ),
+    (
+        "64.168.192.in-addr.arpa",
+        SOA,
+        &["64.168.192.in-addr.arpa. SOA gateway.vmnet.internal. 5"],
+    ),
+    (
+        "64.168.192.in-addr.arpa",
+        NS,
+        &["64.168.192.in-addr.arpa. NS gateway.vmnet.internal."],
+    ),
+    (NIBBLES, PTR, &["PTR db.vmnet.internal."]),
+    (
+        "elsewhere.vmnet.internal",
+        A,
+        &["elsewhere.vmnet.internal. A 10.9.9.9"],
+    ),
+];
+
 #[test]
 fn names_that_exist() {
-    let nibbles = "6.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.4.6.0.0.0.0.d.f.ip6.arpa";
-    let table: [(&str, u16, &[&str]); 18] = [
-        (
-            "web.vmnet.internal",
-            A,
-            &["web.vmnet.internal. A 192.168.64.5"],
-        ),
-        (
-            "WEB.VmNet.internal",
-            A,
-            &["WEB.VmNet.internal. A 192.168.64.5"],
-        ),
-        ("web", A, &["web. A 192.168.64.5"]),
-        (
-            "db.vmnet.internal",
-            AAAA,
-            &["db.vmnet.internal. AAAA fd00:64::6"],
-        ),
-        (
-            "db.vmnet.internal",
-            ANY,
-            &[
-                "db.vmnet.internal. A 192.168.64.6",
-                "db.vmnet.internal. AAAA fd00:64::6",
-            ],
-        ),
-        (
-            "gateway.vmnet.internal",
-            A,
-            &["gateway.vmnet.internal. A 192.168.64.1"],
-        ),
-        (
-            "gateway.vmnet.internal",
-            AAAA,
-            &["gateway.vmnet.internal. AAAA fd00:64::1"],
-        ),
-        (
-            "host.vmnet.internal",
-            A,
-            &["host.vmnet.internal. A 192.168.64.1"],
-        ),
-        ("gateway", A, &["gateway. A 192.168.64.1"]),
-        (
-            "vmnet.internal",
-            SOA,
-            &["vmnet.internal. SOA gateway.vmnet.internal. 5"],
-        ),
-        (
-            "vmnet.internal",
-            NS,
-            &["vmnet.internal. NS gateway.vmnet.internal."],
-        ),
-        (
-            "5.64.168.192.in-addr.arpa",
-            PTR,
-            &[
-                "5.64.168.192.in-addr.arpa. PTR web.vmnet.internal.",
-                "5.64.168.192.in-addr.arpa. PTR www.vmnet.internal.",
-            ],
-        ),
-        (
-            "1.64.168.192.IN-ADDR.ARPA",
-            PTR,
-            &["1.64.168.192.IN-ADDR.ARPA. PTR gateway.vmnet.internal."],
-        ),
-        (
-            "9.9.9.10.in-addr.arpa",
-            PTR,
-            &["9.9.9.10.in-addr.arpa. PTR elsewhere.vmnet.internal."],
-        ),
-        (
-            "64.168.192.in-addr.arpa",
-            SOA,
-            &["64.168.192.in-addr.arpa. SOA gateway.vmnet.internal. 5"],
-        ),
-        (
-            "64.168.192.in-addr.arpa",
-            NS,
-            &["64.168.192.in-addr.arpa. NS gateway.vmnet.internal."],
-        ),
-        (nibbles, PTR, &["PTR db.vmnet.internal."]),
-        (
-            "elsewhere.vmnet.internal",
-            A,
-            &["elsewhere.vmnet.internal. A 10.9.9.9"],
-        ),
-    ];
     let mut bench = named();
-    for (name, kind, expected) in table {
+    for (name, kind, expected) in NAMES {
         let reply = ask(&mut bench, name, kind);
         assert_eq!(
             reply.metadata.response_code,
@@ -389,9 +392,8 @@ fn names_come_and_go() {
     bench.proxy.remove_name("DB.vmnet.internal.");
     let reply = ask(&mut bench, "db.vmnet.internal", AAAA);
     assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
-    let nibbles = "6.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.4.6.0.0.0.0.d.f.ip6.arpa";
     assert_eq!(
-        ask(&mut bench, nibbles, PTR).metadata.response_code,
+        ask(&mut bench, NIBBLES, PTR).metadata.response_code,
         ResponseCode::NXDomain
     );
     bench.proxy.remove_name("web");

@@ -1,0 +1,324 @@
+//! The thread: waits for events, gives them to the core, carries out what it wants, and waits again.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+use vmnet_core::gateway::dhcp::State;
+use vmnet_core::{Config, Network, Outbox, PortId, SocketId, Subnet};
+use vmnet_wire::ethernet::Mac;
+
+use crate::lane::StartError;
+use crate::lane::execute::Hand;
+use crate::lane::forwarding::Listener;
+use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, Settings};
+use crate::lane::names::{DnsSession, Queries};
+use crate::lane::sockets::Pending;
+use crate::poller::{Poller, READ, Token};
+use crate::port::{FRAME_MAX, Port};
+use crate::resolv;
+use crate::slots::{Slot, Slots};
+use crate::socket::HostSocket;
+use crate::sys::datagram::Batch;
+use crate::uplink::Uplink;
+
+/// Streams of the NAT that are read in one turn before frames of guests are looked at again.
+const READS: usize = 64;
+/// How soon a port that cannot tell when it has room is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+/// Flows of the NAT at once, if descriptors allow.
+const FLOWS_MAX: usize = 32_768;
+/// Descriptors that are kept for other things than flows.
+const DESCRIPTORS_KEPT: usize = 128;
+
+/// A network with everything it runs on.
+pub(super) struct Lane {
+    pub(super) network: Network,
+    pub(super) out: Outbox,
+    pub(super) now: Instant,
+    pub(super) poller: Poller,
+    pub(super) ports: Slots<PortId, Port>,
+    /// Ports that were given frames in this turn.
+    pub(super) touched: Vec<PortId>,
+    /// Ports whose queue is full.
+    pub(super) full: Vec<(PortId, bool)>,
+    pub(super) sockets: Slots<SocketId, HostSocket>,
+    pub(super) pending: Pending,
+    pub(super) listeners: HashMap<u64, Listener>,
+    pub(super) next_listener: u64,
+    pub(super) queries: Queries,
+    pub(super) dns_sessions: Slots<SocketId, DnsSession>,
+    pub(super) holds: Vec<Vec<u8>>,
+    /// A frame that was put together from fragments, and whose it is.
+    pub(super) reassembled: Option<(PortId, Vec<u8>)>,
+    /// What is read from a port or a stream; taken out while it is in the hand.
+    pub(super) frame: Vec<u8>,
+    pub(super) batch: Option<Batch>,
+    pub(super) warned: Warned,
+    uplink: Uplink,
+    resolvers: Option<resolv::Watch>,
+    inbox: Inbox,
+    stopped: bool,
+}
+
+/// What was told once and need not be told again.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    pub(super) ping: bool,
+    pub(super) descriptors: bool,
+}
+
+impl Lane {
+    pub(super) fn new(
+        settings: &Settings,
+        subnet: Subnet,
+        inbox: Inbox,
+    ) -> Result<Self, StartError> {
+        let now = Instant::now();
+        let mut seed = [0; 16];
+        rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
+            .map_err(io::Error::from)?;
+        let config = Config {
+            subnet,
+            // Locally administered; the same for the same network, so that guests' caches stay right.
+            gateway_mac: gateway_mac(subnet),
+            mtu: settings.mtu,
+            domain: settings.domain.clone(),
+            lease_time: settings.lease_time,
+            host_loopback: settings.host_loopback,
+            flows_max: flows_max(),
+            seed,
+        };
+        let mut network = Network::new(now, &config)?;
+        let poller = Poller::new()?;
+        poller.add(&inbox.wake, Token::Command, READ)?;
+        let uplink = Uplink::new()?;
+        network.set_outside(uplink.address(subnet));
+        poller.add(uplink.fd(), Token::Uplink, READ)?;
+        let resolvers = match &settings.resolvers {
+            Some(fixed) => {
+                network.set_resolvers(now, fixed);
+                None
+            }
+            None => watch_resolvers(&mut network, now, &poller)?,
+        };
+        Ok(Self {
+            network,
+            out: Outbox::new(),
+            now,
+            poller,
+            ports: Slots::default(),
+            touched: Vec::new(),
+            full: Vec::new(),
+            sockets: Slots::default(),
+            pending: Pending::default(),
+            listeners: HashMap::new(),
+            next_listener: 0,
+            queries: Queries::default(),
+            dns_sessions: Slots::default(),
+            holds: Vec::new(),
+            reassembled: None,
+            frame: vec![0; FRAME_MAX],
+            batch: None,
+            warned: Warned::default(),
+            uplink,
+            resolvers,
+            inbox,
+            stopped: false,
+        })
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Vec::new();
+        let mut busy = false;
+        while !self.stopped {
+            let timeout = if busy {
+                Some(Duration::ZERO)
+            } else {
+                self.timeout()
+            };
+            if let Err(error) = self.poller.wait(timeout, &mut events) {
+                tracing::error!(%error, "the datapath cannot wait for events and ends");
+                return;
+            }
+            self.now = Instant::now();
+            for (token, flags) in events.drain(..) {
+                self.dispatch(token, flags);
+            }
+            self.send_pending();
+            busy = self.read_streams();
+            if self
+                .network
+                .next_deadline()
+                .is_some_and(|at| at <= self.now)
+            {
+                self.network.timeout(self.now, &mut self.out);
+                self.carry_out(Hand::EMPTY);
+            }
+            self.network.flush(self.now, &mut self.out);
+            self.carry_out(Hand::EMPTY);
+            self.flush_ports();
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let retry = self
+            .full
+            .iter()
+            .any(|(_, retry)| *retry)
+            .then(|| self.now + RETRY);
+        let next = self
+            .network
+            .next_deadline()
+            .into_iter()
+            .chain(retry)
+            .min()?;
+        // Rounded up: a wait that ends too early only waits again.
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_micros(50))
+    }
+
+    fn dispatch(&mut self, token: Token, flags: EventFlags) {
+        match token {
+            Token::Port(slot) => self.port_event(slot, flags),
+            Token::Socket(slot) => self.socket_event(slot, flags),
+            Token::DnsStream(slot) => self.dns_stream_event(slot, flags),
+            Token::Query(number) => self.query_event(number, flags),
+            Token::Listener(number) => self.listener_event(number),
+            Token::Command => self.obey(),
+            Token::Resolvers => self.follow_resolvers(),
+            Token::Uplink => self.follow_uplink(),
+        }
+    }
+
+    /// Lets streams with something to read take turns. Answers whether some are left.
+    fn read_streams(&mut self) -> bool {
+        for _ in 0..READS {
+            let Some(read) = self.network.next_read(self.now, &mut self.out) else {
+                self.carry_out(Hand::EMPTY);
+                return false;
+            };
+            self.read_stream(read);
+        }
+        true
+    }
+
+    fn obey(&mut self) {
+        let mut count = [0; 8];
+        let _drained = rustix::io::read(&*self.inbox.wake, &mut count);
+        while let Ok(command) = self.inbox.commands.try_recv() {
+            match command {
+                Command::Attach(attachment, options, answer) => {
+                    let _gone = answer.send(self.attach(attachment, options));
+                }
+                Command::Detach(port) => self.detach(port),
+                Command::Forward(forward, answer) => {
+                    let _gone = answer.send(self.forward(forward));
+                }
+                Command::RemoveForward(id) => self.remove_forward(id),
+                Command::Leases(answer) => {
+                    let rows = self
+                        .network
+                        .leases()
+                        .filter(|lease| lease.state == State::Bound);
+                    let _gone =
+                        answer.send(rows.map(|lease| LeaseRow::of(lease, self.now)).collect());
+                }
+                Command::Counters(answer) => {
+                    let _gone = answer.send(self.counters());
+                }
+                Command::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn counters(&self) -> CountersSnapshot {
+        let drops = self.network.drops().met();
+        let mut rows: Vec<_> = drops
+            .map(|(cause, count)| (format!("drop-{}", cause.name()), count))
+            .collect();
+        let dns = self.network.dns_counters();
+        rows.extend([
+            ("flows".to_owned(), self.network.flows() as u64),
+            ("dns-queries".to_owned(), dns.queries),
+            ("dns-local".to_owned(), dns.local),
+            ("dns-asked".to_owned(), dns.asked),
+            ("dns-answered".to_owned(), dns.answered),
+            ("dns-unanswered".to_owned(), dns.unanswered),
+        ]);
+        CountersSnapshot { rows }
+    }
+
+    fn follow_resolvers(&mut self) {
+        if let Some(conf) = self.resolvers.as_mut().and_then(resolv::Watch::changed) {
+            tracing::info!(servers = ?conf.servers, "the host's resolvers have changed");
+            self.network.set_resolvers(self.now, &conf.servers);
+        }
+    }
+
+    fn follow_uplink(&mut self) {
+        if self.uplink.changed() {
+            let address = self.uplink.address(self.network.subnet());
+            tracing::debug!(?address, "the host's outside address");
+            self.network.set_outside(address);
+        }
+    }
+
+    /// Adds a descriptor to the poller under the key of a slot.
+    pub(super) fn slot_token(port: PortId) -> Token {
+        Token::Port(Slot::of(port))
+    }
+}
+
+/// Takes the host's resolvers, and follows them if the host lets us watch its file.
+fn watch_resolvers(
+    network: &mut Network,
+    now: Instant,
+    poller: &Poller,
+) -> io::Result<Option<resolv::Watch>> {
+    let watch = resolv::Watch::new(resolv::PATH).inspect_err(
+        |error| tracing::warn!(%error, "changes of {} will not be noticed", resolv::PATH),
+    );
+    let servers: Vec<SocketAddr> = match &watch {
+        Ok(watch) => watch.current().servers.clone(),
+        Err(_) => resolv::ResolvConf::read(resolv::PATH.as_ref()).servers,
+    };
+    if servers.is_empty() {
+        tracing::warn!(
+            "{} names no resolver: guests can resolve names of this network only",
+            resolv::PATH
+        );
+    }
+    network.set_resolvers(now, &servers);
+    if let Ok(watch) = &watch {
+        poller.add(watch, Token::Resolvers, READ)?;
+    }
+    Ok(watch.ok())
+}
+
+fn gateway_mac(subnet: Subnet) -> Mac {
+    let [a, b, c, d] = subnet.gateway().octets();
+    Mac([0x5a, 0x94, a, b, c, d])
+}
+
+/// As many flows as descriptors allow: each has one, and the soft limit is raised to the hard one.
+fn flows_max() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(1 << 20);
+    let raised = Rlimit {
+        current: Some(most),
+        maximum: limit.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => most,
+        Err(_) => limit.current.unwrap_or(1024),
+    };
+    FLOWS_MAX.min(
+        usize::try_from(current)
+            .unwrap_or(FLOWS_MAX)
+            .saturating_sub(DESCRIPTORS_KEPT),
+    )
+}

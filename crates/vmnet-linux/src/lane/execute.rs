@@ -1,0 +1,243 @@
+//! Where actions of the core become system calls: the one place.
+
+use std::io;
+
+use vmnet_core::outbox::{Action, HOLDS};
+use vmnet_core::{Drop, Event, Frame, PortId, SocketId, Span, Target};
+use vmnet_wire::offload::Offload;
+
+use crate::lane::datapath::Lane;
+use crate::poller::{EDGES, READ, Token};
+use crate::port::Outgoing;
+use crate::slots::Slot;
+use crate::socket::datagrams::Datagrams;
+use crate::socket::stream::Stream;
+use crate::socket::{HostSocket, host_error};
+
+/// What spans name: the frame or payload that the core was given last.
+#[derive(Clone, Copy)]
+pub(super) struct Hand<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) offload: Offload,
+}
+
+impl<'a> Hand<'a> {
+    pub(super) const EMPTY: Hand<'static> = Hand {
+        bytes: &[],
+        offload: Offload::NONE,
+    };
+
+    pub(super) fn payload(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            offload: Offload::NONE,
+        }
+    }
+
+    fn span(&self, span: Span) -> &'a [u8] {
+        span.of(self.bytes).unwrap_or(&[])
+    }
+}
+
+impl Lane {
+    /// Does everything that the core wants done; `hand` is what it was given last.
+    pub(super) fn carry_out(&mut self, hand: Hand<'_>) {
+        while let Some(action) = self.out.take() {
+            self.execute(action, hand);
+        }
+        // Fragments that are complete now make a frame of their own.
+        if let Some((port, frame)) = self.reassembled.take() {
+            let whole = Frame::whole(&frame, Offload::NONE);
+            self.network.receive(self.now, port, &whole, &mut self.out);
+            self.carry_out(Hand {
+                bytes: &frame,
+                offload: Offload::NONE,
+            });
+        }
+    }
+
+    fn execute(&mut self, action: Action, hand: Hand<'_>) {
+        match action {
+            Action::Forward { port } => {
+                self.give(
+                    port,
+                    &Outgoing {
+                        head: hand.bytes,
+                        body: &[],
+                        offload: hand.offload,
+                    },
+                );
+            }
+            Action::Reply { port, frame } => {
+                let out = std::mem::take(&mut self.out);
+                let head = out.bytes(&frame);
+                self.give(
+                    port,
+                    &Outgoing {
+                        head,
+                        body: &[],
+                        offload: Offload::VALID,
+                    },
+                );
+                self.out = out;
+            }
+            Action::Deliver {
+                port,
+                headers,
+                body,
+                offload,
+            } => {
+                let out = std::mem::take(&mut self.out);
+                let head = out.bytes(&headers);
+                self.give(
+                    port,
+                    &Outgoing {
+                        head,
+                        body: hand.span(body),
+                        offload,
+                    },
+                );
+                self.out = out;
+            }
+            Action::Open { socket, target } => self.open(socket, target),
+            Action::Send { socket, span } => self.send(socket, hand.span(span)),
+            Action::SendTo { socket, span, how } => self.send_to(socket, hand.span(span), how),
+            Action::Discard { socket, len } => self.discard(socket, len),
+            Action::ShutWrite { socket } => {
+                if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
+                    stream.shut_write();
+                }
+            }
+            Action::NotifyWritable { socket } => self.notify_writable(socket),
+            Action::Close { socket } => self.close(socket),
+            Action::Reset { socket } => {
+                if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
+                    stream.reset_on_close();
+                }
+                self.close(socket);
+            }
+            Action::Ask {
+                query,
+                resolver,
+                transport,
+                message,
+            } => {
+                let out = std::mem::take(&mut self.out);
+                let asked = self.ask(query, resolver, transport, out.bytes(&message));
+                self.out = out;
+                if let Err(error) = asked {
+                    tracing::debug!(%resolver, %error, "a resolver cannot be asked");
+                    self.network
+                        .event(self.now, &Event::QueryFailed { query }, &mut self.out);
+                }
+            }
+            Action::Forget { query } => self.forget(query),
+            Action::StreamAnswer { socket, message } => {
+                let out = std::mem::take(&mut self.out);
+                self.stream_answer(socket, out.bytes(&message));
+                self.out = out;
+            }
+            Action::Hold { buffer, at, span } => self.hold(buffer, at, hand.span(span)),
+            Action::Reassemble {
+                port,
+                headers,
+                buffer,
+                len,
+            } => {
+                let body = self
+                    .holds
+                    .get(buffer)
+                    .and_then(|held| held.get(..len))
+                    .unwrap_or(&[]);
+                self.reassembled = Some((port, [self.out.bytes(&headers), body].concat()));
+            }
+        }
+    }
+
+    /// Gives a frame to a port; ports are flushed when the turn ends.
+    pub(super) fn give(&mut self, port: PortId, frame: &Outgoing<'_>) {
+        let mtu = usize::from(self.network.mtu());
+        let Some(place) = self.ports.get_mut(port) else {
+            return self.network.count_drop(Drop::NoPort);
+        };
+        if let Err(cause) = place.send(frame, mtu) {
+            self.network.count_drop(cause);
+        }
+        if !self.touched.contains(&port) {
+            self.touched.push(port);
+        }
+    }
+
+    fn open(&mut self, socket: SocketId, target: Target) {
+        let opened = match target {
+            Target::Tcp(to) => Stream::connect(to).map(HostSocket::Stream),
+            Target::DnsStream => self.open_dns_stream(socket).map(HostSocket::Stream),
+            Target::Udp { v6 } => Datagrams::udp(v6).map(HostSocket::Datagrams),
+            Target::Echo { v6 } => Datagrams::echo(v6).map(HostSocket::Datagrams),
+        };
+        match opened.and_then(|opened| self.register(socket, opened)) {
+            Ok(true) => {}
+            Ok(false) => self.connected(socket),
+            Err(error) => self.cannot_open(socket, target, &error),
+        }
+    }
+
+    /// Watches a socket. Answers whether its connection is still to be made.
+    pub(super) fn register(&mut self, socket: SocketId, opened: HostSocket) -> io::Result<bool> {
+        let token = Token::Socket(Slot::of(socket));
+        let waits = match &opened {
+            HostSocket::Stream(stream) => {
+                self.poller.add(stream.fd(), token, EDGES)?;
+                stream.connecting
+            }
+            HostSocket::Datagrams(datagrams) => {
+                self.poller.add(datagrams.fd(), token, READ)?;
+                true
+            }
+        };
+        self.sockets.insert(socket, opened);
+        Ok(waits)
+    }
+
+    fn cannot_open(&mut self, socket: SocketId, target: Target, error: &io::Error) {
+        let reason = host_error(error);
+        match (target, reason) {
+            (Target::Echo { .. }, vmnet_core::HostError::Forbidden) if !self.warned.ping => {
+                self.warned.ping = true;
+                tracing::warn!(
+                    "guests cannot ping the outside: the host's net.ipv4.ping_group_range has no group of this \
+                     user; open it with `sysctl -w net.ipv4.ping_group_range='0 2147483647'` (as root)"
+                );
+            }
+            (_, vmnet_core::HostError::Exhausted) if !self.warned.descriptors => {
+                self.warned.descriptors = true;
+                tracing::warn!(%error, "the host has no more sockets or ports: raise the limit with `ulimit -n`");
+            }
+            _ => tracing::debug!(?target, %error, "a socket cannot be opened"),
+        }
+        let event = Event::Failed {
+            socket,
+            error: reason,
+        };
+        self.network.event(self.now, &event, &mut self.out);
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        self.forget_pending(socket);
+        // Closing takes the descriptor out of the poller too.
+        self.sockets.remove(socket);
+    }
+
+    fn hold(&mut self, buffer: usize, at: usize, piece: &[u8]) {
+        if self.holds.is_empty() {
+            self.holds.resize_with(HOLDS, Vec::new);
+        }
+        let Some(held) = self.holds.get_mut(buffer) else {
+            return;
+        };
+        if held.len() < at + piece.len() {
+            held.resize(at + piece.len(), 0);
+        }
+        held[at..at + piece.len()].copy_from_slice(piece);
+    }
+}

@@ -1,0 +1,363 @@
+//! Guests that come and go, and the frames they send.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::event::epoll::EventFlags;
+use rustix::net::SocketAddrUnix;
+use vmnet_core::{Frame, PortId};
+use vmnet_wire::ethernet::{self, Mac};
+use vmnet_wire::offload::{Checksum, Offload};
+use vmnet_wire::segment;
+
+use crate::lane::datapath::Lane;
+use crate::lane::execute::Hand;
+use crate::lane::forwarding::Listener;
+use crate::lane::{AttachError, Attachment, PortOptions};
+use crate::poller::{READ, READ_WRITE, Token};
+use crate::port::dgram::{self, Dgram};
+use crate::port::stream::Stream;
+use crate::port::tap::{self, Tap};
+use crate::port::{FRAME_MAX, Flushed, Port};
+use crate::slots::Slot;
+use crate::sys::sockopt;
+
+/// Frames of one port in its turn.
+const BURST: usize = 64;
+/// Bytes of one port in its turn.
+const BURST_BYTES: usize = 1 << 20;
+/// Frames that a socket holds on the way to us, as the core has to know it: its VMM waits when it is full.
+const SOCKET_QUEUE: usize = 512;
+/// Bytes that we wish sockets for guests to hold; the host may allow fewer.
+const SOCKET_BYTES: i32 = 4 << 20;
+/// Guests on one shared datagram socket.
+const PATHS_MAX: usize = 256;
+
+impl Lane {
+    pub(super) fn attach(
+        &mut self,
+        attachment: Attachment,
+        options: PortOptions,
+    ) -> Result<PortId, AttachError> {
+        match attachment {
+            Attachment::Tap(fd) => {
+                set_nonblocking(&fd)?;
+                Ok(self.add_port(Port::Tap(Tap::new(fd)), options)?)
+            }
+            Attachment::Stream(fd) => Ok(self.add_stream(fd, options)?),
+            Attachment::Dgram(fd) => {
+                set_nonblocking(&fd)?;
+                widen(&fd);
+                Ok(self.add_port(Port::Dgram(Dgram::connected(fd)), options)?)
+            }
+            Attachment::StreamListener(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(self.add_guest_listener(Listener::Streams(listener, options))?)
+            }
+            Attachment::DgramListener(socket) => {
+                socket.set_nonblocking(true)?;
+                let socket = OwnedFd::from(socket);
+                widen(&socket);
+                Ok(self.add_guest_listener(Listener::Datagrams(Rc::new(socket), options))?)
+            }
+        }
+    }
+
+    fn add_guest_listener(&mut self, listener: Listener) -> io::Result<PortId> {
+        self.add_listener(listener)?;
+        Ok(PortId::default())
+    }
+
+    pub(super) fn add_stream(&mut self, fd: OwnedFd, options: PortOptions) -> io::Result<PortId> {
+        set_nonblocking(&fd)?;
+        widen(&fd);
+        self.add_port(Port::Stream(Stream::new(fd)), options)
+    }
+
+    fn add_port(&mut self, port: Port, options: PortOptions) -> io::Result<PortId> {
+        let queue = if matches!(port, Port::Tap(_)) {
+            tap::QUEUE
+        } else {
+            SOCKET_QUEUE
+        };
+        let mut place = vmnet_core::Port::new(queue);
+        (place.name, place.mac) = (options.name, options.mac);
+        place.large_segments = matches!(port, Port::Tap(_));
+        let id = self.network.add_port(place);
+        let watched = match port_fd(&port) {
+            Some(fd) => self.poller.add(fd, Self::slot_token(id), READ),
+            None => Ok(()),
+        };
+        if let Err(error) = watched {
+            self.network.remove_port(id);
+            return Err(error);
+        }
+        self.ports.insert(id, port);
+        tracing::debug!(?id, "a port was attached");
+        Ok(id)
+    }
+
+    pub(super) fn detach(&mut self, id: PortId) {
+        if let Some(port) = self.ports.remove(id) {
+            // Others may hold the descriptor too, so that closing it does not end its events.
+            if let Some(fd) = port_fd(&port) {
+                self.poller.remove(fd);
+            }
+            self.network.remove_port(id);
+            self.full.retain(|(other, _)| *other != id);
+            tracing::debug!(?id, "a port is gone");
+        }
+    }
+
+    pub(super) fn port_event(&mut self, slot: Slot, flags: EventFlags) {
+        let Some(id) = self.ports.find(slot) else {
+            return;
+        };
+        if flags.contains(EventFlags::OUT) {
+            self.flush_port(id);
+        }
+        if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            return;
+        }
+        let received = match self.ports.get_mut(id) {
+            Some(Port::Tap(_)) => self.receive_from_tap(id),
+            Some(Port::Stream(_)) => self.receive_from_stream(id),
+            Some(Port::Dgram(_)) => self.receive_from_dgram(id),
+            None => Ok(()),
+        };
+        if let Err(error) = received {
+            if error.kind() != io::ErrorKind::UnexpectedEof {
+                tracing::info!(%error, "a guest's port broke and was removed");
+            }
+            self.detach(id);
+        }
+    }
+
+    fn receive_from_tap(&mut self, id: PortId) -> io::Result<()> {
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(FRAME_MAX, 0);
+        let mut bytes = 0;
+        let mut result = Ok(());
+        for _ in 0..BURST {
+            let Some(Port::Tap(tap)) = self.ports.get_mut(id) else {
+                break;
+            };
+            match tap.receive(&mut frame) {
+                Ok(Some((len, offload))) => {
+                    self.receive(id, &frame[..len], offload);
+                    bytes += len;
+                }
+                Ok(None) => break,
+                // A frame of a kind that was not agreed on is the kernel's mistake, not the tap's end.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.network.count_drop(vmnet_core::Drop::Malformed);
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+            if bytes > BURST_BYTES {
+                break;
+            }
+        }
+        self.frame = frame;
+        result
+    }
+
+    fn receive_from_stream(&mut self, id: PortId) -> io::Result<()> {
+        let Some(Port::Stream(stream)) = self.ports.get_mut(id) else {
+            return Ok(());
+        };
+        if !stream.receive()? {
+            return Ok(());
+        }
+        let mut input = stream.take_input();
+        let result = loop {
+            match input.next() {
+                Ok(Some(frame)) => self.receive(id, frame, seen(frame, self.network.gateway_mac())),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(io::Error::other(error)),
+            }
+        };
+        if let Some(Port::Stream(stream)) = self.ports.get_mut(id) {
+            stream.give_back(input);
+        }
+        result
+    }
+
+    fn receive_from_dgram(&mut self, id: PortId) -> io::Result<()> {
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(FRAME_MAX, 0);
+        let mut result = Ok(());
+        for _ in 0..BURST {
+            let Some(Port::Dgram(port)) = self.ports.get_mut(id) else {
+                break;
+            };
+            let Some(fd) = port.fd() else { break };
+            match dgram::receive(fd, &mut frame) {
+                Ok(Some((len, _))) => {
+                    let offload = seen(&frame[..len], self.network.gateway_mac());
+                    self.receive(id, &frame[..len], offload);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.frame = frame;
+        result
+    }
+
+    /// A shared datagram socket: frames of several guests.
+    pub(super) fn receive_from_paths(&mut self, socket: &Rc<OwnedFd>, options: &PortOptions) {
+        use std::os::fd::AsFd;
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(FRAME_MAX, 0);
+        for _ in 0..BURST {
+            // An error here is that of an earlier answer to a guest that is gone.
+            let Ok(Some((len, from))) = dgram::receive(socket.as_fd(), &mut frame) else {
+                break;
+            };
+            let Some(id) = from.and_then(|path| self.port_at(socket, path, options)) else {
+                tracing::debug!(
+                    "a frame came from a socket without a path, which cannot be answered"
+                );
+                continue;
+            };
+            let offload = seen(&frame[..len], self.network.gateway_mac());
+            self.receive(id, &frame[..len], offload);
+        }
+        self.frame = frame;
+    }
+
+    /// The port of the guest at `path`; a new one if it is new.
+    fn port_at(
+        &mut self,
+        socket: &Rc<OwnedFd>,
+        path: SocketAddrUnix,
+        options: &PortOptions,
+    ) -> Option<PortId> {
+        let is_it = |port: &Port| matches!(port, Port::Dgram(dgram) if dgram.path() == Some(&path));
+        if let Some((id, _)) = self.ports.iter_mut().find(|(_, port)| is_it(port)) {
+            return Some(id);
+        }
+        let on_paths = |port: &Port| matches!(port, Port::Dgram(dgram) if dgram.path().is_some());
+        if self
+            .ports
+            .iter_mut()
+            .filter(|(_, port)| on_paths(port))
+            .count()
+            >= PATHS_MAX
+        {
+            return None;
+        }
+        self.add_port(
+            Port::Dgram(Dgram::at(Rc::clone(socket), path)),
+            options.clone(),
+        )
+        .ok()
+    }
+
+    fn receive(&mut self, id: PortId, frame: &[u8], offload: Offload) {
+        let seen = Frame {
+            head: frame,
+            len: frame.len(),
+            offload,
+        };
+        self.network.receive(self.now, id, &seen, &mut self.out);
+        self.carry_out(Hand {
+            bytes: frame,
+            offload,
+        });
+    }
+
+    // ---- towards guests --------------------------------------------------------------------
+
+    /// Sends what ports have queued in this turn.
+    pub(super) fn flush_ports(&mut self) {
+        for index in 0..self.full.len() {
+            if let Some((id, true)) = self.full.get(index).copied() {
+                self.touched.push(id);
+            }
+        }
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            self.flush_port(id);
+        }
+        self.touched = touched;
+    }
+
+    fn flush_port(&mut self, id: PortId) {
+        let Some(port) = self.ports.get_mut(id) else {
+            return;
+        };
+        let flushed = port.flush();
+        let was = self.full.iter().position(|(other, _)| *other == id);
+        match flushed {
+            Ok(Flushed::Empty) => {
+                if let Some(index) = was {
+                    self.full.swap_remove(index);
+                    self.watch(id, READ);
+                    self.network.set_port_ready(id, true);
+                }
+            }
+            Ok(full) => {
+                if was.is_none() {
+                    self.full.push((id, full == Flushed::Retry));
+                    self.watch(id, READ_WRITE);
+                    self.network.set_port_ready(id, false);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a guest is gone");
+                self.detach(id);
+            }
+        }
+    }
+
+    fn watch(&mut self, id: PortId, flags: EventFlags) {
+        if let Some(fd) = self.ports.get_mut(id).and_then(|port| port_fd(port)) {
+            let _gone = self.poller.change(fd, Token::Port(Slot::of(id)), flags);
+        }
+    }
+}
+
+/// What is known of a frame that came without a header of its own: the checksum of what we take ourselves.
+fn seen(frame: &[u8], gateway: Mac) -> Offload {
+    let ours =
+        ethernet::Header::read(frame).is_some_and(|(header, _)| header.destination == gateway);
+    let checksum = match ours {
+        true if segment::verify(frame) => Checksum::Valid,
+        true => Checksum::Wrong,
+        false => Checksum::Unverified,
+    };
+    Offload {
+        checksum,
+        segmentation: None,
+    }
+}
+
+fn port_fd(port: &Port) -> Option<std::os::fd::BorrowedFd<'_>> {
+    match port {
+        Port::Tap(tap) => Some(tap.fd()),
+        Port::Stream(stream) => Some(stream.fd()),
+        Port::Dgram(dgram) => dgram.fd(),
+    }
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(
+        fd,
+        flags | rustix::fs::OFlags::NONBLOCK,
+    )?)
+}
+
+fn widen(fd: &OwnedFd) {
+    // The host may allow less, and says so by cutting; that is no error.
+    let _less = sockopt::set_queues(fd, SOCKET_BYTES);
+}

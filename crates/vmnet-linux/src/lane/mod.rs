@@ -1,0 +1,24 @@
+//! The lane: one thread that owns a network, with all its ports and sockets.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`handle`] | what other threads ask of a lane, and what they get |
+//! | [`datapath`] | the thread: wait, dispatch, read, flush |
+//! | [`execute`] | where actions of the core become system calls |
+//! | [`guests`] | frames from ports, guests that come and go |
+//! | [`sockets`] | events of the flows' sockets |
+//! | [`names`] | queries to resolvers, and streams to the DNS proxy |
+//! | [`forwarding`] | listeners of forwarded ports |
+
+mod datapath;
+mod execute;
+mod forwarding;
+mod guests;
+mod handle;
+mod names;
+mod sockets;
+
+pub use handle::{
+    AttachError, Attachment, CountersSnapshot, Forward, ForwardError, ForwardGuest, ForwardId,
+    Handle, Ipv4Net, LeaseRow, PortId, PortOptions, Protocol, Settings, StartError, start,
+};

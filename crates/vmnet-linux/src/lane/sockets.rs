@@ -1,0 +1,364 @@
+//! The flows' sockets: what is sent by them, and what happens to them.
+
+use std::io;
+
+use rustix::event::epoll::EventFlags;
+use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, Read, SocketId};
+
+use crate::lane::datapath::Lane;
+use crate::lane::execute::Hand;
+use crate::poller::{EDGES, Token};
+use crate::port::FRAME_MAX;
+use crate::slots::Slot;
+use crate::socket::{HostSocket, host_error};
+use crate::sys::datagram::Batch;
+
+/// Datagrams that are received at once.
+const BATCH: usize = 16;
+/// Batches that one socket may have in its turn.
+const BATCHES: usize = 4;
+/// Datagrams that one buffer of several may hold (Linux: `UDP_MAX_SEGMENTS`).
+const SEGMENTS_MAX: usize = 64;
+/// Bytes that it may hold.
+const SEGMENTS_BYTES: usize = 65_000;
+
+/// Datagrams of one flow, all of one size but the last, that leave by one call.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    socket: Option<(SocketId, Datagram)>,
+    size: usize,
+    bytes: Vec<u8>,
+    /// A shorter one has come: it is the last.
+    closed: bool,
+}
+
+impl Pending {
+    fn takes(&self, socket: SocketId, how: &Datagram, len: usize) -> bool {
+        self.socket == Some((socket, *how))
+            && !self.closed
+            && len <= self.size
+            && len > 0
+            && self.bytes.len() + len <= SEGMENTS_BYTES
+            && self.bytes.len() < self.size * SEGMENTS_MAX
+    }
+}
+
+impl Lane {
+    // ---- streams ---------------------------------------------------------------------------
+
+    pub(super) fn send(&mut self, socket: SocketId, bytes: &[u8]) {
+        let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
+            return;
+        };
+        let event = match stream.send(bytes) {
+            Ok(taken) => Event::Sent {
+                socket,
+                taken,
+                room: stream.room(),
+            },
+            Err(error) => Event::Failed {
+                socket,
+                error: host_error(&error),
+            },
+        };
+        self.network.event(self.now, &event, &mut self.out);
+    }
+
+    pub(super) fn discard(&mut self, socket: SocketId, len: usize) {
+        let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.frame);
+        // The frame in hand may be this very buffer, but it is taken out then, and this one is empty.
+        if scratch.len() < 4096 {
+            scratch.resize(4096, 0);
+        }
+        if let Err(error) = stream.discard(len, &mut scratch) {
+            tracing::debug!(%error, "acknowledged bytes cannot be removed");
+        }
+        if self.frame.is_empty() {
+            self.frame = scratch;
+        }
+    }
+
+    pub(super) fn notify_writable(&mut self, socket: SocketId) {
+        let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
+            return;
+        };
+        stream.write_wanted = true;
+        // Looking at a full socket makes it tell when it is no longer full.
+        let _watched = self
+            .poller
+            .change(stream.fd(), Token::Socket(Slot::of(socket)), EDGES);
+    }
+
+    /// A connection stands.
+    pub(super) fn connected(&mut self, socket: SocketId) {
+        let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
+            return;
+        };
+        stream.connecting = false;
+        let event = Event::Connected {
+            socket,
+            room: stream.room(),
+        };
+        self.network.event(self.now, &event, &mut self.out);
+    }
+
+    /// Carries out a wish to read.
+    pub(super) fn read_stream(&mut self, read: Read) {
+        let socket = read.socket;
+        let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
+            return;
+        };
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(FRAME_MAX, 0);
+        let max = read.max.min(frame.len());
+        // A window of zero still lets the end be seen.
+        let event = match stream.peek(read.offset, &mut frame[..max.max(1)]) {
+            Ok(peeked) if peeked.len <= max => Event::Peeked {
+                socket,
+                len: peeked.len,
+                ended: peeked.ended,
+                more: peeked.more,
+            },
+            Ok(_) => Event::Peeked {
+                socket,
+                len: 0,
+                ended: false,
+                more: true,
+            },
+            Err(error) => Event::Failed {
+                socket,
+                error: host_error(&error),
+            },
+        };
+        let len = if let Event::Peeked { len, .. } = event {
+            len
+        } else {
+            0
+        };
+        self.network.event(self.now, &event, &mut self.out);
+        self.carry_out(Hand::payload(&frame[..len]));
+        self.frame = frame;
+    }
+
+    // ---- events ----------------------------------------------------------------------------
+
+    pub(super) fn socket_event(&mut self, slot: Slot, flags: EventFlags) {
+        let Some(socket) = self.sockets.find(slot) else {
+            return;
+        };
+        match self.sockets.get_mut(socket) {
+            Some(HostSocket::Stream(_)) => self.stream_event(socket, flags),
+            Some(HostSocket::Datagrams(_)) => self.datagrams_event(socket, flags),
+            None => {}
+        }
+        self.carry_out(Hand::EMPTY);
+    }
+
+    fn stream_event(&mut self, socket: SocketId, flags: EventFlags) {
+        let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
+            return;
+        };
+        if flags.contains(EventFlags::ERR) || (stream.connecting && flags.contains(EventFlags::HUP))
+        {
+            let error = stream
+                .take_error()
+                .map_or(HostError::Reset, |error| host_error(&error));
+            return self
+                .network
+                .event(self.now, &Event::Failed { socket, error }, &mut self.out);
+        }
+        if stream.connecting {
+            if !flags.contains(EventFlags::OUT) {
+                return;
+            }
+            self.connected(socket);
+        }
+        let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
+            return;
+        };
+        if flags.contains(EventFlags::PRI) {
+            stream.meet_urgent();
+        }
+        if stream.write_wanted && flags.contains(EventFlags::OUT) {
+            stream.write_wanted = false;
+            let event = Event::Writable {
+                socket,
+                room: stream.room(),
+            };
+            self.network.event(self.now, &event, &mut self.out);
+        }
+        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+        if ended || flags.contains(EventFlags::IN) {
+            if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
+                stream.ended |= ended;
+            }
+            self.network
+                .event(self.now, &Event::Readable { socket, ended }, &mut self.out);
+        }
+    }
+
+    fn datagrams_event(&mut self, socket: SocketId, flags: EventFlags) {
+        if flags.contains(EventFlags::ERR) {
+            self.report_errors(socket);
+        }
+        if flags.contains(EventFlags::IN) {
+            let mut batch = self
+                .batch
+                .take()
+                .unwrap_or_else(|| Batch::new(BATCH, FRAME_MAX));
+            for _ in 0..BATCHES {
+                if !self.receive_datagrams(socket, &mut batch) {
+                    break;
+                }
+            }
+            self.batch = Some(batch);
+        }
+    }
+
+    /// Receives a batch. Answers whether there may be more.
+    fn receive_datagrams(&mut self, socket: SocketId, batch: &mut Batch) -> bool {
+        let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
+            return false;
+        };
+        if batch.receive(datagrams.fd()).is_err() {
+            // Nothing there, or the error of an earlier datagram, which its queue tells.
+            return false;
+        }
+        for received in batch.received() {
+            let payload = batch.payload(received);
+            let event = Event::Datagram {
+                socket,
+                from: received.from,
+                head: payload,
+                len: payload.len(),
+                segment: received.segment,
+                ttl: received.ttl.unwrap_or(64),
+            };
+            self.network.event(self.now, &event, &mut self.out);
+            self.carry_out(Hand::payload(payload));
+        }
+        batch.received().len() == BATCH
+    }
+
+    /// Tells the core what routers and peers reported.
+    pub(super) fn report_errors(&mut self, socket: SocketId) {
+        let mut original = [0; 64];
+        for _ in 0..BATCH {
+            let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
+                return;
+            };
+            let Some(queued) = datagrams.take_queued_error(&mut original) else {
+                return;
+            };
+            let gateway = std::net::IpAddr::V4(self.network.gateway_address());
+            let error = IcmpError {
+                to: queued.to,
+                from: queued.from.unwrap_or(gateway),
+                kind: queued.kind,
+                code: queued.code,
+                mtu: queued.mtu,
+            };
+            let original = &original[..queued.len.min(original.len())];
+            let event = Event::Error {
+                socket,
+                error,
+                original,
+            };
+            self.network.event(self.now, &event, &mut self.out);
+            self.carry_out(Hand::EMPTY);
+        }
+    }
+
+    // ---- datagrams -------------------------------------------------------------------------
+
+    /// Sends a datagram, together with others of its flow if more of one size come in this turn.
+    pub(super) fn send_to(&mut self, socket: SocketId, payload: &[u8], how: Datagram) {
+        if self.pending.takes(socket, &how, payload.len()) {
+            self.pending.closed = payload.len() < self.pending.size;
+            self.pending.bytes.extend_from_slice(payload);
+            return;
+        }
+        self.send_pending();
+        if how.segment.is_some() || payload.is_empty() || payload.len() > SEGMENTS_BYTES / 2 {
+            return self.send_now(socket, payload, &how);
+        }
+        self.pending.socket = Some((socket, how));
+        self.pending.size = payload.len();
+        self.pending.closed = false;
+        self.pending.bytes.clear();
+        self.pending.bytes.extend_from_slice(payload);
+    }
+
+    /// Sends what waited for more of its kind.
+    pub(super) fn send_pending(&mut self) {
+        let Some((socket, mut how)) = self.pending.socket.take() else {
+            return;
+        };
+        let bytes = std::mem::take(&mut self.pending.bytes);
+        how.segment = u16::try_from(self.pending.size)
+            .ok()
+            .filter(|size| usize::from(*size) < bytes.len());
+        self.send_now(socket, &bytes, &how);
+        self.pending.bytes = bytes;
+    }
+
+    /// A flow ends: what it sent before goes out before.
+    pub(super) fn forget_pending(&mut self, socket: SocketId) {
+        if self
+            .pending
+            .socket
+            .is_some_and(|(other, _)| other == socket)
+        {
+            self.send_pending();
+        }
+    }
+
+    fn send_now(&mut self, socket: SocketId, payload: &[u8], how: &Datagram) {
+        let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
+            return self.network.count_drop(Drop::HostRefused);
+        };
+        let Err(error) = datagrams.send(payload, how) else {
+            return;
+        };
+        self.network.count_drop(cause(&error));
+        if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            self.report_errors(socket);
+        } else if let Some(code) = unreachable(&error) {
+            let from = std::net::IpAddr::V4(self.network.gateway_address());
+            let error = IcmpError {
+                to: how.to,
+                from,
+                kind: 3,
+                code,
+                mtu: 0,
+            };
+            let event = Event::Error {
+                socket,
+                error,
+                original: payload,
+            };
+            self.network.event(self.now, &event, &mut self.out);
+        }
+    }
+}
+
+fn cause(error: &io::Error) -> Drop {
+    match host_error(error) {
+        HostError::Forbidden => Drop::Forbidden,
+        HostError::Exhausted => Drop::HostFull,
+        _ => Drop::HostRefused,
+    }
+}
+
+/// The ICMP code by which a guest hears that the host itself knows no way.
+fn unreachable(error: &io::Error) -> Option<u8> {
+    match host_error(error) {
+        HostError::NetworkUnreachable => Some(0),
+        HostError::HostUnreachable => Some(1),
+        HostError::Forbidden => Some(13),
+        _ => None,
+    }
+}

@@ -1,0 +1,86 @@
+//! The ports: how frames come from guests and go to them.
+//!
+//! | file | kind |
+//! | --- | --- |
+//! | [`tap`] | a tap interface, with offloads both ways |
+//! | [`stream`] | a stream socket with QEMU's framing |
+//! | [`dgram`] | a datagram socket: a frame is a datagram |
+//! | [`software`] | offloads done by us, for ports that take none |
+
+pub(crate) mod dgram;
+pub(crate) mod software;
+pub(crate) mod stream;
+pub(crate) mod tap;
+
+use std::io;
+
+use vmnet_core::Drop;
+use vmnet_wire::offload::Offload;
+
+/// Bytes of the largest frame: an IP packet of 65,535 bytes behind Ethernet and a VLAN tag.
+pub(crate) const FRAME_MAX: usize = 65_535 + 18;
+
+/// A frame on its way to a guest, in two pieces that need not be contiguous.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    /// The first bytes: of a frame of ours all headers, of another's frame all of it.
+    pub(crate) head: &'a [u8],
+    /// The rest.
+    pub(crate) body: &'a [u8],
+    pub(crate) offload: Offload,
+}
+
+impl Outgoing<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+}
+
+/// The way from and to one guest.
+#[derive(Debug)]
+pub(crate) enum Port {
+    Tap(tap::Tap),
+    Stream(stream::Stream),
+    Dgram(dgram::Dgram),
+}
+
+/// Whether a port takes more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flushed {
+    /// Everything is out.
+    Empty,
+    /// Its queue is full: it will tell when it is not.
+    Full,
+    /// The same, but it cannot tell: try again soon.
+    Retry,
+}
+
+impl Port {
+    /// Gives a frame to the guest, or to the port's queue.
+    ///
+    /// # Errors
+    /// The frame was dropped.
+    pub(crate) fn send(&mut self, frame: &Outgoing<'_>, mtu: usize) -> Result<(), Drop> {
+        match self {
+            Self::Tap(tap) => tap.send(frame, mtu),
+            Self::Stream(stream) => {
+                software::send(frame, mtu, &mut |head, body| stream.push(head, body))
+            }
+            Self::Dgram(dgram) => {
+                software::send(frame, mtu, &mut |head, body| dgram.push(head, body))
+            }
+        }
+    }
+
+    /// Sends what is queued.
+    ///
+    /// # Errors
+    /// The guest is gone.
+    pub(crate) fn flush(&mut self) -> io::Result<Flushed> {
+        match self {
+            Self::Tap(_) => Ok(Flushed::Empty),
+            Self::Stream(stream) => stream.flush(),
+            Self::Dgram(dgram) => dgram.flush(),
+        }
+    }
+}

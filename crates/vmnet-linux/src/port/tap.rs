@@ -1,0 +1,100 @@
+//! A tap with a virtio-net header before each frame: large segments and unfinished checksums pass both ways.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use vmnet_core::Drop;
+use vmnet_wire::ethernet;
+use vmnet_wire::offload::{Kind, Offload};
+
+use crate::port::{FRAME_MAX, Outgoing, software};
+
+/// Frames that a tap made by us holds on the way to us (`txqueuelen`).
+pub(crate) const QUEUE: usize = 4096;
+
+/// A tap.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    fd: OwnedFd,
+    /// The kernel on the other side takes several UDP datagrams as one (Linux 6.2).
+    udp_segments: bool,
+}
+
+impl Tap {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            udp_segments: true,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Reads the next frame into `frame`, of at least [`FRAME_MAX`] bytes. `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// The tap is gone, or a frame was of an unknown kind (`InvalidData`).
+    pub(crate) fn receive(&self, frame: &mut [u8]) -> io::Result<Option<(usize, Offload)>> {
+        debug_assert!(frame.len() >= FRAME_MAX);
+        let mut header = [0; Offload::HEADER_LEN];
+        let mut pieces = [IoSliceMut::new(&mut header), IoSliceMut::new(frame)];
+        let len = match rustix::io::readv(&self.fd, &mut pieces) {
+            Ok(len) => len,
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let len = len
+            .checked_sub(header.len())
+            .ok_or(io::ErrorKind::InvalidData)?;
+        let offload = Offload::read(&header).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(Some((len, offload)))
+    }
+
+    /// Writes a frame.
+    ///
+    /// # Errors
+    /// The frame was dropped.
+    pub(crate) fn send(&mut self, frame: &Outgoing<'_>, mtu: usize) -> Result<(), Drop> {
+        let udp = frame
+            .offload
+            .segmentation
+            .is_some_and(|s| s.kind == Kind::Udp);
+        let too_long =
+            frame.offload.segmentation.is_none() && frame.len() > mtu + ethernet::Header::LEN;
+        if too_long || (udp && !self.udp_segments) {
+            let fd = self.fd.as_fd();
+            return software::send(frame, mtu, &mut |head, body| {
+                write(
+                    fd,
+                    &Outgoing {
+                        head,
+                        body,
+                        offload: Offload::VALID,
+                    },
+                )
+            });
+        }
+        let written = write(self.fd.as_fd(), frame);
+        if written.is_err() && udp {
+            self.udp_segments = false;
+            return self.send(frame, mtu);
+        }
+        written
+    }
+}
+
+fn write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>) -> Result<(), Drop> {
+    let header = frame.offload.write(frame.head.len());
+    let pieces = [
+        IoSlice::new(&header),
+        IoSlice::new(frame.head),
+        IoSlice::new(frame.body),
+    ];
+    match rustix::io::writev(fd, &pieces) {
+        Ok(_) => Ok(()),
+        // The interface is down, or its queue is full.
+        Err(_) => Err(Drop::PortFull),
+    }
+}

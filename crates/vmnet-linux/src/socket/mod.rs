@@ -1,0 +1,43 @@
+//! The host's sockets that flows have, and what their errors mean.
+//!
+//! | file | kind |
+//! | --- | --- |
+//! | [`stream`] | TCP connections, and our streams to the DNS proxy |
+//! | [`datagrams`] | UDP and ping sockets |
+
+pub(crate) mod datagrams;
+pub(crate) mod stream;
+
+use std::io;
+
+use vmnet_core::HostError;
+
+/// A flow's socket.
+#[derive(Debug)]
+pub(crate) enum HostSocket {
+    Stream(stream::Stream),
+    Datagrams(datagrams::Datagrams),
+}
+
+/// What an error of the host means to a flow.
+pub(crate) fn host_error(error: &io::Error) -> HostError {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => HostError::Refused,
+        Some(libc::ENETUNREACH | libc::ENETDOWN) => HostError::NetworkUnreachable,
+        Some(libc::EHOSTUNREACH | libc::EHOSTDOWN) => HostError::HostUnreachable,
+        Some(libc::ETIMEDOUT) => HostError::TimedOut,
+        Some(libc::EACCES | libc::EPERM) => HostError::Forbidden,
+        Some(
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
+            | libc::EAGAIN,
+        ) => HostError::Exhausted,
+        Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN) => {
+            HostError::Reset
+        }
+        _ => HostError::Other,
+    }
+}

@@ -1,0 +1,385 @@
+//! A stream of a flow: a TCP connection, or one end of a pair that leads to the DNS proxy.
+//!
+//! Received bytes stay in the socket until the guest has acknowledged them: they are peeked at, behind those
+//! that the guest was sent already, and discarded later.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use crate::sys::{peek, sockopt as options};
+
+/// While so much room is known to be left, the kernel is not asked again.
+const ROOM_ENOUGH: usize = 256 << 10;
+/// Kernel memory that a piece of a stream takes beside its bytes.
+const OVERHEAD: usize = 1280;
+
+/// Which kernel queue the bytes lie in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Tcp,
+    Unix,
+}
+
+/// How bytes behind the first are peeked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Offset {
+    /// `SO_PEEK_OFF` was never set: peeks begin at the front.
+    Unset,
+    /// `SO_PEEK_OFF` stands here.
+    At(usize),
+    /// The kernel has none for this socket: bytes in front are peeked at too, and thrown away.
+    Unknown,
+}
+
+/// What a peek found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peeked {
+    pub(crate) len: usize,
+    pub(crate) ended: bool,
+    pub(crate) more: bool,
+}
+
+/// A stream of a flow.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    fd: OwnedFd,
+    kind: Kind,
+    offset: Offset,
+    /// The connection is not made yet.
+    pub(crate) connecting: bool,
+    /// The peer has closed its side.
+    pub(crate) ended: bool,
+    /// Somebody waits for room.
+    pub(crate) write_wanted: bool,
+    urgent: bool,
+    /// At least so much room is left.
+    room: usize,
+}
+
+impl Stream {
+    /// Begins a connection; [`Self::connecting`] tells whether it is made already.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(crate) fn connect(to: SocketAddr) -> io::Result<Self> {
+        let family = if to.is_ipv6() {
+            AddressFamily::INET6
+        } else {
+            AddressFamily::INET
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        // The guest has done its own waiting for more.
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        let connecting = match rustix::net::connect(&fd, &to) {
+            Ok(()) => false,
+            Err(Errno::INPROGRESS) => true,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            connecting,
+            ..Self::new(fd, Kind::Tcp)
+        })
+    }
+
+    /// A connection that was accepted.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(crate) fn accepted(fd: OwnedFd) -> io::Result<Self> {
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        Ok(Self::new(fd, Kind::Tcp))
+    }
+
+    /// A pair: a flow's stream, and the end for whoever serves it.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        Ok((Self::new(ours, Kind::Unix), theirs))
+    }
+
+    fn new(fd: OwnedFd, kind: Kind) -> Self {
+        Self {
+            fd,
+            kind,
+            offset: Offset::Unset,
+            connecting: false,
+            ended: false,
+            write_wanted: false,
+            urgent: false,
+            room: 0,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Sends what goes; answers how much did.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(taken) => {
+                self.room = self.room.saturating_sub(taken + OVERHEAD);
+                Ok(taken)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {
+                self.room = 0;
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Bytes that can surely be sent now.
+    pub(crate) fn room(&mut self) -> usize {
+        if self.room < ROOM_ENOUGH {
+            self.room = self.ask_room();
+        }
+        self.room
+    }
+
+    fn ask_room(&self) -> usize {
+        let Ok(memory) = options::memory(&self.fd) else {
+            return 0;
+        };
+        let used = match self.kind {
+            Kind::Tcp => memory.send_queued,
+            Kind::Unix => memory.send_allocated,
+        };
+        let free = memory.send_limit.saturating_sub(used) as usize;
+        // Bytes take more memory than they are: a sixteenth in large pieces.
+        free - free / 16
+    }
+
+    /// Peeks at up to `into.len()` bytes that stand `offset` bytes behind the front.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn peek(&mut self, offset: usize, into: &mut [u8]) -> io::Result<Peeked> {
+        self.go_to(offset);
+        let result = if self.offset == Offset::Unknown && offset > 0 {
+            peek::behind(&self.fd, offset, into)
+        } else {
+            rustix::net::recv(&self.fd, &mut *into, RecvFlags::PEEK | RecvFlags::DONTWAIT)
+                .map(|(_, len)| len)
+                .map_err(io::Error::from)
+        };
+        match result {
+            Ok(len) => {
+                if let Offset::At(at) = &mut self.offset {
+                    *at += len;
+                }
+                // Less than asked for was there: the rest is the end, or has not come. Urgent data divides a
+                // stream (tcp(7)), so there it says nothing.
+                let short = len < into.len();
+                self.ended |= len == 0 && !into.is_empty();
+                let more = !short || (self.urgent && len > 0);
+                Ok(Peeked {
+                    len,
+                    ended: self.ended && short && !more,
+                    more,
+                })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Peeked {
+                len: 0,
+                ended: false,
+                more: false,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Peeked {
+                len: 0,
+                ended: false,
+                more: true,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn go_to(&mut self, offset: usize) {
+        let there = match self.offset {
+            Offset::Unset => offset == 0,
+            Offset::At(at) => at == offset,
+            Offset::Unknown => true,
+        };
+        if there {
+            return;
+        }
+        let value = i32::try_from(offset).unwrap_or(i32::MAX);
+        self.offset = match options::set_peek_offset(&self.fd, value) {
+            Ok(()) => Offset::At(offset),
+            Err(_) => Offset::Unknown,
+        };
+    }
+
+    /// Removes bytes from the front.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn discard(&mut self, mut len: usize, scratch: &mut [u8]) -> io::Result<()> {
+        while len > 0 {
+            let gone = match self.kind {
+                Kind::Tcp => options::discard(&self.fd, len)?,
+                Kind::Unix => {
+                    let most = len.min(scratch.len());
+                    rustix::net::recv(&self.fd, &mut scratch[..most], RecvFlags::DONTWAIT)?.1
+                }
+            };
+            if gone == 0 {
+                break;
+            }
+            if let Offset::At(at) = &mut self.offset {
+                *at = at.saturating_sub(gone);
+            }
+            len -= gone;
+        }
+        Ok(())
+    }
+
+    /// From now on urgent data is data like any other.
+    pub(crate) fn meet_urgent(&mut self) {
+        self.urgent = true;
+        if let Err(error) = options::set_urgent_inline(&self.fd) {
+            tracing::debug!(%error, "urgent data of a connection is lost");
+        }
+    }
+
+    /// Nothing more will be sent.
+    pub(crate) fn shut_write(&self) {
+        // It may be broken already, which its events will tell.
+        let _broken = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Write);
+    }
+
+    /// Closing tells the peer that the connection was broken.
+    pub(crate) fn reset_on_close(&self) {
+        if self.kind == Kind::Tcp {
+            let _closed_normally = options::set_reset_on_close(&self.fd);
+        }
+    }
+
+    /// The error that waits, if one does.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        options::take_error(&self.fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    fn tcp() -> (Stream, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = Stream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.connecting = false;
+        (stream, listener.accept().unwrap().0)
+    }
+
+    fn settle() {
+        std::thread::sleep(Duration::from_millis(30));
+    }
+
+    #[test]
+    fn bytes_stay_until_they_are_discarded() {
+        for forget_offset in [false, true] {
+            let (mut stream, mut peer) = tcp();
+            if forget_offset {
+                stream.offset = Offset::Unknown;
+            }
+            peer.write_all(b"0123456789").unwrap();
+            settle();
+            let mut into = [0; 4];
+            let mut scratch = [0; 16];
+            for (offset, bytes, more) in [
+                (0, "0123", true),
+                (4, "4567", true),
+                (8, "89", false),
+                (0, "0123", true),
+            ] {
+                let peeked = stream.peek(offset, &mut into).unwrap();
+                assert_eq!(&into[..peeked.len], bytes.as_bytes());
+                assert_eq!((peeked.more, peeked.ended), (more, false));
+            }
+            stream.discard(3, &mut scratch).unwrap();
+            assert_eq!(stream.peek(1, &mut into).unwrap().len, 4);
+            assert_eq!(&into, b"4567");
+            assert_eq!(stream.peek(7, &mut into).unwrap().len, 0);
+            drop(peer);
+            settle();
+            let end = stream.peek(7, &mut into).unwrap();
+            assert!(end.ended && end.len == 0);
+            stream.ended = true;
+            let last = stream.peek(5, &mut into).unwrap();
+            assert!(last.ended && last.len == 2);
+        }
+    }
+
+    #[test]
+    fn a_pair_behaves_like_a_connection() {
+        let (mut stream, theirs) = Stream::pair().unwrap();
+        let mut peer = std::os::unix::net::UnixStream::from(theirs);
+        peer.write_all(b"0123456789").unwrap();
+        let (mut into, mut scratch) = ([0; 6], [0; 2]);
+        assert_eq!(stream.peek(0, &mut into).unwrap().len, 6);
+        assert_eq!(stream.peek(6, &mut into).unwrap().len, 4);
+        stream.discard(5, &mut scratch).unwrap();
+        assert_eq!(stream.peek(1, &mut into).unwrap().len, 4);
+        assert_eq!(&into[..4], b"6789");
+        assert_eq!(stream.send(b"hello").unwrap(), 5);
+        let mut back = [0; 5];
+        peer.set_nonblocking(false).unwrap();
+        peer.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"hello");
+        assert!(stream.room() > 10_000);
+    }
+
+    #[test]
+    fn room_is_never_promised_in_vain() {
+        let (mut stream, _peer) = tcp();
+        let chunk = vec![1; 60_000];
+        let mut lost = 0;
+        for _ in 0..1000 {
+            let room = stream.room().min(chunk.len());
+            if room == 0 {
+                break;
+            }
+            lost += room - stream.send(&chunk[..room]).unwrap();
+        }
+        assert_eq!(lost, 0);
+        assert!(
+            stream.room() < 200_000,
+            "the peer reads nothing, so room must run out"
+        );
+    }
+
+    #[test]
+    fn urgent_data_divides_nothing() {
+        let (mut stream, peer) = tcp();
+        stream.meet_urgent();
+        (&peer).write_all(b"before").unwrap();
+        rustix::net::send(&peer, b"!", SendFlags::OOB).unwrap();
+        (&peer).write_all(b"after").unwrap();
+        settle();
+        let mut seen = Vec::new();
+        let mut into = [0; 64];
+        loop {
+            let peeked = stream.peek(seen.len(), &mut into).unwrap();
+            seen.extend(&into[..peeked.len]);
+            if !peeked.more {
+                break;
+            }
+        }
+        assert_eq!(seen, b"before!after");
+    }
+}
