@@ -371,7 +371,7 @@ mod tests {
         rustix::net::send(&peer, b"!", SendFlags::OOB).unwrap();
         (&peer).write_all(b"after").unwrap();
         settle();
-        let mut seen = Vec::new();
+        let mut seen = Vec::<u8>::new();
         let mut into = [0; 64];
         loop {
             let peeked = stream.peek(seen.len(), &mut into).unwrap();
