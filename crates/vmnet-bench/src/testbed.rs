@@ -4,8 +4,9 @@
 //! client --- path under test ---> host 198.18.0.1 --- veth, MTU 1500 ---> server 198.18.0.2
 //! ```
 //!
-//! The addresses are those reserved for benchmarks (RFC 2544, 198.18.0.0/15). The host's default route points to the
-//! server, which is what pasta takes its own configuration from.
+//! The addresses are those reserved for benchmarks (RFC 2544, 198.18.0.0/15). The host has a default route, because
+//! pasta takes its configuration from one; the router (198.18.0.254, the same machine as the server) has an address of
+//! its own, because pasta treats the router's address in a special way.
 
 use crate::control::{Agent, Hello, Refusal, read_line};
 use crate::cubic::Cubic;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 254);
 /// The MTU between host and server: an ordinary LAN, whatever the guest side has.
 const LAN_MTU: u32 = 1500;
 
@@ -59,12 +61,13 @@ impl Testbed {
         let host = Namespace::new()?;
         let server_side = Namespace::new()?;
         host.connect(
-            ("lan0", &format!("{HOST}/30")),
+            ("lan0", &format!("{HOST}/24")),
             &server_side,
-            &format!("{SERVER}/30"),
+            &format!("{SERVER}/24"),
             LAN_MTU,
         )?;
-        host.ip(&format!("route add default via {SERVER}"))?;
+        server_side.ip(&format!("addr add {ROUTER}/24 dev eth0"))?;
+        host.ip(&format!("route add default via {ROUTER}"))?;
 
         let command = load_command(&program, "server", &socket, "server");
         let mut process = start(command, &server_side, None, &scratch.join("server.log"))?;

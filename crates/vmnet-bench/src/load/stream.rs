@@ -4,6 +4,7 @@
 
 use super::tally::{Tallies, Tally};
 use crate::control::Latency;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -158,7 +159,45 @@ fn stalled(error: io::Error) -> io::Error {
     error
 }
 
+/// Which core a ping-pong end is bound to: client and server each their own, or the scheduler's choice whether both
+/// share a core (which makes a round trip four times shorter here) would be what is measured. The path is not bound.
+#[derive(Clone, Copy)]
+enum End {
+    Client,
+    Server,
+}
+
+/// Binds this thread to one core until dropped.
+struct Bound(Option<CpuSet>);
+
+impl Bound {
+    fn to(end: End) -> Self {
+        let Ok(before) = sched_getaffinity(None) else {
+            return Self(None);
+        };
+        let mut allowed = (0..CpuSet::MAX_CPU).filter(|core| before.is_set(*core));
+        let core = match end {
+            End::Client => allowed.next(),
+            End::Server => allowed.next_back(),
+        };
+        let mut only = CpuSet::new();
+        if let Some(core) = core {
+            only.set(core);
+        }
+        Self(sched_setaffinity(None, &only).is_ok().then_some(before))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = sched_setaffinity(None, before);
+        }
+    }
+}
+
 fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    let _bound = Bound::to(End::Server);
     let mut byte = [0];
     loop {
         if stream.read(&mut byte).map_err(stalled)? == 0 {
@@ -176,6 +215,7 @@ pub(crate) fn ping_pong(
     token: u64,
 ) -> io::Result<Latency> {
     let mut stream = connect(server, ECHO, token)?;
+    let _bound = Bound::to(End::Client);
     let end = Instant::now() + Duration::from_millis(millis);
     let lead_in = rounds / 10;
     let mut times = Vec::with_capacity(rounds + lead_in);
