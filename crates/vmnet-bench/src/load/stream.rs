@@ -160,7 +160,7 @@ fn stalled(error: io::Error) -> io::Error {
 }
 
 /// Which core a ping-pong end is bound to: client and server each their own, or the scheduler's choice whether both
-/// share a core (which makes a round trip four times shorter here) would be what is measured. The path is not bound.
+/// share a core (likely why unbound runs differ four times) would be what is measured. The path is not bound.
 #[derive(Clone, Copy)]
 enum End {
     Client,
