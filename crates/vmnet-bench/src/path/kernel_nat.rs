@@ -1,0 +1,50 @@
+//! veth, IPv4 forwarding and nft masquerade: what root gets from the kernel, and the measure of the others.
+
+use super::Started;
+use crate::control::Refusal;
+use crate::namespace::Namespace;
+use crate::testbed::Testbed;
+
+const RULES: &str = "table ip bench { chain out { type nat hook postrouting priority srcnat; oifname lan0 masquerade; }; }";
+
+pub(super) fn start(name: &str, mtu: u32, testbed: &Testbed) -> Result<Started, Refusal> {
+    let host = &testbed.host;
+    host.sysctl("net/ipv4/ip_forward", "1")?;
+    // One table serves every instance: making it anew replaces it.
+    host.run(
+        "nft",
+        &[&format!("table ip bench; delete table ip bench; {RULES}")],
+    )?;
+    let client = Namespace::new()?;
+    // One /30 of 198.18.1.0/24 per MTU, so that instances stand side by side.
+    let number = free_number(host)?;
+    let (link, first) = (format!("nat{number}"), number * 4);
+    let ours = format!("198.18.1.{}/30", first + 1);
+    host.connect(
+        (&link, &ours),
+        &client,
+        &format!("198.18.1.{}/30", first + 2),
+        mtu,
+    )?;
+    client.ip(&format!("route add default via 198.18.1.{}", first + 1))?;
+    let mut process = testbed.start(testbed.client_command(name), &client, name)?;
+    let (agent, pid) = testbed.await_agent(name, &mut process)?;
+    // The veth goes with the client's namespace, which ends with the load generator.
+    Ok(Started {
+        agent,
+        client: pid,
+        network: None,
+        processes: vec![process],
+    })
+}
+
+fn free_number(host: &Namespace) -> Result<u32, Refusal> {
+    let taken = host.ip("-br link show type veth")?;
+    (0..63)
+        .find(|number| {
+            !taken
+                .lines()
+                .any(|line| line.starts_with(&format!("nat{number}@")))
+        })
+        .ok_or_else(|| "no free address for another kernel NAT".to_owned())
+}

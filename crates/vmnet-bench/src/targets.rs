@@ -1,0 +1,186 @@
+//! What the product promised for its speed, in one place, and the verdict on a run.
+//!
+//! All targets are about a guest MTU of 1500. "Own best MTU" of a peer is whichever of its measured MTUs gives the
+//! better figure in that row.
+
+use crate::path::{Kind, Path};
+use crate::plan::Results;
+use crate::rows::{Better, Row};
+
+/// The MTU at which the targets hold.
+pub(crate) const MTU: u32 = 1500;
+
+/// The ratio to kernel NAT at the same MTU: at least, where higher is better; at most, where lower is.
+const OF_KERNEL: [(&str, f64); 4] = [
+    ("tcp_up_1", 0.50),
+    ("tcp_down_1", 0.50),
+    ("rr_p50", 1.25),
+    ("connections", 0.80),
+];
+
+/// At most this, in the unit of the row.
+const AT_MOST: [(&str, f64); 1] = [("rss_idle", 12.0)];
+
+/// No row may be behind these, at their own best MTU.
+const NOT_BEHIND: [Kind; 2] = [Kind::Pasta, Kind::Slirp4netns];
+
+/// The verdict on one row.
+#[derive(Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Verdict {
+    /// Whether all targets of the row are met.
+    pub(crate) met: bool,
+    /// What was asked and what came.
+    pub(crate) text: String,
+}
+
+fn behind(better: Better, ours: f64, theirs: f64) -> bool {
+    match better {
+        Better::Higher => ours < theirs,
+        Better::Lower => ours > theirs,
+        Better::Neither => false,
+    }
+}
+
+fn target(table: &[(&str, f64)], row: &Row) -> Option<f64> {
+    table
+        .iter()
+        .find(|(id, _)| *id == row.id)
+        .map(|(_, value)| *value)
+}
+
+/// Judges one row; `None` if there is nothing to judge.
+pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
+    let path = Path {
+        kind: Kind::Ours,
+        mtu: MTU,
+    };
+    if row.better == Better::Neither || !results.asked(path) {
+        return None;
+    }
+    let Some(ours) = results.median(row, path) else {
+        return Some(Verdict {
+            met: false,
+            text: "not measured".to_owned(),
+        });
+    };
+    let mut misses = Vec::new();
+    let mut judged = false;
+    if let Some(wanted) = target(&OF_KERNEL, row)
+        && let Some(ratio) = results.ratio(row, path)
+    {
+        judged = true;
+        if behind(row.better, ratio, wanted) {
+            misses.push(format!("{ratio:.2} of kernel NAT, wanted {wanted:.2}"));
+        }
+    }
+    if let Some(wanted) = target(&AT_MOST, row) {
+        judged = true;
+        if ours > wanted {
+            misses.push(format!("wanted at most {wanted} {}", row.unit));
+        }
+    }
+    for kind in NOT_BEHIND {
+        let measured = results.paths().filter(|path| path.kind == kind);
+        let figures = measured.filter_map(|path| Some((results.median(row, path)?, path)));
+        let best = figures.reduce(|best, next| {
+            if behind(row.better, best.0, next.0) {
+                next
+            } else {
+                best
+            }
+        });
+        let Some((theirs, path)) = best else { continue };
+        judged = true;
+        if behind(row.better, ours, theirs) {
+            misses.push(format!("behind {} ({theirs:.*})", path.name(), row.digits));
+        }
+    }
+    let text = if misses.is_empty() {
+        "met".to_owned()
+    } else {
+        format!("MISSED: {}", misses.join("; "))
+    };
+    judged.then_some(Verdict {
+        met: misses.is_empty(),
+        text,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::ROWS;
+
+    fn row(id: &str) -> &'static Row {
+        ROWS.iter().find(|row| row.id == id).unwrap()
+    }
+
+    fn results(row: &Row, figures: &[(Kind, u32, f64)]) -> Results {
+        let mut results = Results::new(
+            figures
+                .iter()
+                .map(|&(kind, mtu, _)| Path { kind, mtu })
+                .collect(),
+        );
+        for &(kind, mtu, value) in figures {
+            results.add(row.id, Path { kind, mtu }, value);
+        }
+        results
+    }
+
+    #[test]
+    fn every_target_names_a_row() {
+        for (id, _) in OF_KERNEL.iter().chain(&AT_MOST) {
+            row(id);
+        }
+    }
+
+    #[test]
+    fn a_rate_needs_half_of_kernel_nat_and_the_peers_behind_it() {
+        let row = row("tcp_up_1");
+        let with = |ours, pasta| {
+            let figures = [
+                (Kind::Kernel, 1500, 20.0),
+                (Kind::Pasta, 1500, 0.2),
+                (Kind::Pasta, 65520, pasta),
+                (Kind::Ours, 1500, ours),
+            ];
+            judge(row, &results(row, &figures)).unwrap()
+        };
+        assert!(with(10.0, 9.0).met);
+        assert_eq!(
+            with(9.0, 8.0).text,
+            "MISSED: 0.45 of kernel NAT, wanted 0.50"
+        );
+        assert_eq!(with(11.0, 12.0).text, "MISSED: behind pasta 65520 (12.00)");
+    }
+
+    #[test]
+    fn a_time_may_not_be_above() {
+        let row = row("rr_p50");
+        let with = |ours| {
+            judge(
+                row,
+                &results(row, &[(Kind::Kernel, 1500, 80.0), (Kind::Ours, 1500, ours)]),
+            )
+            .unwrap()
+            .met
+        };
+        assert!(with(99.0));
+        assert!(!with(101.0));
+    }
+
+    #[test]
+    fn a_path_that_was_not_asked_for_is_not_judged_but_one_that_failed_is() {
+        let row = row("rss_idle");
+        assert_eq!(
+            judge(row, &results(row, &[(Kind::Kernel, 1500, 1.0)])),
+            None
+        );
+        let failed = Results::new(vec![Path {
+            kind: Kind::Ours,
+            mtu: 1500,
+        }]);
+        assert!(!judge(row, &failed).unwrap().met);
+    }
+}
