@@ -9,6 +9,7 @@
 //! | [`process`] | a child that is read in the background and never outlives its test |
 //! | [`world`] | a host, an outside network with real servers, and a user without rights |
 //! | [`subject`] | how the program under test is started |
+//! | [`stage`] | a world with the program in it: where tests of the product begin |
 //! | [`cpio`], [`guest_image`] | the archive a guest boots from, made of Debian's own parts |
 //! | [`qemu`] | a Linux guest with a console that takes commands |
 //! | [`client`] | what a test does inside a guest or a namespace (`vmnet-lab-client`) |
@@ -22,5 +23,6 @@ pub mod pattern;
 pub mod prerequisite;
 pub mod process;
 pub mod qemu;
+pub mod stage;
 pub mod subject;
 pub mod world;

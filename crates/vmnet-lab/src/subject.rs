@@ -59,7 +59,8 @@ impl Subject {
 /// The same by pasta, as far as it goes.
 fn pasta(world: &World, options: &[&str]) -> Command {
     let mut command = world.command("pasta");
-    command.args(["--quiet"]);
+    // Otherwise the address of the gateway, here that of the server, means the host.
+    command.args(["--quiet", "--no-map-gw"]);
     if !options.contains(&"--no-dhcp") {
         command.arg("--config-net");
     }

@@ -14,7 +14,7 @@ const USAGE: &str = "\
 get ADDR BYTES | put ADDR BYTES | close-first ADDR BYTES | close-last ADDR BYTES
 outcome ADDR SECONDS | at-once ADDR COUNT | one-after-another ADDR COUNT | churn ADDR SECONDS
 udp-echo ADDR COUNT SIZE | udp-ask ADDR TEXT | tcp-ask ADDR | resolve NAME
-listen-tcp PORT | listen-udp PORT";
+udp-two-peers ADDR ADDR | listen-tcp PORT | listen-udp PORT | serve-pattern PORT";
 
 /// Runs one subcommand; the line to print.
 ///
@@ -52,6 +52,8 @@ pub fn run(arguments: &[&str]) -> io::Result<String> {
         }
         ["resolve", name] => address(&format!("{name}:0")).map(|found| found.ip().to_string()),
         ["listen-tcp", port] => listen::tcp(number(port)?).map(done),
+        ["udp-two-peers", one, other] => datagram::two_peers(address(one)?, address(other)?),
+        ["serve-pattern", port] => listen::pattern(number(port)?).map(done),
         ["listen-udp", port] => listen::udp(number(port)?).map(done),
         _ => Err(wrong(USAGE.to_owned())),
     }

@@ -41,6 +41,21 @@ pub fn udp(port: u16) -> io::Result<()> {
     }
 }
 
+/// Reads the pattern from every client until its end, and sends as much back.
+///
+/// # Errors
+/// If the port cannot be listened on.
+pub fn pattern(port: u16) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    say("ready")?;
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        let count = crate::pattern::verify(&mut stream)?;
+        crate::pattern::write(&mut stream, count)?;
+    }
+    Ok(())
+}
+
 fn say(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}")?;

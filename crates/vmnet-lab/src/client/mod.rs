@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `connect.rs` | one connection and its outcome, many at once, many one after another |
 //! | `transfer.rs` | files over HTTP and half-closed streams, every byte compared |
-//! | `datagram.rs` | UDP echo |
+//! | `datagram.rs` | UDP echo and questions |
 //! | `listen.rs` | servers inside, which say who came |
 //! | `command_line.rs` | the subcommands |
 

@@ -92,7 +92,10 @@ impl World {
             serve::tcp_echo(listen(ECHO_PORT), &running);
             serve::udp_echo(bind(ECHO_PORT), &running);
             serve::tcp_whoami(listen(WHOAMI_PORT), &running);
-            serve::udp_whoami(bind(WHOAMI_PORT), &running);
+            for address in [SERVER, DNS] {
+                let socket = UdpSocket::bind((address, WHOAMI_PORT)).expect("bind outside");
+                serve::udp_whoami(socket, &running);
+            }
             half_close.start_client_first(listen(CLIENT_CLOSES_PORT), &running);
             half_close.start_server_first(listen(SERVER_CLOSES_PORT), &running);
         });
