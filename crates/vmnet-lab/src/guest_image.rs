@@ -25,10 +25,10 @@ bound|renew)
     ip address flush dev "$interface"
     ip address add "$ip/$mask" dev "$interface"
     [ -z "$router" ] || ip route add default via "${router%% *}"
-    [ -z "$domain" ] || echo "search $domain" >/tmp/resolv.conf.new
-    for server in $dns; do echo "nameserver $server"; done >>/tmp/resolv.conf.new
-    cat /tmp/resolv.conf.new >/etc/resolv.conf
-    rm /tmp/resolv.conf.new
+    {
+        [ -z "$domain" ] || echo "search $domain"
+        for server in $dns; do echo "nameserver $server"; done
+    } >/etc/resolv.conf
     ;;
 esac
 "#;

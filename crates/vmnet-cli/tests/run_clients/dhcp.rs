@@ -12,11 +12,11 @@ use super::{SOON, stage};
 fn story(client: &str) -> String {
     format!(
         "set -e
-         for folder in /run /var/lib/dhcpcd /var/lib/dhcp /tmp; do
+         for folder in /run /var/lib/dhcpcd /var/lib/dhcp; do
              [ ! -d $folder ] || mount -t tmpfs none $folder
          done
-         cp /etc/resolv.conf /tmp/resolv.conf
-         mount --bind /tmp/resolv.conf /etc/resolv.conf
+         cp /etc/resolv.conf $HOME/resolv.conf
+         mount --bind $HOME/resolv.conf /etc/resolv.conf
          interface=$(ip -o link | sed -n 's/^[0-9]*: \\([^:@]*\\)[:@].*/\\1/p' | grep -v '^lo$' | head -n 1)
          ip link set $interface up
          {client}
@@ -55,9 +55,9 @@ fn dhclient_takes_a_lease() {
     };
     takes_a_lease(
         &stage,
-        "dhclient -1 -v -cf /dev/null -lf /tmp/dhclient.leases -pf /tmp/dhclient.pid $interface
-         grep 'option subnet-mask 255.255.255.0' /tmp/dhclient.leases
-         kill $(cat /tmp/dhclient.pid)",
+        "dhclient -1 -v -cf /dev/null -lf $HOME/dhclient.leases -pf $HOME/dhclient.pid $interface
+         grep 'option subnet-mask 255.255.255.0' $HOME/dhclient.leases
+         kill $(cat $HOME/dhclient.pid)",
     );
 }
 
@@ -69,10 +69,10 @@ fn dhcpcd_takes_a_lease() {
     // Without its own user in /etc/passwd it does not separate privileges, which a user namespace has no ids for.
     takes_a_lease(
         &stage,
-        "echo 'root:x:0:0::/:/bin/sh' >/tmp/passwd
-         mount --bind /tmp/passwd /etc/passwd
-         echo 'hostname' >/tmp/dhcpcd.conf
-         dhcpcd -f /tmp/dhcpcd.conf -4 -1 -t 20 --noipv4ll $interface",
+        "echo 'root:x:0:0::/:/bin/sh' >$HOME/passwd
+         mount --bind $HOME/passwd /etc/passwd
+         echo 'hostname' >$HOME/dhcpcd.conf
+         dhcpcd -f $HOME/dhcpcd.conf -4 -1 -t 20 --noipv4ll $interface",
     );
 }
 
