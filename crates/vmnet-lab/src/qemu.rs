@@ -199,39 +199,4 @@ impl Guest {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::prerequisite::{Prerequisite, all_present};
-
-    /// The harness itself: boot, lease, a server outside, through QEMU's own NAT.
-    #[test]
-    fn qemu_boots_a_guest_that_takes_commands() {
-        if !all_present(&[
-            Prerequisite::Root,
-            Prerequisite::GuestKernel,
-            Prerequisite::Program("qemu-system-x86_64"),
-            Prerequisite::Program("busybox"),
-            Prerequisite::Program("iperf3"),
-            Prerequisite::Program("ip"),
-        ]) {
-            return;
-        }
-        let limit = Duration::from_secs(60);
-        let world = World::new();
-        let mut guest = Machine::new(&world).boot(&world, &Netdev::User, 7);
-        assert_eq!(
-            guest.shell("echo said; exit 3", limit),
-            (3, "said".to_owned())
-        );
-        assert!(guest.lease("alpha").starts_with("10.0.2."));
-        assert!(
-            guest
-                .must("cat /sys/class/net/eth0/address", limit)
-                .ends_with(":07")
-        );
-        let said = guest.must("vmnet-lab-client get 198.51.100.1:80 3000000", limit);
-        assert!(said.starts_with("ok"), "{said}");
-        guest.must("iperf3 --version", limit);
-        guest.power_off();
-    }
-}
+mod tests;

@@ -74,10 +74,10 @@ fn the_servers_answer() {
         client::connect::at_once(echo, 200).unwrap();
         client::connect::one_after_another(echo, 100).unwrap();
         client::datagram::echo(echo, 10, 1000).unwrap();
-        client::transfer::close_first(SocketAddr::from((SERVER, CLIENT_CLOSES_PORT)), 100_000)
+        client::transfer::close_first(SocketAddr::from((SERVER, CLIENT_CLOSES_PORT)), 8_000_000)
             .unwrap();
-        client::transfer::close_last(SocketAddr::from((SERVER, SERVER_CLOSES_PORT)), 100_000)
+        client::transfer::close_last(SocketAddr::from((SERVER, SERVER_CLOSES_PORT)), 8_000_000)
             .unwrap();
     });
-    assert_eq!(world.half_close().wait(2, wait), 200_000);
+    assert_eq!(world.half_close().wait(2, wait), 16_000_000);
 }
