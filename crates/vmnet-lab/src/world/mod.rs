@@ -59,6 +59,9 @@ pub const SERVER_CLOSES_PORT: u16 = 9002;
 /// Nobody listens here.
 pub const REFUSED_PORT: u16 = 81;
 
+/// How the folders of worlds begin; the id of the process follows.
+const FOLDER: &str = "vmnet-lab-";
+
 /// The namespaces, their servers, and a user without rights who runs programs on the host.
 ///
 /// Dropping it ends every process of that user.
@@ -258,9 +261,28 @@ fn connect(host: &Namespace, outside: &Namespace) {
     outside.ip(&["route", "add", "unreachable", &format!("{UNREACHABLE}/32")]);
 }
 
+/// Removes the folders of tests that were killed: those whose process is gone.
+fn remove_stale_folders() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name
+            .strip_prefix(FOLDER)
+            .and_then(|rest| rest.split('-').next())
+            .and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another test may be removing it too.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 fn folder_of(user: &User) -> tempfile::TempDir {
+    remove_stale_folders();
     let folder = tempfile::Builder::new()
-        .prefix("vmnet-lab-")
+        .prefix(&format!("{FOLDER}{}-", std::process::id()))
         .tempdir()
         .expect("make a temporary folder");
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))

@@ -52,6 +52,15 @@ fn processes_of_the_user_are_seen_and_end_with_the_world() {
 }
 
 #[test]
+fn the_folder_of_a_killed_test_is_removed() {
+    // Above the highest id that Linux gives to a process.
+    let stale = std::env::temp_dir().join(format!("{FOLDER}4194305-x"));
+    std::fs::create_dir_all(stale.join("home")).unwrap();
+    remove_stale_folders();
+    assert!(!stale.exists());
+}
+
+#[test]
 fn the_servers_answer() {
     if !all_present(&[Prerequisite::Root, Prerequisite::Program("ip")]) {
         return;
