@@ -1,1 +1,28 @@
-//! Guests, LANs and an internet for tests and benches.
+//! Guests, LANs and an internet, for tests and benches only.
+//!
+//! The half with real kernels:
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`prerequisite`] | what a test needs of the machine; a skip, or under `CI=true` a failure |
+//! | [`namespace`] | a network namespace that nothing can leave behind |
+//! | [`process`] | a child that is read in the background and never outlives its test |
+//! | [`world`] | a host, an outside network with real servers, and a user without rights |
+//! | [`subject`] | how the program under test is started |
+//! | [`stage`] | a world with the program in it: where tests of the product begin |
+//! | [`cpio`], [`guest_image`] | the archive a guest boots from, made of Debian's own parts |
+//! | [`qemu`] | a Linux guest with a console that takes commands |
+//! | [`client`] | what a test does inside a guest or a namespace (`vmnet-lab-client`) |
+//! | [`pattern`] | bytes that both ends know |
+
+pub mod client;
+pub mod cpio;
+pub mod guest_image;
+pub mod namespace;
+pub mod pattern;
+pub mod prerequisite;
+pub mod process;
+pub mod qemu;
+pub mod stage;
+pub mod subject;
+pub mod world;

@@ -1,0 +1,252 @@
+//! A Linux guest in QEMU gets online: over stream sockets, over datagram sockets, and by `vmnet qemu`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use vmnet_lab::prerequisite::Prerequisite;
+use vmnet_lab::qemu::{Guest, Machine, Netdev};
+use vmnet_lab::stage::Stage;
+use vmnet_lab::world::dns::Transport;
+
+const NEEDS: [Prerequisite; 4] = [
+    Prerequisite::GuestKernel,
+    Prerequisite::Program("qemu-system-x86_64"),
+    Prerequisite::Program("busybox"),
+    Prerequisite::Program("iperf3"),
+];
+/// 64 MiB.
+const FILE: u64 = 64 << 20;
+const SOON: Duration = Duration::from_secs(30);
+const MINUTES: Duration = Duration::from_secs(180);
+
+fn stage() -> Option<Stage> {
+    Stage::new(env!("CARGO_BIN_EXE_vmnet"), &NEEDS)
+}
+
+/// What every guest must be able to do, however it is connected. Returns its address.
+fn gets_online(stage: &Stage, guest: &mut Guest) -> String {
+    let address = guest.lease("alpha");
+    let gateway = guest.must(
+        "ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p'",
+        SOON,
+    );
+    assert!(
+        guest
+            .must("cat /etc/resolv.conf", SOON)
+            .contains(&format!("nameserver {gateway}")),
+        "the gateway {gateway} is the resolver"
+    );
+    guest.must(&format!("ping -c 3 -W 5 {gateway}"), SOON);
+    guest.must("ping -c 2 -W 5 198.51.100.1", SOON);
+
+    let found = guest.must("vmnet-lab-client resolve files.example.test", SOON);
+    assert_eq!(found, "198.51.100.1");
+    let asked = |transport| stage.world.dns().asked("files.example.test", transport);
+    assert!(
+        asked(Transport::Udp) + asked(Transport::Tcp) > 0,
+        "the DNS server was asked"
+    );
+
+    let ours = pattern_sum();
+    let theirs = format!("wget -q -O /tmp/file http://files.example.test/pattern/{FILE}");
+    guest.must(&theirs, MINUTES);
+    let sum = guest.must("sha256sum /tmp/file", MINUTES);
+    assert!(sum.starts_with(&ours), "downloaded {sum}, sent {ours}");
+    // The server compares what it gets with what it sent. (busybox' `wget --post-file` ends at the first zero byte.)
+    let head = format!("POST /upload HTTP/1.1\\r\\nContent-Length: {FILE}\\r\\n\\r\\n");
+    let line = format!("(printf '{head}'; cat /tmp/file) | nc files.example.test 80");
+    let said = guest.must(&line, MINUTES);
+    assert!(said.ends_with(&format!("ok {FILE}")), "{said}");
+    guest.must("rm /tmp/file", SOON);
+
+    for size in [1, 1000, 1472, 4000] {
+        guest.must(
+            &format!("vmnet-lab-client udp-echo 198.51.100.1:7 20 {size}"),
+            SOON,
+        );
+    }
+    is_refused_at_once(guest);
+    let said = guest.must("vmnet-lab-client outcome 192.0.2.1:80 20", SOON);
+    assert!(said.starts_with("unreachable"), "{said}");
+    assert!(milliseconds(&said) < 5000, "{said}");
+    address
+}
+
+/// The best of five: a machine that does something else must not fail the test.
+fn is_refused_at_once(guest: &mut Guest) {
+    let took = (0..5).map(|_| {
+        let said = guest.must("vmnet-lab-client outcome 198.51.100.1:81 10", SOON);
+        assert!(said.starts_with("refused"), "{said}");
+        milliseconds(&said)
+    });
+    let best = took.min();
+    assert!(
+        best.is_some_and(|best| best <= 100),
+        "refused after {best:?} ms"
+    );
+}
+
+fn milliseconds(outcome: &str) -> u64 {
+    let words: Vec<&str> = outcome.split_whitespace().collect();
+    words[words.len() - 2].parse().expect("milliseconds")
+}
+
+/// The SHA-256 of the file that the server sends, by coreutils.
+fn pattern_sum() -> String {
+    use std::io::Read;
+    let mut child = Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start sha256sum");
+    vmnet_lab::pattern::write(&mut child.stdin.take().unwrap(), FILE).expect("feed sha256sum");
+    let mut sum = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut sum)
+        .expect("a sum");
+    child.wait().expect("wait for sha256sum");
+    sum.split_whitespace().next().expect("a sum").to_owned()
+}
+
+/// Two guests of one network: names, ping, TCP at full speed, both ways.
+fn reach_each_other(stage: &Stage, netdev: &Netdev) {
+    let machine = Machine::new(&stage.world);
+    let mut alpha = machine.boot(&stage.world, netdev, 1);
+    let mut beta = machine.boot(&stage.world, netdev, 2);
+    let (first, second) = (alpha.lease("alpha"), beta.lease("beta"));
+    assert_ne!(first, second);
+    alpha.must(&format!("ping -c 3 -W 5 {second}"), SOON);
+    beta.must(&format!("ping -c 3 -W 5 {first}"), SOON);
+    let found = beta.must("vmnet-lab-client resolve alpha.vmnet.internal", SOON);
+    assert_eq!(found, first);
+    alpha.must("iperf3 -s -D >/dev/null 2>&1; sleep 1", SOON);
+    for direction in ["", "-R"] {
+        let line = format!("iperf3 -c {first} -t 2 --connect-timeout 5000 {direction} -f k");
+        let said = beta.must(&line, SOON);
+        let received = said
+            .lines()
+            .find(|line| line.contains("receiver"))
+            .expect("a sum");
+        let words: Vec<&str> = received.split_whitespace().collect();
+        let unit = words
+            .iter()
+            .position(|word| *word == "Kbits/sec")
+            .expect("a unit");
+        let speed: f64 = words[unit - 1].parse().expect("a number");
+        assert!(speed > 0.0, "nothing arrived: {said}");
+        println!("{direction:2} {received}");
+    }
+    // Listed as guests of the network, both.
+    let leases = stage.leases("lab").success();
+    assert!(
+        leases.contains(&first) && leases.contains(&second),
+        "{leases}"
+    );
+    alpha.power_off();
+    beta.power_off();
+}
+
+#[test]
+fn stream_guest_gets_online_and_its_address_stays() {
+    let Some(stage) = stage() else { return };
+    let path = stage.world.home().join("lab.stream");
+    let _up = stage.up("lab", &["--stream", path.to_str().unwrap()]);
+    let machine = Machine::new(&stage.world);
+    let netdev = Netdev::Stream(path);
+    let mut guest = machine.boot(&stage.world, &netdev, 1);
+    let address = gets_online(&stage, &mut guest);
+    guest.power_off();
+    // Another guest takes a lease meanwhile; the first one still gets its own again.
+    let mut other = machine.boot(&stage.world, &netdev, 2);
+    assert_ne!(other.lease("other"), address);
+    let mut again = machine.boot(&stage.world, &netdev, 1);
+    assert_eq!(again.lease("alpha"), address);
+}
+
+#[test]
+fn dgram_guest_gets_online() {
+    let Some(stage) = stage() else { return };
+    let path = stage.world.home().join("lab.dgram");
+    let _up = stage.up("lab", &["--dgram", path.to_str().unwrap()]);
+    let machine = Machine::new(&stage.world);
+    let mut guest = machine.boot(&stage.world, &Netdev::Dgram(path), 1);
+    gets_online(&stage, &mut guest);
+    guest.power_off();
+}
+
+#[test]
+fn vmnet_qemu_gives_a_guest_a_card() {
+    let Some(stage) = stage() else { return };
+    let machine = Machine::new(&stage.world);
+    let boot = || {
+        let mut command = stage.vmnet(&["qemu", "--name", "alpha", "-p", "8022:22", "--"]);
+        command.arg("qemu-system-x86_64");
+        command.args(machine.arguments(&Netdev::Absent, 1));
+        Guest::wait_for(command)
+    };
+    let mut guest = boot();
+    gets_online(&stage, &mut guest);
+    let mac = guest.must("cat /sys/class/net/eth0/address", SOON);
+    guest.must("vmnet-lab-client listen-tcp 22 >/tmp/who & sleep 1", SOON);
+    stage.world.outside().enter(|| {
+        let at = "198.51.100.2:8022".parse().unwrap();
+        vmnet_lab::client::connect::at_once(at, 10).expect("the forwarded port answers");
+    });
+    let who = guest.must("cat /tmp/who", SOON);
+    assert!(
+        who.contains("tcp 198.51.100.1:"),
+        "the client's own address is seen: {who}"
+    );
+    guest.power_off();
+    stage.wait_until_nothing_runs(SOON);
+
+    let mut again = boot();
+    assert_eq!(
+        again.must("cat /sys/class/net/eth0/address", SOON),
+        mac,
+        "the MAC stays"
+    );
+}
+
+#[test]
+fn stream_guests_reach_each_other() {
+    let Some(stage) = stage() else { return };
+    let path = stage.world.home().join("lab.stream");
+    let _up = stage.up("lab", &["--stream", path.to_str().unwrap()]);
+    reach_each_other(&stage, &Netdev::Stream(path));
+}
+
+#[test]
+fn dgram_guests_reach_each_other() {
+    let Some(stage) = stage() else { return };
+    let path = stage.world.home().join("lab.dgram");
+    let _up = stage.up("lab", &["--dgram", path.to_str().unwrap()]);
+    reach_each_other(&stage, &Netdev::Dgram(path));
+}
+
+/// A guest of QEMU and a command of `vmnet run` are on one network.
+#[test]
+fn a_guest_and_a_command_reach_each_other() {
+    let Some(stage) = stage() else { return };
+    let path = stage.world.home().join("lab.stream");
+    let _up = stage.up("lab", &["--stream", path.to_str().unwrap()]);
+    let mut guest = Machine::new(&stage.world).boot(&stage.world, &Netdev::Stream(path), 1);
+    guest.lease("alpha");
+    guest.must("vmnet-lab-client listen-tcp 5000 >/tmp/who & sleep 1", SOON);
+    let options = ["--network", "lab", "--name", "beta"];
+    let command = stage.client(&options, "at-once alpha.vmnet.internal:5000 20");
+    vmnet_lab::process::Process::run(command, SOON).success();
+    let who = guest.must("sed -n 2p /tmp/who", SOON);
+    let address = who
+        .strip_prefix("tcp ")
+        .and_then(|it| it.split_once(':'))
+        .expect("a client")
+        .0;
+    assert_ne!(
+        address, "198.51.100.2",
+        "guests reach each other without NAT"
+    );
+}

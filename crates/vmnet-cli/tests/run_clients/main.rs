@@ -1,0 +1,32 @@
+//! Commands in `vmnet run`, as a user without rights: real DHCP and DNS clients, signals, ports, reachability.
+//!
+//! | file | what is seen |
+//! | --- | --- |
+//! | `dhcp.rs` | dhclient, dhcpcd and udhcpc take a lease; our own client sets up the namespace |
+//! | `dns.rs` | dig over UDP and TCP, truncation, fail-over, names of guests |
+//! | `life.rs` | exit status, signals, and that nothing is left |
+//! | `ports.rs` | forwarded ports, with the client's address |
+//! | `reach.rs` | what can be reached, what is refused, and how soon |
+
+mod dhcp;
+mod dns;
+mod life;
+mod ports;
+mod reach;
+
+use std::time::Duration;
+
+use vmnet_lab::prerequisite::Prerequisite;
+use vmnet_lab::stage::Stage;
+
+/// For what takes a moment, on a machine that does other things too.
+const SOON: Duration = Duration::from_secs(30);
+
+fn stage(programs: &[&'static str]) -> Option<Stage> {
+    let programs: Vec<_> = programs
+        .iter()
+        .copied()
+        .map(Prerequisite::Program)
+        .collect();
+    Stage::new(env!("CARGO_BIN_EXE_vmnet"), &programs)
+}

@@ -1,0 +1,202 @@
+//! A Linux guest in QEMU (TCG), with a console that takes commands.
+//!
+//! The test writes `NUMBER COMMAND` to the serial console, the guest answers `@@BEGIN NUMBER`, what the command said,
+//! and `@@END NUMBER STATUS`. There is no keyboard, no screen, no disk: only the image of [`crate::guest_image`].
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::guest_image;
+use crate::process::Process;
+use crate::subject;
+use crate::world::World;
+
+/// Emulated, a guest is up in about three seconds; a busy machine takes its time.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// How the guest's network card is connected.
+#[derive(Debug, Clone)]
+pub enum Netdev {
+    /// To a stream socket, as its client.
+    Stream(PathBuf),
+    /// To a datagram socket; the guest's own one is made next to it.
+    Dgram(PathBuf),
+    /// By QEMU's own NAT: to prove this harness without the product.
+    User,
+    /// Not at all, or by whoever starts QEMU with these arguments.
+    Absent,
+}
+
+/// What QEMU is told.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    kernel: PathBuf,
+    image: PathBuf,
+}
+
+impl Machine {
+    /// Builds the image in the home of `world`.
+    ///
+    /// # Panics
+    /// If there is no kernel; see [`crate::prerequisite::Prerequisite::GuestKernel`].
+    #[must_use]
+    pub fn new(world: &World) -> Self {
+        let (kernel, modules) = guest_image::kernel().expect("a kernel for guests");
+        let image = world.home().join("guest.cpio");
+        let content = guest_image::build(&modules, &subject::built_client());
+        std::fs::write(&image, content).expect("write the image of the guest");
+        Self { kernel, image }
+    }
+
+    /// The arguments of `qemu-system-x86_64`. `number` tells guests apart: it is the end of the MAC address.
+    #[must_use]
+    pub fn arguments(&self, netdev: &Netdev, number: u8) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = [
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+            "-accel",
+            "tcg",
+            "-m",
+            "384",
+            "-append",
+            "console=ttyS0 quiet panic=-1 loglevel=1",
+        ]
+        .map(OsString::from)
+        .into();
+        arguments.extend(["-kernel".into(), self.kernel.clone().into_os_string()]);
+        arguments.extend(["-initrd".into(), self.image.clone().into_os_string()]);
+        let backend = match netdev {
+            Netdev::Stream(path) => format!(
+                "stream,id=n0,server=off,addr.type=unix,addr.path={}",
+                path.display()
+            ),
+            Netdev::Dgram(path) => format!(
+                "dgram,id=n0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
+                own_socket(path, number).display(),
+                path.display()
+            ),
+            Netdev::User => "user,id=n0".to_owned(),
+            Netdev::Absent => return arguments,
+        };
+        let device = format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},romfile=");
+        arguments.extend([
+            "-netdev".into(),
+            backend.into(),
+            "-device".into(),
+            device.into(),
+        ]);
+        arguments
+    }
+
+    /// Starts QEMU on the host of `world`, as its user, and waits for the guest.
+    #[must_use]
+    pub fn boot(&self, world: &World, netdev: &Netdev, number: u8) -> Guest {
+        let mut command = world.command("qemu-system-x86_64");
+        command.args(self.arguments(netdev, number));
+        Guest::wait_for(command)
+    }
+}
+
+/// Where the guest's own end of a datagram connection is.
+fn own_socket(path: &Path, number: u8) -> PathBuf {
+    path.with_extension(format!("guest{number}"))
+}
+
+/// A running guest. Dropping it kills QEMU.
+#[derive(Debug)]
+pub struct Guest {
+    process: Process,
+    commands: u32,
+}
+
+impl Guest {
+    /// Starts a command that is, or starts, QEMU with [`Machine::arguments`]; returns when the guest takes commands.
+    ///
+    /// # Panics
+    /// If it does not boot.
+    #[must_use]
+    #[track_caller]
+    pub fn wait_for(command: Command) -> Self {
+        let process = Process::spawn(command);
+        process.wait_for_output("@@READY", BOOT, |text| {
+            text.contains("@@READY").then_some(())
+        });
+        Self {
+            process,
+            commands: 0,
+        }
+    }
+
+    /// Runs one line of shell in the guest; its exit status and what it said.
+    ///
+    /// # Panics
+    /// After `timeout`.
+    #[track_caller]
+    pub fn shell(&mut self, line: &str, timeout: Duration) -> (u32, String) {
+        self.commands += 1;
+        let number = self.commands;
+        self.process.write_line(&format!("{number} {line}"));
+        let begin = format!("@@BEGIN {number}\n");
+        let end = format!("\n@@END {number} ");
+        self.process.wait_for_output(line, timeout, |text| {
+            let text = text.replace('\r', "");
+            let (_, text) = text.split_once(&begin)?;
+            let (said, status) = text.split_once(&end)?;
+            let status = status.split_once('\n')?.0.trim().parse().ok()?;
+            Some((status, said.trim().to_owned()))
+        })
+    }
+
+    /// As [`Self::shell`], for a line that must succeed.
+    ///
+    /// # Panics
+    /// If it does not, with what it said.
+    #[track_caller]
+    pub fn must(&mut self, line: &str, timeout: Duration) -> String {
+        let (status, said) = self.shell(line, timeout);
+        assert_eq!(status, 0, "in the guest: {line}\n{said}");
+        said
+    }
+
+    /// Takes a lease by `udhcpc` as host `name`; the address.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn lease(&mut self, name: &str) -> String {
+        let limit = Duration::from_secs(60);
+        self.must(
+            &format!("udhcpc -i eth0 -n -q -t 20 -T 1 -s /etc/udhcpc.sh -O mtu -x hostname:{name}"),
+            limit,
+        );
+        self.must(
+            "ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'",
+            limit,
+        )
+    }
+
+    /// Switches the guest off, and waits for QEMU to end by itself.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn power_off(mut self) {
+        self.process.write_line("0 poweroff -f");
+        self.process.wait(Duration::from_secs(30));
+    }
+
+    /// The process that was started.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! A world with the program under test in it, as every test of the product begins.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::prerequisite::{Prerequisite, all_present};
+use crate::process::{Finished, Process};
+use crate::subject::{self, Subject};
+use crate::world::World;
+
+/// What every test of the product needs.
+const ALWAYS: [Prerequisite; 4] = [
+    Prerequisite::Root,
+    Prerequisite::Tun,
+    Prerequisite::UserNamespaces,
+    Prerequisite::Program("ip"),
+];
+
+/// A world, the product, and the client that is run inside.
+#[derive(Debug)]
+pub struct Stage {
+    /// The namespaces and servers.
+    pub world: World,
+    subject: Subject,
+    client: PathBuf,
+}
+
+impl Stage {
+    /// Builds it; `None` if the machine lacks something (a failure in CI).
+    ///
+    /// `vmnet` is `env!("CARGO_BIN_EXE_vmnet")`; `also` names what the test needs beside root and namespaces.
+    #[must_use]
+    pub fn new(vmnet: &str, also: &[Prerequisite]) -> Option<Self> {
+        if !all_present(&[&ALWAYS, also].concat()) {
+            return None;
+        }
+        let world = World::new();
+        Some(Self {
+            subject: Subject::new(&world, vmnet),
+            client: subject::client(&world),
+            world,
+        })
+    }
+
+    /// `vmnet ARGUMENTS`.
+    #[must_use]
+    pub fn vmnet(&self, arguments: &[&str]) -> Command {
+        self.subject.vmnet(&self.world, arguments)
+    }
+
+    /// `vmnet run OPTIONS -- ARGUMENTS`.
+    #[must_use]
+    pub fn run<S: AsRef<OsStr>>(&self, options: &[&str], arguments: &[S]) -> Command {
+        self.subject.run(&self.world, options, arguments)
+    }
+
+    /// `vmnet run OPTIONS -- sh -c SCRIPT`.
+    #[must_use]
+    pub fn shell(&self, options: &[&str], script: &str) -> Command {
+        self.run(options, &["sh", "-c", script])
+    }
+
+    /// `vmnet run OPTIONS -- vmnet-lab-client WORDS`.
+    #[must_use]
+    pub fn client(&self, options: &[&str], words: &str) -> Command {
+        let client = self.client.to_string_lossy();
+        let arguments: Vec<&str> = std::iter::once(&*client)
+            .chain(words.split_whitespace())
+            .collect();
+        self.run(options, &arguments)
+    }
+
+    /// The path of `vmnet-lab-client` for scripts.
+    #[must_use]
+    pub fn client_path(&self) -> &str {
+        self.client.to_str().expect("a path of ASCII")
+    }
+
+    /// Runs the client in a network of its own; what it printed.
+    ///
+    /// # Panics
+    /// If it fails or takes longer than `timeout`.
+    #[track_caller]
+    pub fn must(&self, words: &str, timeout: Duration) -> String {
+        Process::run(self.client(&[], words), timeout).success()
+    }
+
+    /// `vmnet up NAME OPTIONS`, ready for guests.
+    ///
+    /// # Panics
+    /// If it is not ready in time, with what it said.
+    #[must_use]
+    #[track_caller]
+    pub fn up(&self, name: &str, options: &[&str]) -> Process {
+        let mut arguments = vec!["up", name];
+        arguments.extend(options);
+        let mut process = Process::spawn(self.vmnet(&arguments));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.leases(name).status.success() {
+            assert!(process.is_running(), "vmnet up {name} ended");
+            assert!(Instant::now() < deadline, "vmnet up {name} is not ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        process
+    }
+
+    /// `vmnet leases NAME --json`.
+    #[must_use]
+    pub fn leases(&self, name: &str) -> Finished {
+        let command = self.vmnet(&["leases", name, "--json"]);
+        Process::run(command, Duration::from_secs(20))
+    }
+
+    /// Waits until no process of the user is left.
+    ///
+    /// # Panics
+    /// After `timeout`, with the processes that are left.
+    #[track_caller]
+    pub fn wait_until_nothing_runs(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = self.world.user().processes();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still there: {left:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
