@@ -19,7 +19,7 @@ use vmnet_linux::sys::signal::{self, Mask, Signals};
 use vmnet_wire::ethernet::Mac;
 
 /// How long a first lease may take before the command is given up.
-const LEASE_WITHIN: Duration = Duration::from_secs(20);
+const LEASE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What process 1 has to know.
 pub(crate) struct Plan {
@@ -126,7 +126,7 @@ impl Inside<'_> {
         while self.interface.lease().is_none() {
             let now = Instant::now();
             if now >= deadline {
-                return Err("the network's DHCP server did not answer".into());
+                return Err("the network's DHCP server did not answer within ten seconds: --no-dhcp starts the command without a lease".into());
             }
             let until = client.deadline().min(deadline);
             let mut waits = vec![PollFd::new(self.channel, PollFlags::empty())];

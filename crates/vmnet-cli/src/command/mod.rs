@@ -78,9 +78,32 @@ impl Program {
             Some(program) => process::execute(program, &self.arguments, mask).raw_os_error(),
             None => None,
         };
-        NotExecuted {
-            errno: errno.unwrap_or(rustix::io::Errno::NOENT.raw_os_error()),
+        let missing = rustix::io::Errno::NOENT.raw_os_error();
+        match errno {
+            // exec says so too when it may not look into a folder of PATH.
+            Some(errno) if errno == rustix::io::Errno::ACCESS.raw_os_error() && !self.exists() => {
+                NotExecuted { errno: missing }
+            }
+            errno => NotExecuted {
+                errno: errno.unwrap_or(missing),
+            },
         }
+    }
+
+    /// Whether there is a file of the program's name, where exec looks for it.
+    fn exists(&self) -> bool {
+        let Some(name) = self
+            .arguments
+            .first()
+            .map(|word| OsStr::from_bytes(word.as_bytes()))
+        else {
+            return false;
+        };
+        if name.as_bytes().contains(&b'/') {
+            return true;
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
     }
 
     /// Forks a child that becomes the program, after `prepare` ran there.
