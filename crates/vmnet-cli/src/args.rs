@@ -66,11 +66,22 @@ pub(crate) struct Joining {
     #[arg(long)]
     pub(crate) name: Option<GuestName>,
     /// The guest's MAC [default: made from the name, random without one]
-    #[arg(long)]
+    #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
     /// Forward a host port: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]; without ADDR on all addresses (0.0.0.0).
     #[arg(short, long = "publish", value_name = "PORT")]
     pub(crate) publish: Vec<PortSpec>,
+}
+
+/// The MAC of one station.
+fn station(text: &str) -> Result<Mac, String> {
+    let mac: Mac = text.parse().map_err(|error| format!("{error}"))?;
+    if !mac.is_unicast() {
+        return Err(format!(
+            "{mac} is a group or no address: the first byte is even, like in 52:54:00:12:34:56"
+        ));
+    }
+    Ok(mac)
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,7 +150,7 @@ pub(crate) struct Attach {
     #[arg(long)]
     pub(crate) name: Option<GuestName>,
     /// The guest's MAC, if the network should accept no other.
-    #[arg(long)]
+    #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
     /// Forward a host port to the guest: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp].
     #[arg(short, long = "publish", value_name = "PORT")]
@@ -183,6 +194,19 @@ mod tests {
         assert_eq!(run.command, ["ls", "-v", "--name"]);
         assert_eq!(run.joining.publish.len(), 1);
         assert_eq!(args.verbose, 0);
+    }
+
+    #[test]
+    fn a_guest_has_a_mac_of_its_own() {
+        assert!(station("52:54:00:12:34:56").is_ok());
+        for bad in [
+            "ff:ff:ff:ff:ff:ff",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "52:54",
+        ] {
+            assert!(station(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn attend(
     let joined = network.join(Attachment::Tap(tap), guest)?;
     channel.send(&ToInside::Attached { mtu: joined.mtu() }, &[])?;
     let mut departure = joined.departure();
+    let mut running = false;
     loop {
         let mut waits = vec![
             PollFd::new(foreground, PollFlags::IN),
@@ -121,6 +122,9 @@ fn attend(
                 .is_some_and(|wait| !wait.revents().is_empty())
         };
         let (spoke, left) = (came(1), came(2));
+        if !running && let Some(signal) = foreground.ending() {
+            return Ok(Ending::Signal(signal));
+        }
         while let Some(duty) = foreground.duty() {
             if let Duty::PassOn(number) = duty {
                 // Process 1 may have ended; the loop sees it by its silence.
@@ -137,7 +141,10 @@ fn attend(
             continue;
         }
         match expect(channel)?.0 {
-            FromInside::Running => release_input_and_output()?,
+            FromInside::Running => {
+                running = true;
+                release_input_and_output()?;
+            }
             FromInside::Stopped => foreground.stop(),
             FromInside::NotExecuted(failure) => {
                 return Ok(failure.report(command.unwrap_or_default()));

@@ -142,8 +142,8 @@ fn a_lease_configures_everything_and_is_given_back() {
 fn a_lease_is_renewed_while_the_command_runs() {
     let Some(stage) = Stage::new() else { return };
     let holder = hold(&stage.sockets());
-    // Two minutes are the least dnsmasq leases; T1 comes after two seconds.
-    let options = "--dhcp-range=10.77.0.20,10.77.0.29,2m --dhcp-option-force=58,2";
+    // Two minutes are the least dnsmasq leases; T1 comes after three seconds (fewer it ignores).
+    let options = "--dhcp-range=10.77.0.20,10.77.0.29,2m --dhcp-option=58,3";
     let Some(mut server) = serve(&stage, options) else {
         return;
     };
@@ -173,4 +173,23 @@ fn without_a_server_the_command_does_not_start() {
     assert_eq!((code, text.as_str()), (Some(125), ""), "{error}");
     assert!(error.contains("did not answer"), "{error}");
     drop(silent.join().unwrap());
+}
+
+#[test]
+fn whoever_waits_for_a_lease_can_be_interrupted() {
+    let Some(stage) = Stage::new() else { return };
+    let path = stage.sockets().join("lan.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let silent = std::thread::spawn(move || attach(&listener));
+    let mut guest = Playing::start(&mut stage.run(["--network", "lan"], ["echo", "started"]));
+    let held = silent.join().unwrap();
+    guest.kill(Signal::INT);
+    let ended = guest.0.wait().unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ended),
+        Some(Signal::INT.as_raw())
+    );
+    assert_eq!(guest.line(), "");
+    drop(held);
 }

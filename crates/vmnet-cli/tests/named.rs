@@ -249,3 +249,22 @@ fn qemu_gets_a_card_on_an_open_socket() {
     let (code, _, error) = output(stage.vmnet().args(["qemu", "--", "no-such-qemu"]));
     assert_eq!(code, Some(127), "{error}");
 }
+
+#[test]
+fn qemu_ends_with_a_killed_vmnet() {
+    let Some(stage) = Stage::new() else { return };
+    let fake = stage.path().join("qemu-fake");
+    std::fs::write(
+        &fake,
+        "#!/bin/sh\necho ready\nwhile :; do sleep 0.1; done\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut playing = Playing::start(stage.vmnet().args(["qemu", "--"]).arg(&fake));
+    assert_eq!(playing.line(), "ready");
+    let word = fake.display().to_string();
+    assert_eq!(stage::processes_with(&word).len(), 2);
+    playing.kill(Signal::KILL);
+    playing.0.wait().unwrap();
+    eventually("QEMU is gone", || stage::processes_with(&word).is_empty());
+}

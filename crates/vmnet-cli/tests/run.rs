@@ -390,3 +390,21 @@ fn a_resolver_file_that_leads_to_run_is_covered() {
     let expected = "# No lease yet.\nstub-resolv.conf\n# No lease yet.\nhost2\n";
     assert_eq!((status, text.as_str()), (Some(0), expected), "{error}");
 }
+
+#[test]
+fn a_host_that_hides_parts_of_proc_is_good_enough() {
+    let Some(stage) = Stage::new() else { return };
+    // As containers do: the kernel then refuses a fresh /proc to those inside.
+    let vmnet = stage.program().display().to_string();
+    let script = format!(
+        "mount -t tmpfs x /proc/fs && {vmnet} -vv run --no-dhcp -- sh -c 'cat /etc/resolv.conf; test -d /proc/1'"
+    );
+    let words = ["sh", "-c", script.as_str()];
+    let (status, text, error) = output(&mut stage.run(["--no-dhcp", "--root"], words));
+    assert_eq!(
+        (status, text.as_str()),
+        (Some(0), "# No lease yet.\n"),
+        "{error}"
+    );
+    assert!(error.contains("refuses a fresh /proc"), "{error}");
+}

@@ -26,6 +26,9 @@ const TAKEN: [i32; 12] = [
     signal::CHLD,
 ];
 
+/// What ends a process that waits for nothing.
+const ENDING: [i32; 4] = [signal::HUP, signal::INT, signal::QUIT, signal::TERM];
+
 /// What to do about a signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Duty {
@@ -56,9 +59,16 @@ impl Foreground {
         ))
     }
 
-    /// The next duty, if a signal waits.
+    /// The next duty, if a signal waits, while the command runs.
     pub(crate) fn duty(&self) -> Option<Duty> {
         self.signals.next().map(duty)
+    }
+
+    /// The signal that ends us while the command does not run yet, if one waits. Keys count too: nobody else has them.
+    pub(crate) fn ending(&self) -> Option<i32> {
+        std::iter::from_fn(|| self.signals.next())
+            .map(|signal| signal.number)
+            .find(|number| ENDING.contains(number))
     }
 
     /// The command stopped: so do we, until somebody continues us.

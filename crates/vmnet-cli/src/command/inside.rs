@@ -13,7 +13,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 use vmnet_linux::dhcp_client::{Client, Identity, News};
 use vmnet_linux::kernel::mounts::{self, ResolvConf};
-use vmnet_linux::kernel::namespace;
+use vmnet_linux::kernel::{namespace, sysctl};
 use vmnet_linux::sys::process::{self, Change};
 use vmnet_linux::sys::signal::{self, Mask, Signals};
 use vmnet_wire::ethernet::Mac;
@@ -54,7 +54,8 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     let (signals, _) = Signals::open(&[signal::CHLD])?;
-    mounts::separate()?;
+    // AppArmor lets a user namespace be made, and refuses what is done in it: here first.
+    mounts::separate().map_err(|error| format!("{error}: {}", sysctl::user_namespace_remedy()))?;
     if let Some(name) = &plan.name {
         rustix::system::sethostname(name.as_bytes())?;
     }

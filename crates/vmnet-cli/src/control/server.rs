@@ -10,10 +10,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use vmnet_linux::lane::{Forward, ForwardGuest, ForwardId, Handle, PortId, PortOptions, Protocol};
 
 /// More guests than a subnet of ours holds.
 const MAX_CONNECTIONS: usize = 1024;
+
+/// How long an answer may wait for its reader.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A network that is served.
 pub(crate) struct Served {
@@ -136,7 +140,7 @@ fn accept(listener: &UnixListener, served: &Arc<Served>) {
             Err(error) => {
                 // Out of descriptors, mostly: let some go before the next try.
                 tracing::warn!(%error, "a connection could not be accepted");
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                std::thread::sleep(Duration::from_millis(100));
                 continue;
             }
         };
@@ -188,6 +192,8 @@ fn converse(stream: UnixStream, served: &Served) -> io::Result<()> {
             "another user",
         ));
     }
+    // A client that does not read its answers is let go.
+    stream.set_write_timeout(Some(PATIENCE))?;
     let mut connection = Connection::new(stream);
     let mut session = Session {
         served,

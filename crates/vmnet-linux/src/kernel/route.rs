@@ -173,7 +173,7 @@ impl Routes {
         )
     }
 
-    /// Takes an address from a link.
+    /// Takes an address from a link; one that is not there, because its time was over, is no mistake.
     ///
     /// # Errors
     ///
@@ -185,11 +185,19 @@ impl Routes {
         prefix_len: u8,
     ) -> Result<(), RouteError> {
         let message = address_message(index, address, prefix_len);
-        self.ask(
+        let answer = self.ask(
             RouteNetlinkMessage::DelAddress(message),
             0,
             &format!("remove the address {address}/{prefix_len}"),
-        )
+        );
+        match answer {
+            Err(RouteError::Refused { source, .. })
+                if source.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Sets a route; without a gateway its stations are on the link.
