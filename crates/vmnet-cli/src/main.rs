@@ -1,2 +1,66 @@
 //! `vmnet`: rootless virtual networks for virtual machines and commands.
-fn main() {}
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `args` | what can be typed |
+//! | `port_spec` | `-p [ADDR:]8080:80[/udp]` |
+//! | `run`, `qemu`, `up`, `attach`, `status` | one file per verb |
+//! | `command/` | a command's life: its namespace, its signals, its end |
+//! | `control/` | the socket of a named network |
+//! | `network` | the private network or the named one a verb works on |
+//! | `identity` | names, and MACs that stay |
+
+mod args;
+mod attach;
+mod command;
+mod control;
+mod identity;
+mod logging;
+mod network;
+mod port_spec;
+mod qemu;
+mod run;
+mod status;
+mod up;
+
+use clap::Parser as _;
+use command::Ending;
+use std::process::ExitCode;
+
+/// The status of a failure of our own, as `env`, `timeout` and `docker run` have it: a command's own status passes through.
+const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    logging::start(args.verbose);
+    let outcome = match args.verb {
+        args::Verb::Run(run) => run::run(run),
+        args::Verb::Qemu(qemu) => qemu::run(qemu),
+        args::Verb::Up(up) => up::run(up).map(|()| Ending::SUCCESS),
+        args::Verb::Attach(attach) => attach::run(attach).map(|()| Ending::SUCCESS),
+        args::Verb::Leases(leases) => status::leases(&leases).map(|()| Ending::SUCCESS),
+        args::Verb::Status(status) => status::status(&status).map(|()| Ending::SUCCESS),
+    };
+    match outcome {
+        Ok(Ending::Status(status)) => ExitCode::from(status),
+        Ok(Ending::Signal(signal)) => vmnet_linux::sys::process::die_by(signal),
+        Err(error) => {
+            eprintln!("vmnet: {}", chain(&*error));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// An error and what caused it, on one line; a cause that the error names itself is not said twice.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -21,6 +21,14 @@ new_key_type! {
     pub struct ForwardId;
 }
 
+impl PortId {
+    /// A number for people and other processes.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        slotmap::Key::data(&self).as_ffi()
+    }
+}
+
 /// A piece of [`Outbox`] that holds bytes made by the core.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bytes(Range<usize>);

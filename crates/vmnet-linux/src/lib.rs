@@ -9,9 +9,13 @@
 //! | [`dns_stream`] | DNS over sockets |
 //! | [`resolv`] | the host's resolvers |
 //! | `uplink` | the host's outside address |
+//! | [`kernel`] | taps, routes, namespaces, mounts |
+//! | [`dhcp_client`] | the client of a namespace |
 //! | [`sys`] | the only raw `libc` |
 
+pub mod dhcp_client;
 pub mod dns_stream;
+pub mod kernel;
 pub mod lane;
 mod poller;
 mod port;

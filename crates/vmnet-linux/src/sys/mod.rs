@@ -3,11 +3,21 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`datagram`] | many datagrams in one call, their control messages, the error queue |
+//! | [`fd_passing`] | descriptors beside a message (`SCM_RIGHTS`) |
 //! | [`interfaces`] | addresses of the host |
+//! | [`ioctl`] | the ioctls of a tap |
+//! | [`packet`] | a socket that sees the IPv4 packets of one interface |
 //! | [`peek`] | peeking behind the front without `SO_PEEK_OFF` |
+//! | [`process`] | fork into namespaces, exec, wait, die by a signal |
+//! | [`signal`] | signals as something to read |
 //! | [`sockopt`] | options of sockets |
 
 pub mod datagram;
+pub mod fd_passing;
 pub mod interfaces;
+pub mod ioctl;
+pub mod packet;
 pub mod peek;
+pub mod process;
+pub mod signal;
 pub mod sockopt;

@@ -1,0 +1,219 @@
+//! What can be typed.
+
+use crate::identity::{GuestName, NetworkName};
+use crate::port_spec::PortSpec;
+use clap::{ArgGroup, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use vmnet_wire::ethernet::Mac;
+
+/// Rootless virtual networks for virtual machines and commands.
+#[derive(Debug, Parser)]
+#[command(name = "vmnet", version, about, subcommand_required = true)]
+pub(crate) struct Args {
+    /// Say more on stderr; twice for debugging, three times for everything. VMNET_LOG sets filters.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a command in a network namespace of its own.
+    ///
+    /// The command gets an interface eth0 with an address by DHCP, a default route and a resolver, and reaches the world
+    /// through NAT. It keeps your user and group, and has no capabilities. Its exit status and signals pass through; 125
+    /// means that vmnet itself failed, 126 that the command could not be executed, 127 that it was not found. When it
+    /// ends, everything it started ends.
+    Run(Run),
+    /// Run QEMU with a NIC on the network.
+    ///
+    /// Adds a `-netdev stream` and a virtio-net device to the command line of QEMU 7.2 or later. The MAC is made from the
+    /// machine's name: --name, else that of QEMU's own -name, else its disks and arguments.
+    Qemu(Qemu),
+    /// Hold a named network in the foreground; others join it by its name.
+    Up(Up),
+    /// Join a port to a network that `vmnet up` holds; ends with Ctrl-C.
+    Attach(Attach),
+    /// List the leases of a network.
+    Leases(Leases),
+    /// Show a network, or all that are up.
+    Status(Status),
+}
+
+/// How a network is made that nobody else holds.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Making {
+    /// IPv4 subnet [default: the first free /24 from 192.168.64.0 to 192.168.127.0]
+    #[arg(long, value_name = "ADDRESS/LENGTH")]
+    pub(crate) subnet: Option<crate::network::Subnet>,
+    /// Largest packet, 1280 to 65520 [default: 1500]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1280..=65520))]
+    pub(crate) mtu: Option<u16>,
+    /// Let the gateway's address reach services on the host's loopback too.
+    #[arg(long)]
+    pub(crate) host_loopback: bool,
+}
+
+/// Which network a guest joins, and as whom.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Joining {
+    /// Join the network that `vmnet up NETWORK` holds [default: a private one]
+    #[arg(long, conflicts_with_all = ["subnet", "mtu", "host_loopback"])]
+    pub(crate) network: Option<NetworkName>,
+    /// The guest's name: in DNS, and for an address that stays.
+    #[arg(long)]
+    pub(crate) name: Option<GuestName>,
+    /// The guest's MAC [default: made from the name, random without one]
+    #[arg(long, value_parser = station)]
+    pub(crate) mac: Option<Mac>,
+    /// Forward a host port: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]; without ADDR on all addresses (0.0.0.0).
+    #[arg(short, long = "publish", value_name = "PORT")]
+    pub(crate) publish: Vec<PortSpec>,
+}
+
+/// The MAC of one station.
+fn station(text: &str) -> Result<Mac, String> {
+    let mac: Mac = text.parse().map_err(|error| format!("{error}"))?;
+    if !mac.is_unicast() {
+        return Err(format!(
+            "{mac} is a group or no address: the first byte is even, like in 52:54:00:12:34:56"
+        ));
+    }
+    Ok(mac)
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) joining: Joining,
+    #[command(flatten)]
+    pub(crate) making: Making,
+    /// The command appears as user 0 with capabilities over its own network, for tcpdump, ip, DHCP clients.
+    #[arg(long)]
+    pub(crate) root: bool,
+    /// Bring the interface up and leave it unconfigured, for a DHCP client of yours.
+    #[arg(long)]
+    pub(crate) no_dhcp: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Qemu {
+    #[command(flatten)]
+    pub(crate) joining: Joining,
+    #[command(flatten)]
+    pub(crate) making: Making,
+    /// QEMU and its arguments.
+    #[arg(last = true, required = true, value_name = "QEMU")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// The network's name.
+    pub(crate) name: NetworkName,
+    #[command(flatten)]
+    pub(crate) making: Making,
+    /// Listen for guests here, in the framing of QEMU's `-netdev stream`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) stream: Vec<PathBuf>,
+    /// Receive frames here as datagrams, as vfkit and libkrun send them.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dgram: Vec<PathBuf>,
+    /// Forward a host port to a guest's address: [ADDR:]HOSTPORT:GUEST-ADDRESS:GUESTPORT[/tcp|/udp].
+    #[arg(short, long = "publish", value_name = "PORT")]
+    pub(crate) publish: Vec<crate::up::AddressedPort>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("kind").required(true).args(["stream", "dgram", "fd", "tap"])))]
+pub(crate) struct Attach {
+    /// The network's name.
+    pub(crate) network: NetworkName,
+    /// Listen here for clients in the framing of QEMU's `-netdev stream`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) stream: Option<PathBuf>,
+    /// Receive frames here as datagrams, as vfkit and libkrun send them.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dgram: Option<PathBuf>,
+    /// An open descriptor: a stream or datagram unix socket, or a tap with a virtio-net header.
+    #[arg(long, value_name = "N")]
+    pub(crate) fd: Option<i32>,
+    /// A tap of the host that this user may open.
+    #[arg(long, value_name = "IFNAME")]
+    pub(crate) tap: Option<String>,
+    /// The guest's name in DNS.
+    #[arg(long)]
+    pub(crate) name: Option<GuestName>,
+    /// The guest's MAC, if the network should accept no other.
+    #[arg(long, value_parser = station)]
+    pub(crate) mac: Option<Mac>,
+    /// Forward a host port to the guest: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp].
+    #[arg(short, long = "publish", value_name = "PORT")]
+    pub(crate) publish: Vec<PortSpec>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Leases {
+    /// The network's name.
+    pub(crate) network: NetworkName,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// The network's name [default: all that are up]
+    pub(crate) network: Option<NetworkName>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_commands() {
+        let args = Args::parse_from(["vmnet", "run", "-p", "80:80", "--", "ls", "-v", "--name"]);
+        let Verb::Run(run) = args.verb else {
+            panic!("another verb")
+        };
+        assert_eq!(run.command, ["ls", "-v", "--name"]);
+        assert_eq!(run.joining.publish.len(), 1);
+        assert_eq!(args.verbose, 0);
+    }
+
+    #[test]
+    fn a_guest_has_a_mac_of_its_own() {
+        assert!(station("52:54:00:12:34:56").is_ok());
+        for bad in [
+            "ff:ff:ff:ff:ff:ff",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "52:54",
+        ] {
+            assert!(station(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_named_network_is_made_by_its_holder() {
+        for flag in ["--subnet=10.0.0.0/24", "--mtu=9000", "--host-loopback"] {
+            let words = ["vmnet", "run", "--network", "lan", flag, "--", "true"];
+            assert!(Args::try_parse_from(words).is_err(), "{flag}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Process 1 of a namespace: makes its interface, starts the command, reaps what is orphaned, keeps the lease.
+//!
+//! It keeps its capabilities inside; the command gets none unless it was asked for. When it ends the kernel ends all the
+//! others, and when its parent ends it is ended, by the death signal and by the end of the channel.
+
+use super::channel::{Channel, FromInside, ToInside};
+use super::foreground::release_input_and_output;
+use super::interface::{Interface, resolv_conf};
+use super::{Ending, Program};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::error::Error;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+use vmnet_linux::dhcp_client::{Client, Identity, News};
+use vmnet_linux::kernel::mounts::{self, ResolvConf};
+use vmnet_linux::kernel::{namespace, sysctl};
+use vmnet_linux::sys::process::{self, Change};
+use vmnet_linux::sys::signal::{self, Mask, Signals};
+use vmnet_wire::ethernet::Mac;
+
+/// How long a first lease may take before the command is given up.
+const LEASE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What process 1 has to know.
+pub(crate) struct Plan {
+    /// What to run.
+    pub(crate) program: Program,
+    /// The signal mask the command gets.
+    pub(crate) mask: Mask,
+    /// The interface's MAC.
+    pub(crate) mac: Mac,
+    /// The guest's name: host name, and DHCP option 12.
+    pub(crate) name: Option<String>,
+    /// Whether the command keeps the capabilities.
+    pub(crate) capabilities: bool,
+    /// Whether to configure the interface.
+    pub(crate) dhcp: bool,
+    /// Whether the server outlives us, so that a release has a reader.
+    pub(crate) release: bool,
+}
+
+/// Lives the life of process 1.
+pub(crate) fn live(plan: &Plan, channel: Channel) -> ! {
+    process::die_with_parent(signal::KILL);
+    if let Err(error) = act(plan, &channel) {
+        let _ = channel.send(&FromInside::Failed(crate::chain(&*error)), &[]);
+    }
+    process::exit_now(0)
+}
+
+fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
+    // A parent that ended before the death signal was asked for is seen here.
+    let Some((ToInside::Begin, _)) = channel.receive()? else {
+        return Ok(());
+    };
+    let (signals, _) = Signals::open(&[signal::CHLD])?;
+    // AppArmor lets a user namespace be made, and refuses what is done in it: here first.
+    mounts::separate().map_err(|error| format!("{error}: {}", sysctl::user_namespace_remedy()))?;
+    if let Some(name) = &plan.name {
+        rustix::system::sethostname(name.as_bytes())?;
+    }
+    let (mut interface, tap) = Interface::make(plan.mac)?;
+    namespace::open_sockets(rustix::process::getegid().as_raw());
+    let resolv = mounts::prepare("# No lease yet.\n")?;
+    channel.send(&FromInside::Tap, &[tap.as_fd()])?;
+    drop(tap);
+    let Some((ToInside::Attached { mtu }, _)) = channel.receive()? else {
+        return Ok(());
+    };
+    interface.bring_up(mtu)?;
+    let mut inside = Inside {
+        channel,
+        signals,
+        client: None,
+        interface,
+        resolv,
+        command: 0,
+    };
+    if plan.dhcp {
+        inside.configure(plan)?;
+    }
+    let prepare = || {
+        if !plan.capabilities {
+            process::drop_capabilities();
+        }
+    };
+    match plan.program.start(&plan.mask, prepare)?.wait()? {
+        Ok(pid) => inside.command = pid,
+        Err(failure) => {
+            channel.send(&FromInside::NotExecuted(failure), &[])?;
+            return Ok(());
+        }
+    }
+    release_input_and_output()?;
+    channel.send(&FromInside::Running, &[])?;
+    let Some(ending) = inside.wait()? else {
+        return Ok(());
+    };
+    channel.send(&FromInside::Ended(ending), &[])?;
+    if plan.release {
+        inside.release();
+    }
+    Ok(())
+}
+
+/// The state of process 1 once its interface is there.
+struct Inside<'a> {
+    channel: &'a Channel,
+    signals: Signals,
+    client: Option<Client>,
+    interface: Interface,
+    resolv: Option<ResolvConf>,
+    command: i32,
+}
+
+impl Inside<'_> {
+    /// Gets the first lease.
+    fn configure(&mut self, plan: &Plan) -> Result<(), Box<dyn Error>> {
+        let identity = Identity {
+            mac: self.interface.mac(),
+            host_name: plan.name.clone(),
+        };
+        let interface = super::interface::NAME;
+        let mut client =
+            Client::start(interface, self.interface.index(), identity, Instant::now())?;
+        let deadline = Instant::now() + LEASE_WITHIN;
+        while self.interface.lease().is_none() {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err("the network's DHCP server did not answer within ten seconds: --no-dhcp starts the command without a lease".into());
+            }
+            let until = client.deadline().min(deadline);
+            let mut waits = vec![PollFd::new(self.channel, PollFlags::empty())];
+            let descriptor = client.descriptor();
+            if let Some(descriptor) = &descriptor {
+                waits.push(PollFd::new(descriptor, PollFlags::IN));
+            }
+            poll(&mut waits, Some(&pause(now, until)))?;
+            if waits.first().is_some_and(|wait| !wait.revents().is_empty()) {
+                return Err("the parent is gone".into());
+            }
+            let news = client.work(Instant::now());
+            self.follow(news)?;
+        }
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// Does what the client says about the interface.
+    fn follow(&mut self, news: Option<News>) -> Result<(), Box<dyn Error>> {
+        match news {
+            None => {}
+            Some(News::Leased(lease)) => {
+                let text = resolv_conf(&lease);
+                tracing::info!(address = %lease.address, server = %lease.server, "leased");
+                self.interface.apply(lease)?;
+                if let Some(resolv) = &self.resolv {
+                    resolv.write(&text)?;
+                }
+            }
+            Some(News::Lost) => {
+                tracing::warn!("the lease is lost");
+                self.interface.withdraw()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the command's end; `None` if the parent ended first.
+    fn wait(&mut self) -> Result<Option<Ending>, Box<dyn Error>> {
+        loop {
+            while let Some(signal) = self.signals.next() {
+                tracing::trace!(signal.number, "in process 1");
+            }
+            if let Some(ending) = self.reap()? {
+                return Ok(Some(ending));
+            }
+            let (spoke, moved) = self.sleep()?;
+            if spoke && !self.listen()? {
+                return Ok(None);
+            }
+            if moved
+                && let Some(resolv) = &self.resolv
+                && let Err(error) = resolv.cover()
+            {
+                tracing::warn!(%error, "the host replaced its resolver file; the command sees the host's now");
+            }
+            let news = self
+                .client
+                .as_mut()
+                .and_then(|client| client.work(Instant::now()));
+            if let Err(error) = self.follow(news) {
+                tracing::warn!(%error, "the lease could not be applied");
+            }
+        }
+    }
+
+    /// Sleeps until something happens; answers whether the parent spoke and whether a mount came or went.
+    fn sleep(&self) -> Result<(bool, bool), Box<dyn Error>> {
+        let mut waits = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(self.channel, PollFlags::IN),
+        ];
+        let moved = self.resolv.as_ref().and_then(ResolvConf::moved);
+        if let Some(table) = &moved {
+            waits.push(PollFd::new(table, PollFlags::PRI));
+        }
+        let now = Instant::now();
+        let timeout = self
+            .client
+            .as_ref()
+            .map(|client| pause(now, client.deadline()));
+        let descriptor = self.client.as_ref().and_then(Client::descriptor);
+        if let Some(descriptor) = &descriptor {
+            waits.push(PollFd::new(descriptor, PollFlags::IN));
+        }
+        match poll(&mut waits, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let came = |index: usize| {
+            waits
+                .get(index)
+                .is_some_and(|wait| !wait.revents().is_empty())
+        };
+        Ok((came(1), moved.is_some() && came(2)))
+    }
+
+    /// Hears one word of the parent; false if it is gone.
+    fn listen(&self) -> Result<bool, Box<dyn Error>> {
+        match self.channel.receive()? {
+            None => Ok(false),
+            Some((ToInside::Signal(number), _)) => {
+                process::kill(self.command, number);
+                Ok(true)
+            }
+            Some((other, _)) => {
+                tracing::debug!(?other, "not expected now");
+                Ok(true)
+            }
+        }
+    }
+
+    /// Reaps children, orphans among them; answers how the command ended, if it did.
+    fn reap(&self) -> Result<Option<Ending>, Box<dyn Error>> {
+        while let Ok(Some((pid, change))) = process::changed(-1) {
+            if pid != self.command {
+                continue;
+            }
+            match change {
+                Change::Exited(status) => {
+                    return Ok(Some(Ending::Status(u8::try_from(status & 0xff)?)));
+                }
+                Change::Killed(signal) => return Ok(Some(Ending::Signal(signal))),
+                Change::Stopped(_) => self.channel.send(&FromInside::Stopped, &[])?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives the lease back.
+    fn release(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.release(Instant::now());
+            // The frame waits in the tap, which goes when we do: let the datapath read it.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// How long to sleep until then.
+fn pause(now: Instant, until: Instant) -> Timespec {
+    let pause = until.saturating_duration_since(now);
+    Timespec {
+        tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(pause.subsec_nanos()),
+    }
+}

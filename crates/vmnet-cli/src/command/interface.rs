@@ -1,0 +1,184 @@
+//! The interface inside a namespace: its tap, and what a lease makes of it.
+
+use std::os::fd::OwnedFd;
+use vmnet_linux::dhcp_client::Lease;
+use vmnet_linux::kernel::route::{self, LinkChange, RouteError, Routes};
+use vmnet_linux::kernel::tap::{self, TapError};
+use vmnet_wire::ethernet::Mac;
+
+/// The name of the interface inside.
+pub(crate) const NAME: &str = "eth0";
+/// Frames that may wait for the datapath: a burst of a full window in large segments, and then some.
+const QUEUE_LENGTH: u32 = 4096;
+
+/// The interface could not be made or configured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InterfaceError {
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error("the interface {NAME} is gone: {0}")]
+    Gone(#[from] std::io::Error),
+}
+
+/// The interface of this namespace.
+pub(crate) struct Interface {
+    routes: Routes,
+    index: u32,
+    mac: Mac,
+    lease: Option<Lease>,
+}
+
+impl Interface {
+    /// Brings up the loopback and a tap with this MAC; answers the tap's other side too.
+    pub(crate) fn make(mac: Mac) -> Result<(Self, OwnedFd), InterfaceError> {
+        let mut routes = Routes::open()?;
+        let up = LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        routes.change_link(route::link_index("lo")?, up)?;
+        let tap = tap::open(NAME)?;
+        let index = route::link_index(NAME)?;
+        routes.change_link(
+            index,
+            LinkChange {
+                mac: Some(mac.0),
+                queue_length: Some(QUEUE_LENGTH),
+                ..LinkChange::default()
+            },
+        )?;
+        let interface = Self {
+            routes,
+            index,
+            mac,
+            lease: None,
+        };
+        Ok((interface, tap))
+    }
+
+    /// Brings the tap up, once somebody reads its other side.
+    pub(crate) fn bring_up(&mut self, mtu: u16) -> Result<(), RouteError> {
+        let change = LinkChange {
+            up: Some(true),
+            mtu: Some(mtu.into()),
+            ..LinkChange::default()
+        };
+        self.routes.change_link(self.index, change)
+    }
+
+    /// Its number.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its MAC.
+    pub(crate) fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// The lease it is configured by.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// Configures the interface by a lease: address, MTU, routes.
+    pub(crate) fn apply(&mut self, lease: Lease) -> Result<(), RouteError> {
+        if let Some(old) = &self.lease
+            && (old.address, old.prefix_len) != (lease.address, lease.prefix_len)
+        {
+            self.withdraw()?;
+        }
+        if let Some(mtu) = lease.mtu {
+            let change = LinkChange {
+                mtu: Some(mtu.into()),
+                ..LinkChange::default()
+            };
+            // A server may offer more than the link takes; the link's own stays then.
+            if let Err(error) = self.routes.change_link(self.index, change) {
+                tracing::warn!(%error, mtu, "the MTU of the lease does not fit");
+            }
+        }
+        self.routes.set_address(
+            self.index,
+            lease.address,
+            lease.prefix_len,
+            Some(lease.duration),
+        )?;
+        for route in &lease.routes {
+            self.routes
+                .set_route(self.index, route.network, route.prefix_len, route.gateway)?;
+        }
+        self.lease = Some(lease);
+        Ok(())
+    }
+
+    /// Takes the address away; the kernel takes the routes with it.
+    pub(crate) fn withdraw(&mut self) -> Result<(), RouteError> {
+        match self.lease.take() {
+            None => Ok(()),
+            Some(lease) => self
+                .routes
+                .remove_address(self.index, lease.address, lease.prefix_len),
+        }
+    }
+}
+
+/// The text of `/etc/resolv.conf` for a lease.
+pub(crate) fn resolv_conf(lease: &Lease) -> String {
+    let mut text = String::from("# The network's own resolver, by vmnet.\n");
+    for resolver in lease.resolvers.iter().take(3) {
+        text.push_str(&format!("nameserver {resolver}\n"));
+    }
+    let search: Vec<&str> = if lease.search.is_empty() {
+        lease.domain.as_deref().into_iter().collect()
+    } else {
+        lease.search.iter().map(String::as_str).collect()
+    };
+    if !search.is_empty() {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    fn lease() -> Lease {
+        Lease {
+            address: Ipv4Addr::new(192, 168, 64, 2),
+            prefix_len: 24,
+            server: Ipv4Addr::new(192, 168, 64, 1),
+            duration: Duration::from_secs(3600),
+            renew_after: Duration::from_secs(1800),
+            rebind_after: Duration::from_secs(3150),
+            routes: Vec::new(),
+            resolvers: vec![Ipv4Addr::new(192, 168, 64, 1)],
+            domain: Some("vmnet.internal".into()),
+            search: Vec::new(),
+            mtu: None,
+        }
+    }
+
+    #[test]
+    fn the_resolver_file_of_a_lease() {
+        let head = "# The network's own resolver, by vmnet.\nnameserver 192.168.64.1\n";
+        assert_eq!(
+            resolv_conf(&lease()),
+            format!("{head}search vmnet.internal\n")
+        );
+        let mut with_search = lease();
+        with_search.search = vec!["a.example".into(), "b.example".into()];
+        assert_eq!(
+            resolv_conf(&with_search),
+            format!("{head}search a.example b.example\n")
+        );
+        let mut without = lease();
+        without.domain = None;
+        assert_eq!(resolv_conf(&without), head);
+    }
+}

@@ -1,0 +1,144 @@
+//! A command's life.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`channel`] | what process 1 of a namespace and its parent tell each other |
+//! | [`foreground`] | signals, stopping and the terminal, for whoever waits for a command |
+//! | [`inside`] | process 1 of a namespace: makes its interface, starts the command, keeps the lease |
+//! | [`interface`] | the interface inside: its tap, and what a lease makes of it |
+
+pub(crate) mod channel;
+pub(crate) mod foreground;
+pub(crate) mod inside;
+pub(crate) mod interface;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use vmnet_linux::sys::process;
+use vmnet_linux::sys::signal::Mask;
+
+/// How a command ended, and so how `vmnet` ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Ending {
+    /// It returned this status.
+    Status(u8),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl Ending {
+    /// All went well.
+    pub(crate) const SUCCESS: Self = Self::Status(0);
+}
+
+/// The command could not be executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct NotExecuted {
+    errno: i32,
+}
+
+impl NotExecuted {
+    /// Says so, and gives the status shells give.
+    pub(crate) fn report(self, command: &OsStr) -> Ending {
+        let missing = self.errno == rustix::io::Errno::NOENT.raw_os_error();
+        let why = std::io::Error::from_raw_os_error(self.errno);
+        if missing {
+            eprintln!("vmnet: {}: command not found", command.display());
+        } else {
+            eprintln!("vmnet: {}: cannot be executed: {why}", command.display());
+        }
+        Ending::Status(if missing { 127 } else { 126 })
+    }
+}
+
+/// A command line as exec wants it.
+pub(crate) struct Program {
+    arguments: Vec<CString>,
+}
+
+/// A word of a command line holds a zero byte.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` holds a zero byte, which no command line can carry", .0.display())]
+pub(crate) struct ZeroByte(OsString);
+
+impl Program {
+    /// The words, the first of which names the program.
+    pub(crate) fn new(words: &[OsString]) -> Result<Self, ZeroByte> {
+        let arguments = words
+            .iter()
+            .map(|word| CString::new(word.as_bytes()).map_err(|_| ZeroByte(word.clone())))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { arguments })
+    }
+
+    /// Replaces this process; returns only if that failed.
+    pub(crate) fn execute(&self, mask: &Mask) -> NotExecuted {
+        let errno = match self.arguments.first() {
+            Some(program) => process::execute(program, &self.arguments, mask).raw_os_error(),
+            None => None,
+        };
+        let missing = rustix::io::Errno::NOENT.raw_os_error();
+        match errno {
+            // exec says so too when it may not look into a folder of PATH.
+            Some(errno) if errno == rustix::io::Errno::ACCESS.raw_os_error() && !self.exists() => {
+                NotExecuted { errno: missing }
+            }
+            errno => NotExecuted {
+                errno: errno.unwrap_or(missing),
+            },
+        }
+    }
+
+    /// Whether there is a file of the program's name, where exec looks for it.
+    fn exists(&self) -> bool {
+        let Some(name) = self
+            .arguments
+            .first()
+            .map(|word| OsStr::from_bytes(word.as_bytes()))
+        else {
+            return false;
+        };
+        if name.as_bytes().contains(&b'/') {
+            return true;
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    }
+
+    /// Forks a child that becomes the program, after `prepare` ran there.
+    pub(crate) fn start(&self, mask: &Mask, prepare: impl FnOnce()) -> std::io::Result<Started> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        match process::fork(0)? {
+            process::Side::Parent(pid) => Ok(Started { pid, failure: read }),
+            process::Side::Child => {
+                prepare();
+                let failure = self.execute(mask);
+                let _ = rustix::io::write(&write, &failure.errno.to_ne_bytes());
+                process::exit_now(127)
+            }
+        }
+    }
+}
+
+/// A child that is about to become a program.
+pub(crate) struct Started {
+    pid: i32,
+    /// Closed by the exec, or told why there was none.
+    failure: OwnedFd,
+}
+
+impl Started {
+    /// Waits until the program executes; answers its process id, or why it does not.
+    pub(crate) fn wait(self) -> std::io::Result<Result<i32, NotExecuted>> {
+        let mut errno = [0; 4];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.failure, &mut errno))?;
+        if length == 0 {
+            return Ok(Ok(self.pid));
+        }
+        process::wait(self.pid);
+        Ok(Err(NotExecuted {
+            errno: i32::from_ne_bytes(errno),
+        }))
+    }
+}

@@ -1,0 +1,269 @@
+//! Answers, for the process that holds a network: a thread per connection, at most [`MAX_CONNECTIONS`] of them.
+
+use super::protocol::{
+    AttachKind, Attached, Connection, ForwardTarget, Lease, Port, Reply, Request, Status,
+};
+use crate::network::{self, Subnet};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use vmnet_linux::lane::{Forward, ForwardGuest, ForwardId, Handle, PortId, PortOptions, Protocol};
+
+/// More guests than a subnet of ours holds.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// How long an answer may wait for its reader.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A network that is served.
+pub(crate) struct Served {
+    handle: Handle,
+    name: String,
+    subnet: Subnet,
+    mtu: u16,
+    ports: Mutex<BTreeMap<PortId, Port>>,
+    connections: AtomicUsize,
+}
+
+impl Served {
+    pub(crate) fn new(handle: Handle, name: String, subnet: Subnet, mtu: u16) -> Self {
+        Self {
+            handle,
+            name,
+            subnet,
+            mtu,
+            ports: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// The datapath.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Attaches a port for the process `pid`.
+    pub(crate) fn attach(
+        &self,
+        kind: AttachKind,
+        descriptor: OwnedFd,
+        name: Option<String>,
+        mac: Option<String>,
+        pid: i32,
+    ) -> Result<PortId, String> {
+        let parsed = mac.as_deref().map(str::parse).transpose();
+        let options = PortOptions {
+            name: name.clone(),
+            mac: parsed
+                .map_err(|error| format!("`{}`: {error}", mac.as_deref().unwrap_or_default()))?,
+        };
+        let mut ports = self.ports();
+        if name.is_some()
+            && let Some(holder) = ports.values().find(|port| port.name == name)
+        {
+            return Err(format!(
+                "a guest named {} is there already, of process {}: choose another --name",
+                name.unwrap_or_default(),
+                holder.pid
+            ));
+        }
+        let id = self
+            .handle
+            .attach(kind.join(descriptor), options)
+            .map_err(|error| crate::chain(&error))?;
+        let port = Port {
+            port: id.number(),
+            kind,
+            name,
+            mac,
+            pid,
+        };
+        tracing::info!(?port, "attached");
+        ports.insert(id, port);
+        Ok(id)
+    }
+
+    fn detach(&self, id: PortId) {
+        self.handle.detach(id);
+        if let Some(port) = self.ports().remove(&id) {
+            tracing::info!(?port, "detached");
+        }
+    }
+
+    fn leases(&self) -> Vec<Lease> {
+        let rows = self.handle.leases().into_iter();
+        rows.map(|row| Lease {
+            address: row.address,
+            mac: row.mac.to_string(),
+            name: row.name,
+            expires_in_seconds: row.expires_in.as_secs(),
+        })
+        .collect()
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            name: self.name.clone(),
+            pid: std::process::id(),
+            subnet: self.subnet.to_string(),
+            mtu: self.mtu,
+            ports: self.ports().values().cloned().collect(),
+            counters: self.handle.counters().rows,
+        }
+    }
+
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<PortId, Port>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accepts and answers until the process ends.
+pub(crate) fn serve(listener: UnixListener, served: Arc<Served>) -> io::Result<()> {
+    std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || accept(&listener, &served))
+        .map(drop)
+}
+
+fn accept(listener: &UnixListener, served: &Arc<Served>) {
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly: let some go before the next try.
+                tracing::warn!(%error, "a connection could not be accepted");
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
+        if served.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+            served.connections.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!("too many connections");
+            continue;
+        }
+        let served = Arc::clone(served);
+        let spawned = std::thread::Builder::new()
+            .name("connection".into())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                if let Err(error) = converse(stream, &served) {
+                    tracing::debug!(%error, "a connection failed");
+                }
+                served.connections.fetch_sub(1, Ordering::Relaxed);
+            });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for a connection");
+        }
+    }
+}
+
+/// What one connection holds; let go when it ends.
+struct Session<'a> {
+    served: &'a Served,
+    pid: i32,
+    ports: Vec<PortId>,
+    forwards: Vec<ForwardId>,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        for forward in self.forwards.drain(..) {
+            self.served.handle.remove_forward(forward);
+        }
+        for port in self.ports.drain(..) {
+            self.served.detach(port);
+        }
+    }
+}
+
+fn converse(stream: UnixStream, served: &Served) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd())?;
+    if peer.uid != rustix::process::getuid() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "another user",
+        ));
+    }
+    // A client that does not read its answers is let go.
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut connection = Connection::new(stream);
+    let mut session = Session {
+        served,
+        pid: peer.pid.as_raw_nonzero().get(),
+        ports: Vec::new(),
+        forwards: Vec::new(),
+    };
+    loop {
+        let reply = match connection.receive::<Request>() {
+            Ok(None) => return Ok(()),
+            Ok(Some((request, beside))) => session
+                .answer(request, beside)
+                .unwrap_or_else(|reason| Reply::Failed { reason }),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let reason = format!("the request was not understood: {error}");
+                connection.send(&Reply::Failed { reason }, &[])?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        connection.send(&reply, &[])?;
+    }
+}
+
+impl Session<'_> {
+    fn answer(&mut self, request: Request, mut beside: Vec<OwnedFd>) -> Result<Reply, String> {
+        match request {
+            Request::Attach { kind, name, mac } => {
+                let descriptor = beside
+                    .pop()
+                    .ok_or("no descriptor came beside the request")?;
+                let id = self.served.attach(kind, descriptor, name, mac, self.pid)?;
+                self.ports.push(id);
+                Ok(Reply::Attached(Attached {
+                    port: id.number(),
+                    mtu: self.served.mtu,
+                }))
+            }
+            Request::Forward {
+                udp,
+                listen,
+                target,
+                guest_port,
+            } => {
+                let forward = Forward {
+                    protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+                    listen,
+                    guest: self.guest(target)?,
+                    guest_port,
+                };
+                let id = self
+                    .served
+                    .handle
+                    .forward(forward)
+                    .map_err(|error| network::explain(&forward, &error))?;
+                self.forwards.push(id);
+                Ok(Reply::Forwarded)
+            }
+            Request::Leases => Ok(Reply::Leases {
+                leases: self.served.leases(),
+            }),
+            Request::Status => Ok(Reply::Status(self.served.status())),
+        }
+    }
+
+    fn guest(&self, target: ForwardTarget) -> Result<ForwardGuest, String> {
+        match target {
+            ForwardTarget::Address(address) => Ok(ForwardGuest::Address(address)),
+            ForwardTarget::Port(number) => self
+                .ports
+                .iter()
+                .find(|id| id.number() == number)
+                .map(|id| ForwardGuest::Port(*id))
+                .ok_or_else(|| format!("port {number} is not one this connection attached")),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which texts are subnets, and which subnets are free.
+
+use super::*;
+
+fn taken(text: &str, interface: &str) -> Taken {
+    let (network, prefix_len) = text.split_once('/').unwrap();
+    Taken {
+        network: network.parse().unwrap(),
+        prefix_len: prefix_len.parse().unwrap(),
+        interface: (!interface.is_empty()).then(|| interface.to_owned()),
+        is_address: false,
+    }
+}
+
+#[test]
+fn subnets_as_text() {
+    use ParseSubnetError as E;
+    for good in [
+        "192.168.64.0/24",
+        "10.0.0.0/8",
+        "172.16.0.8/29",
+        "100.64.0.0/10",
+    ] {
+        assert_eq!(good.parse::<Subnet>().unwrap().to_string(), good);
+    }
+    let network: Subnet = "192.168.64.0/24".parse().unwrap();
+    for (bad, error) in [
+        ("192.168.64.0", E::Form),
+        ("192.168.64/24", E::Form),
+        ("192.168.64.0/x", E::Form),
+        ("192.168.64.0/30", E::Length),
+        ("0.0.0.0/0", E::Length),
+        (
+            "192.168.64.1/24",
+            E::HostBits(Ipv4Addr::new(192, 168, 64, 1), network),
+        ),
+        ("127.0.0.0/8", E::Reserved(Ipv4Addr::new(127, 0, 0, 0))),
+        ("224.0.0.0/8", E::Reserved(Ipv4Addr::new(224, 0, 0, 0))),
+        ("0.0.0.0/8", E::Reserved(Ipv4Addr::UNSPECIFIED)),
+    ] {
+        assert_eq!(bad.parse::<Subnet>(), Err(error), "{bad}");
+    }
+}
+
+#[test]
+fn the_first_free_subnet_is_taken() {
+    for (host, expected) in [
+        (vec![], "192.168.64.0/24"),
+        (vec![taken("192.168.1.0/24", "eth0")], "192.168.64.0/24"),
+        (vec![taken("192.168.64.7/32", "lo")], "192.168.65.0/24"),
+        (vec![taken("192.168.64.0/19", "eth0")], "192.168.96.0/24"),
+        (
+            vec![
+                taken("192.168.65.0/24", ""),
+                taken("192.168.64.128/25", "x"),
+            ],
+            "192.168.66.0/24",
+        ),
+    ] {
+        assert_eq!(
+            choose(None, &host).unwrap().to_string(),
+            expected,
+            "{host:?}"
+        );
+    }
+}
+
+#[test]
+fn a_taken_subnet_is_refused_by_name() {
+    let host = [taken("10.0.0.0/8", "tun0")];
+    let error = choose(Some("10.1.0.0/24".parse().unwrap()), &host)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("interface tun0") && error.contains("10.0.0.0/8"),
+        "{error}"
+    );
+    assert!(choose(Some("11.1.0.0/24".parse().unwrap()), &host).is_ok());
+    let all = [taken("192.168.0.0/16", "wg0")];
+    let error = choose(None, &all).unwrap_err().to_string();
+    assert!(
+        error.contains("wg0") && error.contains("--subnet"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_refused_port_names_the_remedy() {
+    let forward = Forward {
+        protocol: Protocol::Tcp,
+        listen: "0.0.0.0:80".parse().unwrap(),
+        guest: ForwardGuest::Address(Ipv4Addr::new(192, 168, 64, 2)),
+        guest_port: 80,
+    };
+    for (errno, word) in [
+        (libc_errno::EADDRINUSE, "ss -lnp"),
+        (libc_errno::EACCES, "ip_unprivileged_port_start=80"),
+        (libc_errno::EADDRNOTAVAIL, "no address 0.0.0.0"),
+    ] {
+        let error = ForwardError::Listen(forward.listen, std::io::Error::from_raw_os_error(errno));
+        let text = explain(&forward, &error);
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+mod libc_errno {
+    use rustix::io::Errno;
+    pub(super) const EADDRINUSE: i32 = Errno::ADDRINUSE.raw_os_error();
+    pub(super) const EACCES: i32 = Errno::ACCESS.raw_os_error();
+    pub(super) const EADDRNOTAVAIL: i32 = Errno::ADDRNOTAVAIL.raw_os_error();
+}

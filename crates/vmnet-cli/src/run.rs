@@ -1,0 +1,170 @@
+//! `vmnet run`: a command in a namespace of its own on a network.
+
+use crate::args::Run;
+use crate::command::channel::{Channel, FromInside, ToInside};
+use crate::command::foreground::{Duty, Foreground, release_input_and_output};
+use crate::command::inside::{self, Plan};
+use crate::command::{Ending, Program};
+use crate::network::{self, Guest, Network};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::error::Error;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use vmnet_linux::kernel::namespace::{self, Appearance};
+use vmnet_linux::lane::Attachment;
+use vmnet_linux::sys::process::{self, Side};
+
+/// Runs the command to its end.
+pub(crate) fn run(run: Run) -> Result<Ending, Box<dyn Error>> {
+    let mac = network::mac_of(&run.joining)?;
+    // Everything that can be wrong outside is found before there is an inside.
+    let network = network::find(&run.joining, &run.making)?;
+    let (foreground, mask) = Foreground::take()?;
+    let (ours, theirs) = Channel::pair()?;
+    let plan = Plan {
+        program: Program::new(&run.command)?,
+        mask,
+        mac,
+        name: run.joining.name.as_ref().map(ToString::to_string),
+        capabilities: run.root,
+        dhcp: !run.no_dhcp,
+        release: run.joining.network.is_some(),
+    };
+    let pid = match namespace::enter()? {
+        Side::Child => {
+            drop((ours, network, foreground));
+            inside::live(&plan, theirs)
+        }
+        Side::Parent(pid) => pid,
+    };
+    drop(theirs);
+    let appearance = if run.root {
+        Appearance::Root
+    } else {
+        Appearance::Same
+    };
+    let child = Child {
+        pid,
+        channel: Some(ours),
+    };
+    namespace::map_ids(pid, appearance)?;
+    let guest = Guest {
+        name: run.joining.name.clone(),
+        mac,
+        forwards: &run.joining.publish,
+    };
+    let ending = attend(
+        &child,
+        network,
+        &guest,
+        &foreground,
+        run.command.first().map(|word| &**word),
+    );
+    foreground.restore_terminal();
+    ending
+}
+
+/// Process 1 of the namespace; ends with this value.
+struct Child {
+    pid: i32,
+    channel: Option<Channel>,
+}
+
+impl Child {
+    fn channel(&self) -> Result<&Channel, Box<dyn Error>> {
+        self.channel
+            .as_ref()
+            .ok_or_else(|| "the channel is closed".into())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Process 1 ends when its channel does.
+        self.channel = None;
+        process::wait(self.pid);
+    }
+}
+
+/// Gives process 1 what it needs, then passes signals until the command ends.
+fn attend(
+    child: &Child,
+    network: Network,
+    guest: &Guest<'_>,
+    foreground: &Foreground,
+    command: Option<&OsStr>,
+) -> Result<Ending, Box<dyn Error>> {
+    let channel = child.channel()?;
+    channel.send(&ToInside::Begin, &[])?;
+    let tap = match expect(channel)? {
+        (FromInside::Tap, mut beside) => beside.pop().ok_or("the tap was not sent")?,
+        (other, _) => return early(&other),
+    };
+    let joined = network.join(Attachment::Tap(tap), guest)?;
+    channel.send(&ToInside::Attached { mtu: joined.mtu() }, &[])?;
+    let mut departure = joined.departure();
+    let mut running = false;
+    loop {
+        let mut waits = vec![
+            PollFd::new(foreground, PollFlags::IN),
+            PollFd::new(channel, PollFlags::IN),
+        ];
+        if let Some(network) = &departure {
+            waits.push(PollFd::new(network, PollFlags::IN));
+        }
+        match poll(&mut waits, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let came = |index: usize| {
+            waits
+                .get(index)
+                .is_some_and(|wait| !wait.revents().is_empty())
+        };
+        let (spoke, left) = (came(1), came(2));
+        if !running && let Some(signal) = foreground.ending() {
+            return Ok(Ending::Signal(signal));
+        }
+        while let Some(duty) = foreground.duty() {
+            if let Duty::PassOn(number) = duty {
+                // Process 1 may have ended; the loop sees it by its silence.
+                let _ = channel.send(&ToInside::Signal(number), &[]);
+            }
+        }
+        if left {
+            tracing::error!(
+                "the process that held the network has ended; the command goes on without it"
+            );
+            departure = None;
+        }
+        if !spoke {
+            continue;
+        }
+        match expect(channel)?.0 {
+            FromInside::Running => {
+                running = true;
+                release_input_and_output()?;
+            }
+            FromInside::Stopped => foreground.stop(),
+            FromInside::NotExecuted(failure) => {
+                return Ok(failure.report(command.unwrap_or_default()));
+            }
+            FromInside::Ended(ending) => return Ok(ending),
+            other => return early(&other),
+        }
+    }
+}
+
+fn expect(channel: &Channel) -> Result<(FromInside, Vec<OwnedFd>), Box<dyn Error>> {
+    channel
+        .receive()?
+        .ok_or_else(|| "the namespace's first process was killed".into())
+}
+
+fn early(message: &FromInside) -> Result<Ending, Box<dyn Error>> {
+    Err(match message {
+        FromInside::Failed(text) => text.clone(),
+        other => format!("the namespace's first process said {other:?} too early"),
+    }
+    .into())
+}

@@ -1,0 +1,15 @@
+//! What the kernel is told, and asked, about networks.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
+//! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
+//! | [`route`] | links, addresses and routes, by netlink |
+//! | [`sysctl`] | the few kernel settings that are read or written |
+//! | [`tap`] | taps with offloads |
+
+pub mod mounts;
+pub mod namespace;
+pub mod route;
+pub mod sysctl;
+pub mod tap;

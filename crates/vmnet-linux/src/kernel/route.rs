@@ -1,0 +1,414 @@
+//! Links, addresses and routes of this network namespace, by netlink (rtnetlink(7)) over a blocking socket.
+//!
+//! The only file that imports `netlink-packet-route`; no type of it leaves.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope, CacheInfo};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+/// The kernel refused something about links, addresses or routes.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// The socket failed.
+    #[error("netlink: {0}")]
+    Socket(#[from] io::Error),
+    /// A request was refused.
+    #[error("the kernel refused to {what}: {source}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// An answer could not be read.
+    #[error("netlink: an answer of the kernel could not be read: {0}")]
+    Answer(String),
+}
+
+/// Something of the host that uses addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// First address.
+    pub network: Ipv4Addr,
+    /// Length of the prefix.
+    pub prefix_len: u8,
+    /// The interface it belongs to, if any.
+    pub interface: Option<String>,
+    /// Whether it is an address of the host; otherwise a route.
+    pub is_address: bool,
+}
+
+/// What to change about a link; `None` leaves as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LinkChange {
+    /// Up or down.
+    pub up: Option<bool>,
+    /// The largest packet.
+    pub mtu: Option<u32>,
+    /// The station's address.
+    pub mac: Option<[u8; 6]>,
+    /// How many frames may wait.
+    pub queue_length: Option<u32>,
+}
+
+/// A netlink socket.
+pub struct Routes {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Routes {
+    /// Opens a socket in the network namespace of this thread.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says.
+    pub fn open() -> Result<Self, RouteError> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// Every address and route of the host that uses IPv4 addresses, in the order the kernel tells them.
+    ///
+    /// Routes shorter than 8 bits are defaults in disguise (`0.0.0.0/1`, as VPNs set it) and left out, like multicast.
+    ///
+    /// # Errors
+    ///
+    /// See [`RouteError`].
+    pub fn taken(&mut self) -> Result<Vec<Taken>, RouteError> {
+        let names = self.link_names()?;
+        let mut taken = Vec::new();
+        self.dump(
+            RouteNetlinkMessage::GetAddress(inet_address()),
+            "list the addresses",
+            |message| {
+                if let RouteNetlinkMessage::NewAddress(address) = message {
+                    taken.extend(taken_by_address(&address, &names));
+                }
+            },
+        )?;
+        let mut request = RouteMessage::default();
+        request.header.address_family = AddressFamily::Inet;
+        self.dump(
+            RouteNetlinkMessage::GetRoute(request),
+            "list the routes",
+            |message| {
+                if let RouteNetlinkMessage::NewRoute(route) = message {
+                    taken.extend(taken_by_route(&route, &names));
+                }
+            },
+        )?;
+        Ok(taken)
+    }
+
+    /// Changes a link.
+    ///
+    /// # Errors
+    ///
+    /// See [`RouteError`].
+    pub fn change_link(&mut self, index: u32, change: LinkChange) -> Result<(), RouteError> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        if let Some(up) = change.up {
+            link.header.change_mask = LinkFlags::Up;
+            link.header.flags = if up {
+                LinkFlags::Up
+            } else {
+                LinkFlags::empty()
+            };
+        }
+        link.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        link.attributes
+            .extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        link.attributes
+            .extend(change.queue_length.map(LinkAttribute::TxQueueLen));
+        self.ask(
+            RouteNetlinkMessage::SetLink(link),
+            0,
+            &format!("change the link ({change:?})"),
+        )
+    }
+
+    /// Gives a link an address, for ever or for a time; an equal one is renewed.
+    ///
+    /// # Errors
+    ///
+    /// See [`RouteError`].
+    pub fn set_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix_len: u8,
+        lifetime: Option<Duration>,
+    ) -> Result<(), RouteError> {
+        let mut message = address_message(index, address, prefix_len);
+        if let Some(lifetime) = lifetime {
+            let mut cache = CacheInfo::default();
+            let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX).max(1);
+            cache.ifa_preferred = seconds;
+            cache.ifa_valid = seconds;
+            message.attributes.push(AddressAttribute::CacheInfo(cache));
+        }
+        self.ask(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &format!("set the address {address}/{prefix_len}"),
+        )
+    }
+
+    /// Takes an address from a link; one that is not there, because its time was over, is no mistake.
+    ///
+    /// # Errors
+    ///
+    /// See [`RouteError`].
+    pub fn remove_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix_len: u8,
+    ) -> Result<(), RouteError> {
+        let message = address_message(index, address, prefix_len);
+        let answer = self.ask(
+            RouteNetlinkMessage::DelAddress(message),
+            0,
+            &format!("remove the address {address}/{prefix_len}"),
+        );
+        match answer {
+            Err(RouteError::Refused { source, .. })
+                if source.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Sets a route; without a gateway its stations are on the link.
+    ///
+    /// # Errors
+    ///
+    /// See [`RouteError`].
+    pub fn set_route(
+        &mut self,
+        index: u32,
+        network: Ipv4Addr,
+        prefix_len: u8,
+        gateway: Option<Ipv4Addr>,
+    ) -> Result<(), RouteError> {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        route.header.destination_prefix_length = prefix_len;
+        route.header.table = RouteHeader::RT_TABLE_MAIN;
+        route.header.protocol = RouteProtocol::Dhcp;
+        route.header.kind = RouteType::Unicast;
+        route.header.scope = if gateway.is_some() {
+            RouteScope::Universe
+        } else {
+            RouteScope::Link
+        };
+        if prefix_len > 0 {
+            route
+                .attributes
+                .push(RouteAttribute::Destination(RouteAddress::Inet(network)));
+        }
+        route
+            .attributes
+            .extend(gateway.map(|to| RouteAttribute::Gateway(RouteAddress::Inet(to))));
+        route.attributes.push(RouteAttribute::Oif(index));
+        self.ask(
+            RouteNetlinkMessage::NewRoute(route),
+            NLM_F_CREATE | NLM_F_REPLACE,
+            &format!("set the route {network}/{prefix_len}"),
+        )
+    }
+
+    /// The links by their index.
+    fn link_names(&mut self) -> Result<BTreeMap<u32, String>, RouteError> {
+        let mut names = BTreeMap::new();
+        self.dump(
+            RouteNetlinkMessage::GetLink(LinkMessage::default()),
+            "list the links",
+            |message| {
+                if let RouteNetlinkMessage::NewLink(link) = message {
+                    let name = link
+                        .attributes
+                        .into_iter()
+                        .find_map(|attribute| match attribute {
+                            LinkAttribute::IfName(name) => Some(name),
+                            _ => None,
+                        });
+                    names.extend(name.map(|name| (link.header.index, name)));
+                }
+            },
+        )?;
+        Ok(names)
+    }
+
+    /// Sends a request that is answered by one acknowledgement.
+    fn ask(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+        what: &str,
+    ) -> Result<(), RouteError> {
+        self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.answers(what, |_| {})
+    }
+
+    /// Sends a request that is answered by a list.
+    fn dump(
+        &mut self,
+        request: RouteNetlinkMessage,
+        what: &str,
+        each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<(), RouteError> {
+        self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+        self.answers(what, each)
+    }
+
+    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), RouteError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+
+    /// Reads answers until the acknowledgement or the end of the list.
+    fn answers(
+        &self,
+        what: &str,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<(), RouteError> {
+        loop {
+            let (bytes, _) = self.socket.recv_from_full()?;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|error| RouteError::Answer(error.to_string()))?;
+                let length = (message.header.length as usize).next_multiple_of(4);
+                if length == 0 {
+                    return Err(RouteError::Answer("a message of no length".into()));
+                }
+                rest = rest.get(length..).unwrap_or_default();
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::Error(error) => {
+                        return match error.code {
+                            None => Ok(()),
+                            Some(_) => Err(RouteError::Refused {
+                                what: what.to_owned(),
+                                source: error.to_io(),
+                            }),
+                        };
+                    }
+                    NetlinkPayload::InnerMessage(inner) => each(inner),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The index of the interface with this name.
+///
+/// # Errors
+///
+/// `ENODEV` if there is none.
+pub fn link_index(name: &str) -> io::Result<u32> {
+    let any = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    Ok(rustix::net::netdevice::name_to_index(any, name)?)
+}
+
+fn inet_address() -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message
+}
+
+fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> AddressMessage {
+    let mut message = inet_address();
+    message.header.index = index;
+    message.header.prefix_len = prefix_len;
+    message.header.scope = AddressScope::Universe;
+    message
+        .attributes
+        .push(AddressAttribute::Local(address.into()));
+    message
+        .attributes
+        .push(AddressAttribute::Address(address.into()));
+    if prefix_len < 31 {
+        let hosts = u32::MAX.checked_shr(u32::from(prefix_len)).unwrap_or(0);
+        let broadcast = Ipv4Addr::from(u32::from(address) | hosts);
+        message
+            .attributes
+            .push(AddressAttribute::Broadcast(broadcast));
+    }
+    message
+}
+
+fn taken_by_address(message: &AddressMessage, names: &BTreeMap<u32, String>) -> Option<Taken> {
+    let network = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(std::net::IpAddr::V4(address)) => Some(*address),
+            _ => None,
+        })?;
+    Some(Taken {
+        network,
+        prefix_len: message.header.prefix_len,
+        interface: names.get(&message.header.index).cloned(),
+        is_address: true,
+    })
+}
+
+fn taken_by_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Taken> {
+    if message.header.destination_prefix_length < 8 || message.header.kind == RouteType::Multicast {
+        return None;
+    }
+    let mut network = None;
+    let mut interface = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => network = Some(*address),
+            RouteAttribute::Oif(index) => interface = names.get(index).cloned(),
+            _ => {}
+        }
+    }
+    Some(Taken {
+        network: network?,
+        prefix_len: message.header.destination_prefix_length,
+        interface,
+        is_address: false,
+    })
+}

@@ -1,0 +1,107 @@
+//! Taps: an Ethernet interface on one side, a descriptor of frames on the other.
+//!
+//! Each frame begins with a virtio-net header of 12 bytes (`IFF_VNET_HDR`), so that unfinished segments and sums pass.
+
+use crate::sys::ioctl;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Bytes of the virtio-net header before each frame.
+pub const HEADER_LENGTH: i32 = 12;
+
+/// What a reader must take with every kernel: sums not made, TCP segments not cut.
+const OFFLOADS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+/// UDP segments not cut: Linux 6.2.
+const UDP_OFFLOADS: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// A tap could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// There is no `/dev/net/tun`.
+    #[error("there is no /dev/net/tun: load the driver with `modprobe tun` (as root)")]
+    NoDevice,
+    /// `/dev/net/tun` is closed to this user.
+    #[error(
+        "/dev/net/tun may not be opened by this user: `chmod 0666 /dev/net/tun` (as root), which is what udev does on most systems"
+    )]
+    Closed,
+    /// The interface is no tap with a virtio-net header.
+    #[error(
+        "{0} is no tap made with vnet_hdr: make it with `ip tuntap add {0} mode tap vnet_hdr user $USER`"
+    )]
+    NoTap(String),
+    /// Somebody else holds the interface.
+    #[error("the tap {0} is held by another process")]
+    Busy(String),
+    /// The interface belongs to somebody else.
+    #[error(
+        "this user may not use the tap {0}: make it with `ip tuntap add {0} mode tap vnet_hdr user $USER`"
+    )]
+    NotOwner(String),
+    /// Something else.
+    #[error("the tap {name}: {source}")]
+    Other {
+        /// The interface.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Opens the tap `name` of this network namespace; makes it if it is not there and this process may.
+///
+/// # Errors
+///
+/// See [`TapError`].
+pub fn open(name: &str) -> Result<OwnedFd, TapError> {
+    let tun = open_device()?;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    ioctl::tun_set_interface(&tun, name, flags).map_err(|error| named(name, error))?;
+    prepare(&tun).map_err(|error| named(name, error))?;
+    Ok(tun)
+}
+
+/// Sets header length and offloads of a tap that somebody opened.
+///
+/// # Errors
+///
+/// `InvalidInput` if the descriptor is no tap, or one without a virtio-net header; otherwise what the kernel says.
+pub fn prepare(tap: impl AsFd) -> io::Result<()> {
+    let flags = ioctl::tun_interface_flags(&tap)?;
+    if flags & libc::IFF_TAP == 0 || flags & libc::IFF_VNET_HDR == 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the descriptor is no tap with IFF_VNET_HDR",
+        ));
+    }
+    ioctl::tun_set_header_length(&tap, HEADER_LENGTH)?;
+    if let Err(error) = ioctl::tun_set_offload(&tap, OFFLOADS | UDP_OFFLOADS) {
+        tracing::debug!(%error, "no UDP segmentation offload on this kernel");
+        ioctl::tun_set_offload(&tap, OFFLOADS)?;
+    }
+    Ok(())
+}
+
+fn open_device() -> Result<OwnedFd, TapError> {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::io::Errno;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open("/dev/net/tun", flags, Mode::empty()).map_err(|error| match error {
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => TapError::NoDevice,
+        Errno::ACCESS | Errno::PERM => TapError::Closed,
+        other => TapError::Other {
+            name: "/dev/net/tun".into(),
+            source: other.into(),
+        },
+    })
+}
+
+fn named(name: &str, source: io::Error) -> TapError {
+    let name = name.to_owned();
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => TapError::Busy(name),
+        Some(libc::EPERM) => TapError::NotOwner(name),
+        Some(libc::EINVAL) => TapError::NoTap(name),
+        _ => TapError::Other { name, source },
+    }
+}

@@ -1,0 +1,100 @@
+//! The ioctls of a tap (kernel `Documentation/networking/tuntap.rst`, `linux/if_tun.h`).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Bytes of an interface name with its final zero.
+const NAME_LEN: usize = libc::IFNAMSIZ;
+
+/// Attaches an open `/dev/net/tun` to the interface `name`, which is made if it is not there; answers its real name.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN` over the network namespace, `EBUSY` if somebody else holds the interface,
+/// `EINVAL` if the interface is no tap or `name` is too long.
+pub fn tun_set_interface(tun: impl AsFd, name: &str, flags: libc::c_int) -> io::Result<String> {
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is and which outlives the call.
+    let answer = unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    checked(answer)?;
+    let bytes: Vec<u8> = request
+        .ifr_name
+        .iter()
+        .take_while(|&&c| c != 0)
+        .map(|&c| c as u8)
+        .collect();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The flags (`IFF_TAP`, `IFF_VNET_HDR`, ...) of the interface behind `tun`.
+///
+/// # Errors
+///
+/// `EBADFD` if no interface is attached, `ENOTTY` if the descriptor is no tun device.
+pub fn tun_interface_flags(tun: impl AsFd) -> io::Result<libc::c_int> {
+    let mut request = interface_request("")?;
+    // SAFETY: TUNGETIFF writes one `ifreq`, which `request` is and which outlives the call.
+    let answer = unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNGETIFF, &raw mut request) };
+    checked(answer)?;
+    // SAFETY: the kernel filled the flags member of the union; any bit pattern is a valid integer.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(libc::c_int::from(flags as u16))
+}
+
+/// Sets how long the virtio-net header before each frame is.
+///
+/// # Errors
+///
+/// `EINVAL` for a length below 10.
+pub fn tun_set_header_length(tun: impl AsFd, length: libc::c_int) -> io::Result<()> {
+    // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
+    let answer = unsafe {
+        libc::ioctl(
+            tun.as_fd().as_raw_fd(),
+            libc::TUNSETVNETHDRSZ,
+            &raw const length,
+        )
+    };
+    checked(answer)
+}
+
+/// Tells which unfinished segments (`TUN_F_*`) the reader of the tap takes.
+///
+/// # Errors
+///
+/// `EINVAL` for a flag this kernel does not have.
+pub fn tun_set_offload(tun: impl AsFd, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours.
+    let answer = unsafe {
+        libc::ioctl(
+            tun.as_fd().as_raw_fd(),
+            libc::TUNSETOFFLOAD,
+            libc::c_ulong::from(flags),
+        )
+    };
+    checked(answer)
+}
+
+/// An `ifreq` that carries `name`.
+fn interface_request(name: &str) -> io::Result<libc::ifreq> {
+    if name.len() >= NAME_LEN || name.contains('\0') {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "an interface name has at most 15 bytes",
+        ));
+    }
+    // SAFETY: `ifreq` is made of integers and byte arrays; all zero is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(request)
+}
+
+fn checked(answer: libc::c_int) -> io::Result<()> {
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
