@@ -68,8 +68,12 @@ pub(crate) struct Joining {
     /// The guest's MAC [default: made from the name, random without one]
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
-    /// Forward a host port: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]; without ADDR on all addresses (0.0.0.0).
-    #[arg(short, long = "publish", value_name = "PORT")]
+    #[arg(
+        short,
+        long = "publish",
+        value_name = "PORT",
+        help = "Forward a host port: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]; without ADDR on all addresses (0.0.0.0)"
+    )]
     pub(crate) publish: Vec<PortSpec>,
 }
 
@@ -124,8 +128,12 @@ pub(crate) struct Up {
     /// Receive frames here as datagrams, as vfkit and libkrun send them.
     #[arg(long, value_name = "PATH")]
     pub(crate) dgram: Vec<PathBuf>,
-    /// Forward a host port to a guest's address: [ADDR:]HOSTPORT:GUEST-ADDRESS:GUESTPORT[/tcp|/udp].
-    #[arg(short, long = "publish", value_name = "PORT")]
+    #[arg(
+        short,
+        long = "publish",
+        value_name = "PORT",
+        help = "Forward a host port to a guest's address: [ADDR:]HOSTPORT:GUEST-ADDRESS:GUESTPORT[/tcp|/udp]"
+    )]
     pub(crate) publish: Vec<crate::up::AddressedPort>,
 }
 
@@ -152,8 +160,12 @@ pub(crate) struct Attach {
     /// The guest's MAC, if the network should accept no other.
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
-    /// Forward a host port to the guest: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp].
-    #[arg(short, long = "publish", value_name = "PORT")]
+    #[arg(
+        short,
+        long = "publish",
+        value_name = "PORT",
+        help = "Forward a host port to the guest: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]"
+    )]
     pub(crate) publish: Vec<PortSpec>,
 }
 

@@ -103,7 +103,7 @@ fn attend(
     let joined = network.join(Attachment::Tap(tap), guest)?;
     channel.send(&ToInside::Attached { mtu: joined.mtu() }, &[])?;
     let mut departure = joined.departure();
-    let mut running = false;
+    let mut started = false;
     loop {
         let mut waits = vec![
             PollFd::new(foreground, PollFlags::IN),
@@ -121,36 +121,38 @@ fn attend(
                 .get(index)
                 .is_some_and(|wait| !wait.revents().is_empty())
         };
-        let (spoke, left) = (came(1), came(2));
-        if !running && let Some(signal) = foreground.ending() {
-            return Ok(Ending::Signal(signal));
-        }
-        while let Some(duty) = foreground.duty() {
-            if let Duty::PassOn(number) = duty {
-                // Process 1 may have ended; the loop sees it by its silence.
-                let _ = channel.send(&ToInside::Signal(number), &[]);
-            }
-        }
+        let (signalled, spoke, left) = (came(0), came(1), came(2));
         if left {
             tracing::error!(
                 "the process that held the network has ended; the command goes on without it"
             );
             departure = None;
         }
-        if !spoke {
-            continue;
-        }
-        match expect(channel)?.0 {
-            FromInside::Running => {
-                running = true;
-                release_input_and_output()?;
+        // What process 1 said before a signal came is heard before that signal is judged.
+        if spoke {
+            match expect(channel)?.0 {
+                FromInside::Starting => {
+                    started = true;
+                    release_input_and_output()?;
+                }
+                FromInside::Stopped => foreground.stop(),
+                FromInside::NotExecuted(failure) => {
+                    return Ok(failure.report(command.unwrap_or_default()));
+                }
+                FromInside::Ended(ending) => return Ok(ending),
+                other => return early(&other),
             }
-            FromInside::Stopped => foreground.stop(),
-            FromInside::NotExecuted(failure) => {
-                return Ok(failure.report(command.unwrap_or_default()));
+        } else if signalled && !started {
+            if let Some(signal) = foreground.ending() {
+                return Ok(Ending::Signal(signal));
             }
-            FromInside::Ended(ending) => return Ok(ending),
-            other => return early(&other),
+        } else if signalled {
+            while let Some(duty) = foreground.duty() {
+                if let Duty::PassOn(number) = duty {
+                    // Process 1 may have ended; its silence tells.
+                    let _ = channel.send(&ToInside::Signal(number), &[]);
+                }
+            }
         }
     }
 }

@@ -355,7 +355,9 @@ fn a_replaced_resolver_file_stays_covered() {
     let script = format!(
         "set -e; mkdir {etc}; cp -a /etc/. {etc}; mount --bind {etc} /etc; rm -f /etc/resolv.conf; echo host1 > /etc/resolv.conf
          {vmnet} run --no-dhcp -- sh -c 'cat /etc/resolv.conf; sleep 1; cat /etc/resolv.conf' &
-         sleep 0.5; echo host2 > /etc/new; mv /etc/new /etc/resolv.conf; cat /etc/resolv.conf; wait",
+         sleep 0.5; echo host2 > /etc/new; mv /etc/new /etc/resolv.conf; cat /etc/resolv.conf; wait
+         {vmnet} run --no-dhcp -- sh -c 'sleep 3; cat /etc/resolv.conf' &
+         sleep 0.5; rm /etc/resolv.conf; sleep 0.5; echo host3 > /etc/resolv.conf; cat /etc/resolv.conf; wait",
         etc = etc.display()
     );
     let mut command = Command::new("unshare");
@@ -363,7 +365,10 @@ fn a_replaced_resolver_file_stays_covered() {
     let (status, text, error) = output(&mut command);
     assert_eq!(
         (status, text.as_str()),
-        (Some(0), "# No lease yet.\nhost2\n# No lease yet.\n"),
+        (
+            Some(0),
+            "# No lease yet.\nhost2\n# No lease yet.\nhost3\n# No lease yet.\n"
+        ),
         "{error}"
     );
 }
@@ -407,4 +412,28 @@ fn a_host_that_hides_parts_of_proc_is_good_enough() {
         "{error}"
     );
     assert!(error.contains("refuses a fresh /proc"), "{error}");
+}
+
+#[test]
+fn a_missing_or_closed_tun_device_is_named_with_the_remedy() {
+    let Some(stage) = Stage::new() else { return };
+    if !stage::is_superuser() {
+        return skip("only the superuser can hide /dev/net/tun");
+    }
+    let vmnet = stage.program().display().to_string();
+    let run =
+        format!("setpriv --reuid=65534 --regid=65534 --clear-groups {vmnet} run --no-dhcp -- true");
+    for (device, remedy) in [
+        (":", "modprobe tun"),
+        (
+            "mknod -m 0600 /dev/net/tun c 10 200",
+            "chmod 0666 /dev/net/tun",
+        ),
+    ] {
+        let script = format!("mount -t tmpfs -o mode=755,dev x /dev/net && {device} && {run}");
+        let (status, _, error) =
+            output(Command::new("unshare").args(["--mount", "sh", "-c", &script]));
+        assert_eq!(status, Some(125), "{error}");
+        assert!(error.contains(remedy), "{error}");
+    }
 }

@@ -27,8 +27,8 @@ pub(crate) enum ToInside {
 pub(crate) enum FromInside {
     /// The tap, beside this message.
     Tap,
-    /// The command runs.
-    Running,
+    /// The command starts: signals are its own from now on.
+    Starting,
     /// It could not be executed.
     NotExecuted(NotExecuted),
     /// A signal stopped it.

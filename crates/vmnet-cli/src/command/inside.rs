@@ -21,6 +21,11 @@ use vmnet_wire::ethernet::Mac;
 /// How long a first lease may take before the command is given up.
 const LEASE_WITHIN: Duration = Duration::from_secs(10);
 
+/// A rename in progress is over by then.
+const COVER_SOON: Duration = Duration::from_millis(20);
+/// For a host that removes its resolver file and makes it anew some time later.
+const COVER_LATER: Duration = Duration::from_secs(1);
+
 /// What process 1 has to know.
 pub(crate) struct Plan {
     /// What to run.
@@ -74,6 +79,7 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
         client: None,
         interface,
         resolv,
+        uncovered: None,
         command: 0,
     };
     if plan.dhcp {
@@ -84,6 +90,8 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
             process::drop_capabilities();
         }
     };
+    // Said before it can do anything, so that no signal meant for it finds a parent who does not know.
+    channel.send(&FromInside::Starting, &[])?;
     match plan.program.start(&plan.mask, prepare)?.wait()? {
         Ok(pid) => inside.command = pid,
         Err(failure) => {
@@ -92,7 +100,6 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
         }
     }
     release_input_and_output()?;
-    channel.send(&FromInside::Running, &[])?;
     let Some(ending) = inside.wait()? else {
         return Ok(());
     };
@@ -110,6 +117,8 @@ struct Inside<'a> {
     client: Option<Client>,
     interface: Interface,
     resolv: Option<ResolvConf>,
+    /// While the resolver file is the host's: when to try again to cover it.
+    uncovered: Option<Instant>,
     command: i32,
 }
 
@@ -179,12 +188,7 @@ impl Inside<'_> {
             if spoke && !self.listen()? {
                 return Ok(None);
             }
-            if moved
-                && let Some(resolv) = &self.resolv
-                && let Err(error) = resolv.cover()
-            {
-                tracing::warn!(%error, "the host replaced its resolver file; the command sees the host's now");
-            }
+            self.cover(moved, Instant::now());
             let news = self
                 .client
                 .as_mut()
@@ -193,6 +197,33 @@ impl Inside<'_> {
                 tracing::warn!(%error, "the lease could not be applied");
             }
         }
+    }
+
+    /// Covers the resolver file again if the host replaced it; while that fails, tries again.
+    fn cover(&mut self, moved: bool, now: Instant) {
+        let due = moved || self.uncovered.is_some_and(|at| now >= at);
+        let Some(resolv) = self.resolv.as_ref().filter(|_| due) else {
+            return;
+        };
+        match resolv.cover() {
+            Ok(()) => self.uncovered = None,
+            // The host is in the middle of replacing it, or replaces it in two steps.
+            Err(error) => {
+                tracing::debug!(%error, "the host replaced its resolver file");
+                let wait = if self.uncovered.is_none() {
+                    COVER_SOON
+                } else {
+                    COVER_LATER
+                };
+                self.uncovered = Some(now + wait);
+            }
+        }
+    }
+
+    /// When the next thing is due without anything happening.
+    fn deadline(&self) -> Option<Instant> {
+        let client = self.client.as_ref().map(Client::deadline);
+        client.into_iter().chain(self.uncovered).min()
     }
 
     /// Sleeps until something happens; answers whether the parent spoke and whether a mount came or went.
@@ -206,10 +237,7 @@ impl Inside<'_> {
             waits.push(PollFd::new(table, PollFlags::PRI));
         }
         let now = Instant::now();
-        let timeout = self
-            .client
-            .as_ref()
-            .map(|client| pause(now, client.deadline()));
+        let timeout = self.deadline().map(|deadline| pause(now, deadline));
         let descriptor = self.client.as_ref().and_then(Client::descriptor);
         if let Some(descriptor) = &descriptor {
             waits.push(PollFd::new(descriptor, PollFlags::IN));
