@@ -13,13 +13,16 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 use vmnet_linux::dhcp_client::{Client, Identity, News};
 use vmnet_linux::kernel::mounts::{self, ResolvConf};
-use vmnet_linux::kernel::{namespace, sysctl};
+use vmnet_linux::kernel::{namespace, sysctl, unsent};
 use vmnet_linux::sys::process::{self, Change};
 use vmnet_linux::sys::signal::{self, Mask, Signals};
 use vmnet_wire::ethernet::Mac;
 
 /// How long a first lease may take before the command is given up.
 const LEASE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the last bytes of a command that has ended may take to get out.
+const SETTLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A rename in progress is over by then.
 const COVER_SOON: Duration = Duration::from_millis(20);
@@ -103,6 +106,7 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
     let Some(ending) = inside.wait()? else {
         return Ok(());
     };
+    settle();
     channel.send(&FromInside::Ended(ending), &[])?;
     if plan.release {
         inside.release();
@@ -293,6 +297,16 @@ impl Inside<'_> {
             // The frame waits in the tap, which goes when we do: let the datapath read it.
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// Waits until what the command wrote last has left the namespace, which goes when we do; not for ever.
+fn settle() {
+    let end = Instant::now() + SETTLE_WITHIN;
+    let mut wait = Duration::from_millis(1);
+    while Instant::now() < end && unsent::any().unwrap_or(false) {
+        std::thread::sleep(wait);
+        wait = (wait * 2).min(Duration::from_millis(20));
     }
 }
 

@@ -7,9 +7,11 @@
 //! | [`route`] | links, addresses and routes, by netlink |
 //! | [`sysctl`] | the few kernel settings that are read or written |
 //! | [`tap`] | taps with offloads |
+//! | [`unsent`] | bytes that programs wrote and nobody has yet |
 
 pub mod mounts;
 pub mod namespace;
 pub mod route;
 pub mod sysctl;
 pub mod tap;
+pub mod unsent;

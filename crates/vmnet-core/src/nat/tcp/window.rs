@@ -20,6 +20,8 @@ pub(crate) struct Window {
     edge: Seq,
     /// Bytes that the host's socket has room for.
     room: u32,
+    /// The most that was ever offered: what a segment is large or small beside.
+    most: u32,
     /// Bytes that the queue between the guest and us holds.
     queue: u32,
     mss: u32,
@@ -46,6 +48,7 @@ impl Window {
             next,
             edge: next,
             room: 0,
+            most: 0,
             queue: queue.min(MOST),
             mss,
             scaled,
@@ -92,11 +95,13 @@ impl Window {
 
     /// The window as it stands in a header; moves the edge as far as it may.
     ///
-    /// The edge moves by at least a segment, or not at all (RFC 9293 §3.8.6.2.2).
+    /// The edge moves by at least a segment or half of what there ever was, or not at all
+    /// (RFC 9293 §3.8.6.2.2).
     pub(crate) fn advertise(&mut self, in_syn: bool) -> u16 {
         let open = self.open();
         let wanted = self.would_open();
-        if wanted > open && (wanted - open >= self.mss.min(self.queue / 2) || open == 0) {
+        self.most = self.most.max(wanted);
+        if wanted > open && (wanted - open >= self.mss.min(self.most / 2) || open == 0) {
             self.edge = self.next.advance(wanted);
         }
         let ceiling = if in_syn {
