@@ -1,1 +1,3 @@
 //! Guests, LANs and an internet for tests and benches.
+
+pub mod sim;
