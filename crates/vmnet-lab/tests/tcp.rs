@@ -174,7 +174,7 @@ fn a_bad_wire() {
         (lan.wire(port).from_guest, lan.wire(port).to_guest) = (trouble, trouble);
         let mut talk = open(&mut lan, Server::Source(300_000), 300_000);
         // A lost last acknowledgement may leave the guest with a reset instead, so it reads first.
-        let done = lan.run_until(600 * SECOND, |lan| {
+        let done = lan.run_until(7000 * SECOND, |lan| {
             talk.step(lan);
             lan.contract.opened > 0 && lan.network.flows() == 0
         });
