@@ -155,17 +155,19 @@ impl Network {
     }
 
     /// A port is gone, with everything that was known behind it. Its guests' connections wait a little.
-    pub fn remove_port(&mut self, port: PortId) {
+    pub fn remove_port(&mut self, now: Instant, port: PortId) {
         let fdb = &self.fdb;
         let behind: Vec<Mac> = fdb
             .entries()
             .filter(|(_, other)| *other == port)
             .map(|(mac, _)| mac)
             .collect();
-        self.nat.orphan(|mac| behind.contains(&mac));
+        self.nat.orphan(now, |mac| behind.contains(&mac));
         self.fdb.forget_port(port);
         self.reassembly.forget_port(port);
         self.ports.remove(port);
+        // Who waited for room at this port would wait forever.
+        self.nat.unpark();
     }
 
     /// A port's queue towards its guest is full, or has room again.

@@ -270,7 +270,6 @@ impl Tcp {
     /// The hand holds what of the stream [`Self::next_read`] wanted.
     pub(crate) fn peeked(&mut self, link: &mut Link<'_>, agenda: &mut Agenda, peek: Peek) {
         let Peek { len, ended, more } = peek;
-        self.seen = link.now;
         self.readable = more;
         self.ended |= ended;
         let count = u32::try_from(len).unwrap_or(PAYLOAD_MAX);
@@ -294,6 +293,7 @@ impl Tcp {
         self.next = self.next.advance(count + u32::from(ended));
         if self.furthest.before(self.next) {
             self.furthest = self.next;
+            self.seen = link.now;
         }
         self.await_acknowledgement(link, agenda);
         self.want_read(agenda);
@@ -309,6 +309,10 @@ impl Tcp {
 
     /// Sends the guest the bytes in the hand.
     fn deliver(&mut self, link: &mut Link<'_>, flags: Flags, len: usize) {
+        let Some(mac) = link.reach(self.mac, self.guest.ip()) else {
+            return; // It will be sent again.
+        };
+        self.mac = mac;
         let transport_len = Header::LEN + len;
         let headers = link.headers(self.mac, self.route(), transport_len);
         let route = self.route();
