@@ -598,6 +598,10 @@ fn an_idle_connection_ends_after_two_hours_and_four_minutes() {
     );
     lan.run_for(Duration::from_secs(120));
     assert_eq!((lan.network.flows(), lan.contract.living()), (0, 0));
+    // The guest hears of it when it speaks again.
+    talk.total += 10;
+    talk.step(&mut lan);
+    lan.run_for(SECOND);
     assert_eq!(talk.state(&mut lan), State::Closed);
 }
 

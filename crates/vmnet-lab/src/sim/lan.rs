@@ -191,7 +191,7 @@ impl Lan {
     /// Unplugs a guest.
     pub fn unplug(&mut self, port: PortId) -> Guest {
         let wire = self.ports.remove(&port).expect("a port");
-        self.network.remove_port(port);
+        self.network.remove_port(self.now, port);
         self.settle();
         wire.guest
     }
