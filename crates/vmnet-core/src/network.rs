@@ -373,7 +373,7 @@ impl Network {
                 let (header, message) = datagram(packet)?;
                 let guest = SocketAddr::new(IpAddr::V4(source), header.source_port());
                 self.services
-                    .receive_dns(&mut link, from.mac, guest, message);
+                    .receive_dns(&mut link, &self.nat.table, from.mac, guest, message);
             }
             Protocol::ICMPV4 if ours => {
                 let request = icmpv4::Header::read(packet.payload).ok_or(Drop::Malformed)?;
@@ -448,14 +448,14 @@ impl Network {
         let mut link = link!(self, now, out);
         match event {
             Event::Answer { .. } | Event::QueryFailed { .. } => {
-                self.services.event(&mut link, event, None);
+                self.services.event(&mut link, &self.nat.table, event, None);
             }
             Event::StreamQuery { socket, .. } => {
                 let mac = match self.nat.table.get_mut(*socket) {
                     Some(Flow::Tcp(flow)) => Some(flow.mac),
                     _ => return,
                 };
-                self.services.event(&mut link, event, mac);
+                self.services.event(&mut link, &self.nat.table, event, mac);
             }
             _ => self.nat.event(&mut link, event),
         }
@@ -514,7 +514,7 @@ impl Network {
     pub fn timeout(&mut self, now: Instant, out: &mut Outbox) {
         let mut link = link!(self, now, out);
         self.nat.timeout(&mut link);
-        self.services.timeout(&mut link);
+        self.services.timeout(&mut link, &self.nat.table);
     }
 
     // ---- lookers ---------------------------------------------------------------------------
