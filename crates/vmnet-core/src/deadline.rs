@@ -34,6 +34,23 @@ impl<K: Ord + Copy> Deadlines<K> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
+    /// Reminders, old ones among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// There is nothing to look at.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// Forgets reminders that nobody needs any more.
+    pub fn retain(&mut self, mut is_needed: impl FnMut(Instant, K) -> bool) {
+        self.heap.retain(|Reverse((at, key))| is_needed(*at, *key));
+    }
+
     /// The next thing whose look is due.
     pub fn due(&mut self, now: Instant) -> Option<K> {
         if self.next()? > now {

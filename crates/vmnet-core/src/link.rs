@@ -115,15 +115,35 @@ impl Link<'_> {
         });
     }
 
-    /// To the port where `to` is, or to all if nobody knows.
+    /// To the port where `to` is, or to all if all are meant. What is for one guest is not for others to hear,
+    /// so nothing of ours is flooded because its guest is unknown.
     fn egress(&mut self, to: Mac, action: impl Fn(PortId) -> Action) {
         if let Some((port, _)) = self.port_of(to) {
             self.out.push(action(port));
-        } else {
+        } else if to.is_multicast() {
             self.ports
                 .keys()
                 .for_each(|port| self.out.push(action(port)));
+        } else {
+            self.drop(Drop::NoNeighbour);
         }
+    }
+
+    /// The MAC of a guest, which was at `mac` when it was last heard, if its port is known. If not, it is asked for,
+    /// and what was to be sent has to be sent again, or is lost.
+    pub(crate) fn reach(&mut self, mac: Mac, guest: IpAddr) -> Option<Mac> {
+        if self.port_of(mac).is_some() {
+            return Some(mac);
+        }
+        let known = self.neighbours.look_up(self.now, guest);
+        if let Some(mac) = known.filter(|mac| self.port_of(*mac).is_some()) {
+            return Some(mac);
+        }
+        self.drop(Drop::NoNeighbour);
+        if let IpAddr::V4(guest) = guest {
+            self.resolve(guest);
+        }
+        None
     }
 
     /// The Ethernet header of a frame of ours to `to`.

@@ -155,17 +155,19 @@ impl Network {
     }
 
     /// A port is gone, with everything that was known behind it. Its guests' connections wait a little.
-    pub fn remove_port(&mut self, port: PortId) {
+    pub fn remove_port(&mut self, now: Instant, port: PortId) {
         let fdb = &self.fdb;
         let behind: Vec<Mac> = fdb
             .entries()
             .filter(|(_, other)| *other == port)
             .map(|(mac, _)| mac)
             .collect();
-        self.nat.orphan(|mac| behind.contains(&mac));
+        self.nat.orphan(now, |mac| behind.contains(&mac));
         self.fdb.forget_port(port);
         self.reassembly.forget_port(port);
         self.ports.remove(port);
+        // Who waited for room at this port would wait forever.
+        self.nat.unpark();
     }
 
     /// A port's queue towards its guest is full, or has room again.
@@ -371,7 +373,7 @@ impl Network {
                 let (header, message) = datagram(packet)?;
                 let guest = SocketAddr::new(IpAddr::V4(source), header.source_port());
                 self.services
-                    .receive_dns(&mut link, from.mac, guest, message);
+                    .receive_dns(&mut link, &self.nat.table, from.mac, guest, message);
             }
             Protocol::ICMPV4 if ours => {
                 let request = icmpv4::Header::read(packet.payload).ok_or(Drop::Malformed)?;
@@ -446,14 +448,14 @@ impl Network {
         let mut link = link!(self, now, out);
         match event {
             Event::Answer { .. } | Event::QueryFailed { .. } => {
-                self.services.event(&mut link, event, None);
+                self.services.event(&mut link, &self.nat.table, event, None);
             }
             Event::StreamQuery { socket, .. } => {
                 let mac = match self.nat.table.get_mut(*socket) {
                     Some(Flow::Tcp(flow)) => Some(flow.mac),
                     _ => return,
                 };
-                self.services.event(&mut link, event, mac);
+                self.services.event(&mut link, &self.nat.table, event, mac);
             }
             _ => self.nat.event(&mut link, event),
         }
@@ -512,7 +514,7 @@ impl Network {
     pub fn timeout(&mut self, now: Instant, out: &mut Outbox) {
         let mut link = link!(self, now, out);
         self.nat.timeout(&mut link);
-        self.services.timeout(&mut link);
+        self.services.timeout(&mut link, &self.nat.table);
     }
 
     // ---- lookers ---------------------------------------------------------------------------

@@ -14,6 +14,9 @@
 //! | [`qemu`] | a Linux guest with a console that takes commands |
 //! | [`client`] | what a test does inside a guest or a namespace (`vmnet-lab-client`) |
 //! | [`pattern`] | bytes that both ends know |
+//!
+//! The other half has no kernel at all: [`sim`] has guests, a host and an internet around the core, and one clock
+//! that jumps.
 
 pub mod client;
 pub mod cpio;
@@ -23,6 +26,7 @@ pub mod pattern;
 pub mod prerequisite;
 pub mod process;
 pub mod qemu;
+pub mod sim;
 pub mod stage;
 pub mod subject;
 pub mod world;

@@ -14,6 +14,7 @@ use crate::drop::Drop;
 use crate::event::Event;
 use crate::gateway::{dhcp, dns};
 use crate::link::{Link, Route};
+use crate::nat::table::Table;
 use crate::outbox::{Action, SocketId};
 
 /// Who asked a DNS question.
@@ -105,12 +106,14 @@ impl Services {
     pub(crate) fn receive_dns(
         &mut self,
         link: &mut Link<'_>,
+        streams: &Table,
         mac: Mac,
         from: SocketAddr,
         message: &[u8],
     ) {
         self.question(
             link,
+            streams,
             Asker::Datagram { mac, from },
             dns::Transport::Udp,
             guest(mac),
@@ -121,6 +124,7 @@ impl Services {
     fn question(
         &mut self,
         link: &mut Link<'_>,
+        streams: &Table,
         asker: Asker,
         transport: dns::Transport,
         guest: dns::Guest,
@@ -137,11 +141,18 @@ impl Services {
         if asked.is_err() {
             link.drop(Drop::Dns);
         }
-        self.empty(link);
+        self.empty(link, streams);
     }
 
     /// Something happened that concerns DNS. `mac` is that of the guest whose stream it is.
-    pub(crate) fn event(&mut self, link: &mut Link<'_>, event: &Event<'_>, mac: Option<Mac>) {
+    /// `streams`: those that are still open.
+    pub(crate) fn event(
+        &mut self,
+        link: &mut Link<'_>,
+        streams: &Table,
+        event: &Event<'_>,
+        mac: Option<Mac>,
+    ) {
         match *event {
             Event::Answer { query, message } => {
                 self.dns
@@ -153,6 +164,7 @@ impl Services {
                 let guest = guest(mac.unwrap_or_default());
                 return self.question(
                     link,
+                    streams,
                     Asker::Stream(socket),
                     dns::Transport::Tcp,
                     guest,
@@ -161,15 +173,15 @@ impl Services {
             }
             _ => {}
         }
-        self.empty(link);
+        self.empty(link, streams);
     }
 
-    pub(crate) fn timeout(&mut self, link: &mut Link<'_>) {
+    pub(crate) fn timeout(&mut self, link: &mut Link<'_>, streams: &Table) {
         for change in self.dhcp.timeout(link.now) {
             self.follow(link, &change);
         }
         self.dns.0.timeout(link.now, &mut self.outputs);
-        self.empty(link);
+        self.empty(link, streams);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -180,7 +192,7 @@ impl Services {
             .min()
     }
 
-    fn empty(&mut self, link: &mut Link<'_>) {
+    fn empty(&mut self, link: &mut Link<'_>, streams: &Table) {
         let mut outputs = core::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             match output {
@@ -209,8 +221,11 @@ impl Services {
                     asker: Asker::Stream(socket),
                     message,
                 } => {
-                    let message = link.out.write(&[&message]);
-                    link.out.push(Action::StreamAnswer { socket, message });
+                    // The guest may have closed it while the resolver was asked.
+                    if streams.contains(socket) {
+                        let message = link.out.write(&[&message]);
+                        link.out.push(Action::StreamAnswer { socket, message });
+                    }
                 }
             }
         }

@@ -46,6 +46,10 @@ impl Echo {
             return link.drop(Drop::Protocol);
         }
         self.seen = link.now;
+        let Some(mac) = link.reach(self.mac, self.guest.ip()) else {
+            return;
+        };
+        self.mac = mac;
         let mut route = Route::new(from, self.guest.ip(), Protocol::ICMPV4);
         (route.ttl, route.dont_fragment) = (ttl.saturating_sub(1).max(1), false);
         let headers = link.headers(self.mac, route, len);

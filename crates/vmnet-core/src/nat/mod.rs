@@ -36,6 +36,9 @@ use crate::nat::table::{Flow, Table};
 use crate::nat::tcp::{Agenda, Fate};
 use crate::outbox::{Action, SocketId};
 
+/// Reminders, and flows in wait, among which old ones are not looked for.
+const REMINDERS_MIN: usize = 1024;
+
 /// The NAT of one network.
 #[derive(Debug)]
 pub(crate) struct Nat {
@@ -94,10 +97,29 @@ impl Nat {
                 self.table.remove(id);
             }
         }
+        self.tidy();
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.agenda.deadlines.next()
+    }
+
+    /// Forgets reminders of flows that are gone, or have set another, before they are many.
+    fn tidy(&mut self) {
+        if self.agenda.deadlines.len() > REMINDERS_MIN + 2 * self.table.len() {
+            let table = &mut self.table;
+            self.agenda
+                .deadlines
+                .retain(|at, id| match table.get_mut(id) {
+                    Some(Flow::Tcp(flow)) => flow.is_reminded_at(at),
+                    Some(_) => true,
+                    None => false,
+                });
+        }
+        if self.parked.len() > REMINDERS_MIN + self.table.len() {
+            let table = &mut self.table;
+            self.parked.retain(|id| table.get_mut(*id).is_some());
+        }
     }
 
     /// Looks at every flow of which something may be due.
@@ -119,12 +141,12 @@ impl Nat {
     }
 
     /// A port is gone: flows of the guests behind it wait a little for it to come back.
-    pub(crate) fn orphan(&mut self, is_behind: impl Fn(Mac) -> bool) {
+    pub(crate) fn orphan(&mut self, now: Instant, is_behind: impl Fn(Mac) -> bool) {
         for (_, flow) in self.table.iter_mut() {
             if let Flow::Tcp(flow) = flow
                 && is_behind(flow.mac)
             {
-                flow.orphan(&mut self.agenda);
+                flow.orphan(now, &mut self.agenda);
             }
         }
     }

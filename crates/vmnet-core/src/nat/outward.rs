@@ -252,30 +252,14 @@ impl Nat {
         }
         let guest = SocketAddr::new(packet.source, header.source_port());
         let seen = SocketAddr::new(packet.destination, header.destination_port());
+        let Some(to) = self.datagram_goes_to(link, packet, guest, seen) else {
+            return;
+        };
         let Some(id) = self.mapping(link, packet.mac, guest) else {
             return;
         };
         let Some(Flow::Udp(mapping)) = self.table.get_mut(id) else {
             return;
-        };
-        let to = match mapping.real(seen) {
-            Some(real) => real,
-            None => match resolve(
-                seen,
-                Protocol::UDP,
-                &link.gateway,
-                &self.host,
-                &self.forwards,
-            ) {
-                Ok(destination) => destination.address,
-                Err(cause) => {
-                    link.drop(cause);
-                    if cause == Drop::NoService {
-                        self.report(link, packet, icmpv4::UNREACHABLE, icmpv4::unreachable::PORT);
-                    }
-                    return;
-                }
-            },
         };
         mapping.set_alias(to, seen);
         (mapping.seen, mapping.mac) = (link.now, packet.mac);
@@ -296,6 +280,38 @@ impl Nat {
             },
             how,
         });
+    }
+
+    /// Where a datagram really goes that the guest sent to `seen`, if anywhere.
+    fn datagram_goes_to(
+        &mut self,
+        link: &mut Link<'_>,
+        packet: &Outward<'_>,
+        guest: SocketAddr,
+        seen: SocketAddr,
+    ) -> Option<SocketAddr> {
+        let known = self.table.look_up(&Key::mapping(Protocol::UDP, guest));
+        if let Some(Flow::Udp(mapping)) = known.and_then(|id| self.table.get_mut(id))
+            && let Some(real) = mapping.real(seen)
+        {
+            return Some(real);
+        }
+        match resolve(
+            seen,
+            Protocol::UDP,
+            &link.gateway,
+            &self.host,
+            &self.forwards,
+        ) {
+            Ok(destination) => Some(destination.address),
+            Err(cause) => {
+                link.drop(cause);
+                if cause == Drop::NoService {
+                    self.report(link, packet, icmpv4::UNREACHABLE, icmpv4::unreachable::PORT);
+                }
+                None
+            }
+        }
     }
 
     /// The socket of a guest's address and port.

@@ -68,6 +68,10 @@ impl Table {
         self.index.look_up(key)
     }
 
+    pub(crate) fn contains(&self, id: SocketId) -> bool {
+        self.flows.contains_key(id)
+    }
+
     pub(crate) fn get_mut(&mut self, id: SocketId) -> Option<&mut Flow> {
         self.flows.get_mut(id).map(|(_, flow)| flow)
     }

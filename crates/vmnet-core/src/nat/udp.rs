@@ -117,6 +117,10 @@ impl Mapping {
         if from.is_ipv4() != self.guest.is_ipv4() {
             return link.drop(Drop::Protocol);
         }
+        let Some(mac) = link.reach(self.mac, self.guest.ip()) else {
+            return;
+        };
+        self.mac = mac;
         let segment = segment.filter(|size| usize::from(*size) < len && *size > 0);
         // A large datagram must be cut on its way, so it may be.
         let fits = len + 28 <= usize::from(link.gateway.mtu) || segment.is_some();

@@ -109,7 +109,12 @@ impl Lane {
                 }
             }
             Action::NotifyWritable { socket } => self.notify_writable(socket),
-            Action::Close { socket } => self.close(socket),
+            Action::Close { socket } => {
+                if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
+                    let _broken = stream.discard_now();
+                }
+                self.close(socket);
+            }
             Action::Reset { socket } => {
                 if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
                     stream.reset_on_close();

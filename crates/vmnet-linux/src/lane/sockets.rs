@@ -68,16 +68,8 @@ impl Lane {
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;
         };
-        let mut scratch = std::mem::take(&mut self.frame);
-        // The frame in hand may be this very buffer, but it is taken out then, and this one is empty.
-        if scratch.len() < 4096 {
-            scratch.resize(4096, 0);
-        }
-        if let Err(error) = stream.discard(len, &mut scratch) {
+        if let Err(error) = stream.discard(len) {
             tracing::debug!(%error, "acknowledged bytes cannot be removed");
-        }
-        if self.frame.is_empty() {
-            self.frame = scratch;
         }
     }
 

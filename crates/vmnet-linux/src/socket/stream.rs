@@ -12,8 +12,9 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use crate::sys::{peek, sockopt as options};
 
-/// While so much room is known to be left, the kernel is not asked again.
-const ROOM_ENOUGH: usize = 256 << 10;
+/// Acknowledged bytes that may stay in the socket until more are to be removed: a call for each small answer would be
+/// too many, and the peer's window has this much to spare.
+const UNDISCARDED_MAX: usize = 16 << 10;
 /// Kernel memory that a piece of a stream takes beside its bytes.
 const OVERHEAD: usize = 1280;
 
@@ -56,8 +57,11 @@ pub(crate) struct Stream {
     /// Somebody waits for room.
     pub(crate) write_wanted: bool,
     urgent: bool,
-    /// At least so much room is left.
+    /// At least so much room is left, of so much when the kernel was asked.
     room: usize,
+    asked: usize,
+    /// Bytes at the front that are to be removed.
+    undiscarded: usize,
 }
 
 impl Stream {
@@ -116,6 +120,8 @@ impl Stream {
             write_wanted: false,
             urgent: false,
             room: 0,
+            asked: 0,
+            undiscarded: 0,
         }
     }
 
@@ -143,8 +149,10 @@ impl Stream {
 
     /// Bytes that can surely be sent now.
     pub(crate) fn room(&mut self) -> usize {
-        if self.room < ROOM_ENOUGH {
+        // While most of it is left, the kernel need not be asked again.
+        if self.room <= self.asked - self.asked / 4 {
             self.room = self.ask_room();
+            self.asked = self.room;
         }
         self.room
     }
@@ -167,6 +175,7 @@ impl Stream {
     /// # Errors
     /// The connection is broken.
     pub(crate) fn peek(&mut self, offset: usize, into: &mut [u8]) -> io::Result<Peeked> {
+        let offset = offset + self.undiscarded;
         self.go_to(offset);
         let result = if self.offset == Offset::Unknown && offset > 0 {
             peek::behind(&self.fd, offset, into)
@@ -221,17 +230,30 @@ impl Stream {
         };
     }
 
-    /// Removes bytes from the front.
+    /// Removes bytes from the front, now or together with others.
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) fn discard(&mut self, mut len: usize, scratch: &mut [u8]) -> io::Result<()> {
-        while len > 0 {
+    pub(crate) fn discard(&mut self, len: usize) -> io::Result<()> {
+        self.undiscarded += len;
+        if self.undiscarded > UNDISCARDED_MAX || self.offset == Offset::Unknown {
+            self.discard_now()?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is to be removed. A socket that is closed with bytes in its queue resets its connection (tcp(7)).
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn discard_now(&mut self) -> io::Result<()> {
+        while self.undiscarded > 0 {
             let gone = match self.kind {
-                Kind::Tcp => options::discard(&self.fd, len)?,
+                Kind::Tcp => options::discard(&self.fd, self.undiscarded)?,
                 Kind::Unix => {
-                    let most = len.min(scratch.len());
-                    rustix::net::recv(&self.fd, &mut scratch[..most], RecvFlags::DONTWAIT)?.1
+                    let mut trash = [0; 4096];
+                    let most = self.undiscarded.min(trash.len());
+                    rustix::net::recv(&self.fd, &mut trash[..most], RecvFlags::DONTWAIT)?.1
                 }
             };
             if gone == 0 {
@@ -240,7 +262,7 @@ impl Stream {
             if let Offset::At(at) = &mut self.offset {
                 *at = at.saturating_sub(gone);
             }
-            len -= gone;
+            self.undiscarded = self.undiscarded.saturating_sub(gone);
         }
         Ok(())
     }
@@ -300,8 +322,7 @@ mod tests {
             peer.write_all(b"0123456789").unwrap();
             settle();
             let mut into = [0; 4];
-            let mut scratch = [0; 16];
-            for (offset, bytes, more) in [
+                        for (offset, bytes, more) in [
                 (0, "0123", true),
                 (4, "4567", true),
                 (8, "89", false),
@@ -311,7 +332,7 @@ mod tests {
                 assert_eq!(&into[..peeked.len], bytes.as_bytes());
                 assert_eq!((peeked.more, peeked.ended), (more, false));
             }
-            stream.discard(3, &mut scratch).unwrap();
+            stream.discard(3).unwrap();
             assert_eq!(stream.peek(1, &mut into).unwrap().len, 4);
             assert_eq!(&into, b"4567");
             assert_eq!(stream.peek(7, &mut into).unwrap().len, 0);
@@ -326,14 +347,28 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_was_emptied_closes_without_a_reset() {
+        let (mut stream, mut peer) = tcp();
+        peer.write_all(b"0123456789").unwrap();
+        settle();
+        let mut into = [0; 16];
+        assert_eq!(stream.peek(0, &mut into).unwrap().len, 10);
+        stream.discard(10).unwrap();
+        stream.discard_now().unwrap();
+        drop(stream);
+        settle();
+        assert_eq!(peer.read(&mut into).unwrap(), 0);
+    }
+
+    #[test]
     fn a_pair_behaves_like_a_connection() {
         let (mut stream, theirs) = Stream::pair().unwrap();
         let mut peer = std::os::unix::net::UnixStream::from(theirs);
         peer.write_all(b"0123456789").unwrap();
-        let (mut into, mut scratch) = ([0; 6], [0; 2]);
+        let mut into = [0; 6];
         assert_eq!(stream.peek(0, &mut into).unwrap().len, 6);
         assert_eq!(stream.peek(6, &mut into).unwrap().len, 4);
-        stream.discard(5, &mut scratch).unwrap();
+        stream.discard(5).unwrap();
         assert_eq!(stream.peek(1, &mut into).unwrap().len, 4);
         assert_eq!(&into[..4], b"6789");
         assert_eq!(stream.send(b"hello").unwrap(), 5);

@@ -1,6 +1,7 @@
 //! Half-close, reset, and flows that idle or whose guest is dead (RFC 9293 §3.6, §3.10.7; RFC 5961 §3).
 
 use core::net::SocketAddr;
+use std::time::Instant;
 
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::tcp::{Fields, Flags, Seq};
@@ -68,8 +69,8 @@ impl Tcp {
     }
 
     /// The guest's port is gone: the flow waits a little for it to come back.
-    pub(crate) fn orphan(&mut self, agenda: &mut Agenda) {
-        self.idle = ORPHANED;
+    pub(crate) fn orphan(&mut self, now: Instant, agenda: &mut Agenda) {
+        (self.seen, self.idle) = (now, ORPHANED);
         self.schedule(agenda);
     }
 
@@ -81,6 +82,10 @@ impl Tcp {
 
     /// Something of the flow may be due.
     pub(crate) fn timeout(&mut self, link: &mut Link<'_>, agenda: &mut Agenda) -> Fate {
+        // An old reminder: a later one stands.
+        if self.reminder.is_some_and(|at| at > link.now) {
+            return Fate::Lives;
+        }
         self.reminder = None;
         if link.now >= self.seen + self.idle {
             self.evict(link);

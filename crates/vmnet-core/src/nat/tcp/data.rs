@@ -16,6 +16,8 @@ use crate::outbox::Action;
 const PAYLOAD_MAX: u32 = 65_535 - 60 - 60;
 /// So many acknowledgements of the same byte mean that the next was lost.
 const DUPLICATES: u8 = 3;
+/// After so many doublings, the wait between two probes of a closed window grows no more: half a minute.
+const PROBES_MAX: u8 = 7;
 
 /// What a peek into a stream found.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,13 @@ impl Tcp {
                 self.rewind();
             }
         }
+        if self.is_probing() {
+            // It answers: it is alive, however long its window stays closed (RFC 9293 §3.8.6.1).
+            self.retries = self.retries.min(PROBES_MAX);
+            if window > 0 {
+                (self.retries, self.retransmit_at) = (0, None);
+            }
+        }
         self.guest_window = window;
         if self.is_done() {
             link.out.push(Action::Close { socket: self.id });
@@ -92,6 +101,11 @@ impl Tcp {
                 len: bytes as usize,
             });
         }
+    }
+
+    /// A closed window is being asked about: nothing is on its way that could be lost.
+    fn is_probing(&self) -> bool {
+        self.guest_window == 0 && self.next == self.unacknowledged && self.retransmit_at.is_some()
     }
 
     /// Everything that was not acknowledged is to be sent again.
@@ -235,9 +249,8 @@ impl Tcp {
                 0
             })
         {
-            if outstanding == 0 && self.retransmit_at.is_none() {
-                self.retransmit_at = Some(link.now + RETRANSMIT);
-                self.schedule(agenda);
+            if outstanding == 0 {
+                self.await_acknowledgement(link, agenda);
             }
             return None;
         }
@@ -257,10 +270,14 @@ impl Tcp {
     /// The hand holds what of the stream [`Self::next_read`] wanted.
     pub(crate) fn peeked(&mut self, link: &mut Link<'_>, agenda: &mut Agenda, peek: Peek) {
         let Peek { len, ended, more } = peek;
-        self.seen = link.now;
         self.readable = more;
+        self.ended |= ended;
         let count = u32::try_from(len).unwrap_or(PAYLOAD_MAX);
         if count == 0 && !ended {
+            if more {
+                // The end is not next, and the window is closed.
+                self.await_acknowledgement(link, agenda);
+            }
             return;
         }
         let mut flags = Flags::ACK | Flags::PSH;
@@ -276,16 +293,26 @@ impl Tcp {
         self.next = self.next.advance(count + u32::from(ended));
         if self.furthest.before(self.next) {
             self.furthest = self.next;
+            self.seen = link.now;
         }
+        self.await_acknowledgement(link, agenda);
+        self.want_read(agenda);
+    }
+
+    /// Something is to be sent again, or asked again, if nothing is heard of the guest.
+    fn await_acknowledgement(&mut self, link: &Link<'_>, agenda: &mut Agenda) {
         if self.retransmit_at.is_none() {
             self.retransmit_at = Some(link.now + RETRANSMIT);
             self.schedule(agenda);
         }
-        self.want_read(agenda);
     }
 
     /// Sends the guest the bytes in the hand.
     fn deliver(&mut self, link: &mut Link<'_>, flags: Flags, len: usize) {
+        let Some(mac) = link.reach(self.mac, self.guest.ip()) else {
+            return; // It will be sent again.
+        };
+        self.mac = mac;
         let transport_len = Header::LEN + len;
         let headers = link.headers(self.mac, self.route(), transport_len);
         let route = self.route();
@@ -321,25 +348,30 @@ impl Tcp {
 
     /// Nothing was acknowledged for too long: sends everything again, or asks a closed window.
     pub(super) fn retransmit(&mut self, link: &mut Link<'_>, agenda: &mut Agenda) -> Fate {
-        self.retries += 1;
+        // Of a guest whose port is full it is not known whether it is gone.
+        self.retries = if link.is_ready(self.mac) {
+            self.retries + 1
+        } else {
+            (self.retries + 1).min(PROBES_MAX)
+        };
         if self.retries > RETRIES_MAX {
             self.send_reset(link);
             link.out.push(Action::Reset { socket: self.id });
             return Fate::Ended;
         }
         self.retransmit_at = Some(link.now + RETRANSMIT * (1 << self.retries.min(9)));
-        if self.unacknowledged == self.furthest {
-            if !self.readable || self.guest_window > 0 {
-                self.retransmit_at = None;
-                self.want_read(agenda);
-                return Fate::Lives;
-            }
+        let all_known = self.unacknowledged == self.furthest;
+        if all_known && (!self.readable || self.guest_window > 0) {
+            self.retransmit_at = None;
+        }
+        if !all_known {
+            self.rewind();
+        }
+        if self.guest_window == 0 && self.retransmit_at.is_some() {
             // The guest's window is closed: an old byte makes it say whether that is still so.
             self.segment(link, Flags::ACK, Seq(self.next.0.wrapping_sub(1)), &[]);
-        } else {
-            self.rewind();
-            self.want_read(agenda);
         }
+        self.want_read(agenda);
         Fate::Lives
     }
 }

@@ -244,6 +244,11 @@ impl Tcp {
         Route::new(self.peer.ip(), self.guest.ip(), Protocol::TCP)
     }
 
+    /// The reminder of this time is the flow's own, and not one of those that it has replaced.
+    pub(crate) fn is_reminded_at(&self, at: Instant) -> bool {
+        self.reminder == Some(at)
+    }
+
     /// Sees to it that the flow is looked at when something of it is due.
     fn schedule(&mut self, agenda: &mut Agenda) {
         let idle = self.seen + self.idle;

@@ -1,6 +1,7 @@
 //! The handshake with the guest (RFC 9293 §3.5), begun by the guest or by a client of a forwarded port.
 
 use core::net::SocketAddr;
+use std::time::Duration;
 
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::icmpv4::{self, unreachable};
@@ -19,6 +20,9 @@ use crate::outbox::{Action, SocketId, Target};
 const MSS_DEFAULT: u16 = 536;
 /// No guest makes us send smaller segments than this: each costs as much as a large one.
 const MSS_MIN: u16 = 64;
+
+/// The first wait for the answer of a guest that was asked where it is.
+const RESOLVE: Duration = Duration::from_millis(10);
 
 /// Who a connection is between.
 #[derive(Clone, Copy, Debug)]
@@ -208,15 +212,16 @@ impl Tcp {
         };
         let (bytes, len) = options.write();
         let isn = self.unacknowledged;
-        if link.port_of(self.mac).is_none()
-            && let core::net::IpAddr::V4(guest) = self.guest.ip()
-        {
-            link.resolve(guest);
-        }
-        self.segment(link, flags, isn, bytes.get(..len).unwrap_or(&[]));
         self.next = isn.advance(1);
         self.furthest = self.next;
-        self.retransmit_at = Some(link.now + RETRANSMIT * (1 << self.retries.min(6)));
+        let wait = if let Some(mac) = link.reach(self.mac, self.guest.ip()) {
+            self.mac = mac;
+            self.segment(link, flags, isn, bytes.get(..len).unwrap_or(&[]));
+            RETRANSMIT
+        } else {
+            RESOLVE
+        };
+        self.retransmit_at = Some(link.now + wait * (1 << self.retries.min(6)));
     }
 
     /// The SYN was not answered in time.
@@ -225,11 +230,6 @@ impl Tcp {
         if self.retries > SYN_RETRIES_MAX {
             link.out.push(Action::Reset { socket: self.id });
             return Fate::Ended;
-        }
-        if self.state == State::Calling
-            && let Some(mac) = link.neighbours.look_up(link.now, self.guest.ip())
-        {
-            self.mac = mac;
         }
         self.send_syn(link);
         Fate::Lives

@@ -127,10 +127,9 @@ impl Window {
         }
     }
 
-    /// So little would be open that a fast guest may have to wait.
+    /// So little is open, beside what could be, that a fast guest may have to wait.
     pub(crate) fn is_tight(&self) -> bool {
-        let open = self.open();
-        open < (128 << 10) && open < self.queue && self.room < self.queue
+        self.open() < self.most / 2 || self.most < self.mss
     }
 }
 

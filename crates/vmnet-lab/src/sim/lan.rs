@@ -1,0 +1,545 @@
+//! A network with its guests and its internet, and the clock that jumps to whatever happens next.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use vmnet_core::{
+    Config, Event, Forward, ForwardId, ForwardProtocol, Frame, HostError, IcmpError, Network,
+    Outbox, Port, PortId, SocketId,
+};
+use vmnet_wire::ethernet::Mac;
+use vmnet_wire::offload::{Checksum, Offload};
+
+use crate::sim::contract::Contract;
+use crate::sim::guest::Guest;
+use crate::sim::internet::Internet;
+use crate::sim::stream::{Server, Stream};
+use crate::sim::trace::Trace;
+use crate::sim::trouble::{Dice, Trouble};
+
+/// The way of a frame between port and guest.
+const WIRE: Duration = Duration::from_micros(20);
+/// So much work at one instant is no work but a loop.
+const BUSY: usize = 200_000;
+
+/// A port and the wire to its guest.
+pub struct Wire {
+    /// Who is at its end.
+    pub guest: Guest,
+    /// Frames on their way to the guest.
+    pub(super) queue: VecDeque<Vec<u8>>,
+    /// Frames that the queue holds before the port says that it is full.
+    pub limit: usize,
+    /// Nothing moves from the queue to the guest.
+    pub stuck: bool,
+    pub(super) ready: bool,
+    pub(super) flush_at: Option<Instant>,
+    /// The port takes large segments.
+    pub large: bool,
+    /// On the way from the guest.
+    pub from_guest: Trouble,
+    /// On the way to it.
+    pub to_guest: Trouble,
+    /// What was seen, if wanted.
+    pub trace: Option<Trace>,
+    /// The largest TCP payload that came to the guest.
+    pub largest: usize,
+    /// Frames that came to the guest.
+    pub frames: usize,
+}
+
+/// Something that will happen.
+pub(super) enum Later {
+    FromGuest(PortId, Vec<u8>),
+    ToGuest(PortId, Vec<u8>),
+    Connected(SocketId),
+    Failed(SocketId, HostError),
+    Datagram(SocketId, SocketAddr, Vec<u8>),
+    Error(SocketId, IcmpError, Vec<u8>),
+    TooLarge(SocketId, SocketAddr, u32),
+    Answer(vmnet_core::gateway::dns::QueryId, Vec<u8>),
+}
+
+/// A network and all around it.
+pub struct Lan {
+    /// The time.
+    pub now: Instant,
+    /// When the story began.
+    pub start: Instant,
+    /// What is tested.
+    pub network: Network,
+    pub(super) out: Outbox,
+    /// The ports.
+    pub ports: BTreeMap<PortId, Wire>,
+    /// The outside.
+    pub internet: Internet,
+    /// What the core promised.
+    pub contract: Contract,
+    /// Chance.
+    pub dice: Dice,
+    pub(super) hand: Vec<u8>,
+    pub(super) hand_offload: Offload,
+    pub(super) holds: Vec<Vec<u8>>,
+    pub(super) whole: VecDeque<(PortId, Vec<u8>)>,
+    pub(super) later: BTreeMap<(Instant, u64), Later>,
+    pub(super) count: u64,
+    pub(super) rules: BTreeMap<ForwardId, Forward>,
+    /// Frames that were forwarded or made, by receiving port.
+    pub mtu: u16,
+    /// Calls of `timeout`.
+    pub timeouts: usize,
+}
+
+impl Default for Lan {
+    fn default() -> Self {
+        Self::new(1500, |_| {})
+    }
+}
+
+impl Lan {
+    /// A network, configured further by `change`.
+    pub fn new(mtu: u16, change: impl FnOnce(&mut Config)) -> Self {
+        let start = Instant::now();
+        let mut config = Config {
+            subnet: "192.168.64.0/24".parse().expect("a subnet"),
+            gateway_mac: Mac([0x52, 0x55, 0, 0, 0, 1]),
+            mtu,
+            domain: "vmnet.internal".to_owned(),
+            lease_time: Duration::from_secs(3600),
+            host_loopback: false,
+            flows_max: 4096,
+            seed: [7; 16],
+        };
+        change(&mut config);
+        Self {
+            now: start,
+            start,
+            network: Network::new(start, &config).expect("a network"),
+            out: Outbox::new(),
+            ports: BTreeMap::new(),
+            internet: Internet::new(),
+            contract: Contract::default(),
+            dice: Dice::new(1),
+            hand: Vec::new(),
+            hand_offload: Offload::VALID,
+            holds: Vec::new(),
+            whole: VecDeque::new(),
+            later: BTreeMap::new(),
+            count: 0,
+            rules: BTreeMap::new(),
+            mtu,
+            timeouts: 0,
+        }
+    }
+
+    /// The gateway's address.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.network.gateway_address()
+    }
+
+    /// Plugs a guest in.
+    pub fn plug(&mut self, guest: Guest) -> PortId {
+        self.plug_into(guest, Port::new(256))
+    }
+
+    /// Plugs a guest into a port of one's choice.
+    pub fn plug_into(&mut self, guest: Guest, port: Port) -> PortId {
+        let large = port.large_segments;
+        let port = self.network.add_port(port);
+        let wire = Wire {
+            guest,
+            queue: VecDeque::new(),
+            limit: 256,
+            stuck: false,
+            ready: true,
+            flush_at: None,
+            large,
+            from_guest: Trouble::default(),
+            to_guest: Trouble::default(),
+            trace: None,
+            largest: 0,
+            frames: 0,
+        };
+        self.ports.insert(port, wire);
+        port
+    }
+
+    /// A guest with a stack and the address 192.168.64.`number`.
+    pub fn add_guest(&mut self, number: u8) -> PortId {
+        let mut guest = Guest::new(number, self.start, self.mtu);
+        guest.set_address(Ipv4Addr::new(192, 168, 64, number), 24, self.gateway());
+        self.plug(guest)
+    }
+
+    /// A guest of raw frames, which has introduced itself by ARP.
+    pub fn add_raw(&mut self, number: u8) -> PortId {
+        let guest = Guest::raw(number, self.start, self.mtu);
+        let mac = guest.mac;
+        let port = self.plug(guest);
+        let address = Ipv4Addr::new(192, 168, 64, number);
+        let gateway = self.gateway();
+        self.inject(
+            port,
+            super::packets::arp_request(mac, (mac, address), gateway),
+        );
+        self.guest(port).heard.clear();
+        port
+    }
+
+    /// Unplugs a guest.
+    pub fn unplug(&mut self, port: PortId) -> Guest {
+        let wire = self.ports.remove(&port).expect("a port");
+        self.network.remove_port(self.now, port);
+        self.settle();
+        wire.guest
+    }
+
+    /// The guest of a port.
+    pub fn guest(&mut self, port: PortId) -> &mut Guest {
+        &mut self.wire(port).guest
+    }
+
+    /// The wire of a port.
+    pub fn wire(&mut self, port: PortId) -> &mut Wire {
+        self.ports.get_mut(&port).expect("a port")
+    }
+
+    /// A frame leaves a guest now, and everything that it leads to at once happens.
+    pub fn inject(&mut self, port: PortId, frame: Vec<u8>) {
+        self.guest(port).inject(frame);
+        self.run_for(WIRE * 2);
+    }
+
+    /// Frames that came to a listening guest since the last question.
+    pub fn heard(&mut self, port: PortId) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.guest(port).heard)
+    }
+
+    /// A rule that forwards a port of the host, and its socket if it is one for UDP.
+    pub fn forward(&mut self, rule: Forward) -> (ForwardId, Option<SocketId>) {
+        let id = self.network.add_forward(rule);
+        self.rules.insert(id, rule);
+        let socket = if rule.protocol == ForwardProtocol::Udp {
+            let socket = self.network.forward_socket(self.now, id, &mut self.out);
+            if let Some(socket) = socket {
+                self.contract.open(socket);
+                self.internet
+                    .bare
+                    .insert(socket, super::internet::Bare::Udp(rule.listen.port()));
+            }
+            socket
+        } else {
+            None
+        };
+        self.settle();
+        (id, socket)
+    }
+
+    /// A client connects to a forwarded port.
+    pub fn dial(
+        &mut self,
+        rule: ForwardId,
+        client: SocketAddr,
+        server: Server,
+    ) -> Option<SocketId> {
+        let mut stream = Stream::new(client, server);
+        stream.connected = true;
+        let room = stream.room();
+        let socket = self
+            .network
+            .accepted(self.now, rule, client, room, &mut self.out)?;
+        self.contract.open(socket);
+        self.internet.streams.insert(socket, stream);
+        self.drain();
+        Some(socket)
+    }
+
+    /// A datagram comes to a socket from the outside.
+    pub fn datagram(&mut self, socket: SocketId, from: &str, payload: &[u8]) {
+        let from = from.parse().expect("an address");
+        self.after(
+            Duration::ZERO,
+            Later::Datagram(socket, from, payload.to_vec()),
+        );
+        self.run_for(WIRE * 2);
+    }
+
+    /// Tells the core that something happened to a socket, if it is still open.
+    pub fn event(&mut self, event: &Event<'_>) {
+        self.network.event(self.now, event, &mut self.out);
+        self.drain();
+    }
+
+    // ---- time ------------------------------------------------------------------------------
+
+    pub(super) fn after(&mut self, delay: Duration, what: Later) {
+        self.count += 1;
+        self.later.insert((self.now + delay, self.count), what);
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run(end, |_| false);
+        self.now = end;
+        self.settle();
+    }
+
+    /// Lets time pass until `done`, at most `limit`. Whether it was done.
+    pub fn run_until(&mut self, limit: Duration, done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now + limit;
+        self.run(end, done)
+    }
+
+    fn run(&mut self, end: Instant, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let mut still = 0;
+        loop {
+            self.settle();
+            if done(self) {
+                self.settle();
+                return true;
+            }
+            self.settle();
+            let Some(next) = self.next_deadline() else {
+                return false;
+            };
+            if next > end {
+                return false;
+            }
+            still = if next > self.now { 0 } else { still + 1 };
+            assert!(still < 1000, "somebody wants to work at once, forever");
+            self.now = self.now.max(next);
+        }
+    }
+
+    /// When something happens next.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        let now = self.now;
+        let guests = self.ports.values_mut().filter_map(|wire| {
+            let flush = if wire.stuck { None } else { wire.flush_at };
+            wire.guest.next_deadline(now).into_iter().chain(flush).min()
+        });
+        let guests = guests.min();
+        let streams = self
+            .internet
+            .streams
+            .values()
+            .filter_map(Stream::next_deadline)
+            .min();
+        [
+            guests,
+            streams,
+            self.later.keys().next().map(|(at, _)| *at),
+            self.network.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does everything that is to be done at this instant.
+    pub fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < BUSY, "work without end at one instant");
+            let mut worked = self.drain();
+            worked |= self.happen();
+            worked |= self.guests_work();
+            worked |= self.internet_works();
+            if self
+                .network
+                .next_deadline()
+                .is_some_and(|at| at <= self.now)
+            {
+                worked = true;
+                self.timeouts += 1;
+                self.network.timeout(self.now, &mut self.out);
+                self.drain();
+                let next = self.network.next_deadline();
+                assert!(
+                    next.is_none_or(|at| at > self.now),
+                    "a timeout left its deadline behind"
+                );
+            }
+            worked |= self.wires_flush();
+            if !worked {
+                return;
+            }
+        }
+    }
+
+    /// What was to happen by now.
+    fn happen(&mut self) -> bool {
+        let mut worked = false;
+        while let Some(entry) = self.later.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            worked = true;
+            match entry.remove() {
+                Later::FromGuest(port, frame) => self.receive(port, frame, Offload::NONE),
+                Later::ToGuest(port, frame) => {
+                    if let Some(wire) = self.ports.get_mut(&port) {
+                        wire.arrive(frame);
+                    }
+                }
+                Later::Connected(socket) => self.connected(socket),
+                Later::Failed(socket, error) => self.fail(socket, error),
+                Later::Datagram(socket, from, bytes) => self.datagram_came(socket, from, bytes),
+                Later::Error(socket, error, original) => {
+                    if self.internet.bare.contains_key(&socket) {
+                        self.event(&Event::Error {
+                            socket,
+                            error,
+                            original: &original,
+                        });
+                    }
+                }
+                Later::TooLarge(socket, to, mtu) => {
+                    if self.internet.bare.contains_key(&socket) {
+                        self.event(&Event::TooLarge { socket, to, mtu });
+                    }
+                }
+                Later::Answer(query, message) => {
+                    self.event(&Event::Answer {
+                        query,
+                        message: &message,
+                    });
+                }
+            }
+        }
+        worked
+    }
+
+    fn datagram_came(&mut self, socket: SocketId, from: SocketAddr, bytes: Vec<u8>) {
+        if !self.internet.bare.contains_key(&socket) {
+            return;
+        }
+        self.hand = bytes;
+        self.hand_offload = Offload::VALID;
+        let head = self.hand.get(..64).unwrap_or(&self.hand).to_vec();
+        let len = self.hand.len();
+        self.event(&Event::Datagram {
+            socket,
+            from,
+            head: &head,
+            len,
+            segment: None,
+            ttl: 55,
+        });
+    }
+
+    fn guests_work(&mut self) -> bool {
+        let mut worked = false;
+        let ports: Vec<PortId> = self.ports.keys().copied().collect();
+        for port in ports {
+            let Some(wire) = self.ports.get_mut(&port) else {
+                continue;
+            };
+            let (frames, trouble) = (wire.guest.work(self.now), wire.from_guest);
+            for frame in frames {
+                worked = true;
+                if let Some(trace) = &mut self.wire(port).trace {
+                    trace.note(true, &frame);
+                }
+                for (late, frame) in trouble.suffer(&mut self.dice, frame) {
+                    if late.is_zero() {
+                        self.receive(port, frame, Offload::NONE);
+                    } else {
+                        self.after(late, Later::FromGuest(port, frame));
+                    }
+                }
+            }
+        }
+        worked
+    }
+
+    /// A frame reaches the port: it checks sums, as the card of a host does.
+    pub fn receive(&mut self, port: PortId, frame: Vec<u8>, mut offload: Offload) {
+        if offload.checksum == Checksum::Unverified {
+            let right = vmnet_wire::segment::verify(&frame);
+            offload.checksum = if right {
+                Checksum::Valid
+            } else {
+                Checksum::Wrong
+            };
+        }
+        self.hand = frame;
+        self.hand_offload = offload;
+        // The core sees a head; bodies stay here.
+        let head = self
+            .hand
+            .get(..vmnet_core::frame::HEAD_MAX)
+            .unwrap_or(&self.hand)
+            .to_vec();
+        let frame = Frame {
+            head: &head,
+            len: self.hand.len(),
+            offload,
+        };
+        self.network.receive(self.now, port, &frame, &mut self.out);
+        self.drain();
+    }
+
+    fn wires_flush(&mut self) -> bool {
+        let mut worked = false;
+        let ports: Vec<PortId> = self.ports.keys().copied().collect();
+        for port in ports {
+            let now = self.now;
+            let wire = self.ports.get_mut(&port).expect("listed");
+            if wire.stuck || wire.flush_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            worked = true;
+            wire.flush_at = None;
+            let trouble = wire.to_guest;
+            let frames: Vec<_> = wire.queue.drain(..).collect();
+            let unready = !std::mem::replace(&mut wire.ready, true);
+            for frame in frames {
+                for (late, frame) in trouble.suffer(&mut self.dice, frame) {
+                    if late.is_zero() {
+                        self.ports.get_mut(&port).expect("listed").arrive(frame);
+                    } else {
+                        self.after(late, Later::ToGuest(port, frame));
+                    }
+                }
+            }
+            if unready {
+                self.network.set_port_ready(port, true);
+            }
+        }
+        worked
+    }
+
+    /// The address of a server as smoltcp wants it.
+    #[must_use]
+    pub fn v4(address: &str) -> SocketAddrV4 {
+        address.parse().expect("an address")
+    }
+}
+
+impl Wire {
+    fn arrive(&mut self, frame: Vec<u8>) {
+        if let Some(trace) = &mut self.trace {
+            trace.note(false, &frame);
+        }
+        if let Some((_, _, _, payload)) = super::packets::read_tcp(&frame) {
+            self.largest = self.largest.max(payload.len());
+        }
+        self.frames += 1;
+        self.guest.arrive(frame);
+    }
+
+    /// Frames that wait for the guest.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn wakes(&mut self, now: Instant) {
+        if self.flush_at.is_none() {
+            self.flush_at = Some(now + WIRE);
+        }
+    }
+}

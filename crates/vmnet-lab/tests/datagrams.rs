@@ -1,0 +1,450 @@
+//! UDP and echo of guests through the NAT; destinations; forwarded ports.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use smoltcp::socket::tcp::State;
+use vmnet_core::{Drop, Forward, ForwardGuest, ForwardProtocol, PortId, Target};
+use vmnet_lab::sim::apps::is_pattern;
+use vmnet_lab::sim::packets::{self, Ends};
+use vmnet_lab::sim::{Lan, Server, Talk, UdpHost};
+use vmnet_wire::ip::Protocol;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn raw(lan: &mut Lan, to: [u8; 4]) -> (PortId, Ends) {
+    let port = match lan.ports.keys().next() {
+        Some(port) => *port,
+        None => lan.add_raw(9),
+    };
+    let macs = (lan.guest(port).mac, lan.network.gateway_mac());
+    (
+        port,
+        Ends {
+            macs,
+            ips: ([192, 168, 64, 9].into(), to.into()),
+        },
+    )
+}
+
+fn wait(lan: &mut Lan, port: PortId) -> Vec<Vec<u8>> {
+    lan.run_for(Duration::from_millis(5));
+    lan.heard(port)
+}
+
+#[test]
+fn one_socket_for_all_peers_of_a_port() {
+    let mut lan = Lan::default();
+    for (address, host) in [
+        ("10.0.0.1:7", UdpHost::Echo),
+        ("10.0.0.2:7", UdpHost::EchoFrom(8)),
+    ] {
+        lan.internet.serve_udp(address, host);
+    }
+    let (port, first) = raw(&mut lan, [10, 0, 0, 1]);
+    let (_, second) = raw(&mut lan, [10, 0, 0, 2]);
+    lan.inject(port, packets::udp(first, (5000, 7), 33, b"one"));
+    lan.inject(port, packets::udp(second, (5000, 7), 33, b"two"));
+    assert_eq!(lan.internet.bare.len(), 1, "endpoint-independent mapping");
+    let heard = wait(&mut lan, port);
+    let got: Vec<_> = heard.iter().filter_map(|f| packets::read_udp(f)).collect();
+    // The second answers from another port than it was asked at: endpoint-independent filtering.
+    assert_eq!(
+        got,
+        [
+            (Ipv4Addr::new(10, 0, 0, 1), (7, 5000), b"one".to_vec()),
+            (Ipv4Addr::new(10, 0, 0, 2), (8, 5000), b"two".to_vec()),
+        ]
+    );
+    assert_eq!(lan.internet.sent[0].how.ttl, 32);
+    assert_eq!(heard[0][22], 54, "one hop less on the way back");
+    lan.inject(port, packets::udp(first, (5001, 7), 33, b"three"));
+    assert_eq!(lan.internet.bare.len(), 2);
+}
+
+#[test]
+fn a_mapping_lives_five_minutes_from_its_last_use() {
+    let mut lan = Lan::default();
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    lan.inject(port, packets::udp(ends, (5000, 7), 64, b""));
+    lan.run_for(Duration::from_secs(290));
+    lan.inject(port, packets::udp(ends, (5000, 7), 64, b""));
+    lan.run_for(Duration::from_secs(290));
+    assert_eq!(lan.network.flows(), 1);
+    lan.run_for(Duration::from_secs(20));
+    assert_eq!((lan.network.flows(), lan.contract.living()), (0, 0));
+    assert!(lan.timeouts < 10);
+}
+
+#[test]
+fn errors_about_datagrams_reach_the_guest() {
+    let mut lan = Lan::default();
+    lan.internet.serve_udp("10.0.0.1:7", UdpHost::Error(3, 3));
+    lan.internet.serve_udp("10.0.0.1:8", UdpHost::Narrow(1400));
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    lan.inject(port, packets::udp(ends, (5000, 7), 64, b"hello"));
+    let heard = wait(&mut lan, port);
+    let (from, kind, code, rest) = packets::read_icmp(&heard[0]).expect("an error");
+    assert_eq!((from, kind, code), (Ipv4Addr::new(10, 0, 0, 1), 3, 3));
+    assert_eq!(
+        rest[4 + 12..4 + 24],
+        [192, 168, 64, 9, 10, 0, 0, 1, 0x13, 0x88, 0, 7]
+    );
+    // Too large for the way, and not to be cut.
+    let mut frame = packets::udp(ends, (5000, 8), 64, &[1; 1450]);
+    let id = 9;
+    let header = vmnet_wire::ipv4::Fields {
+        source: ends.ips.0,
+        destination: ends.ips.1,
+        protocol: Protocol::UDP,
+        ttl: 64,
+        id,
+        dont_fragment: true,
+    };
+    let bytes = vmnet_wire::ipv4::Header::new(&header, frame.len() - 34);
+    frame[14..34].copy_from_slice(zerocopy::IntoBytes::as_bytes(&bytes));
+    lan.inject(port, frame);
+    let heard = wait(&mut lan, port);
+    let (from, kind, code, rest) = packets::read_icmp(&heard[0]).expect("an error");
+    assert_eq!((from, kind, code), (lan.gateway(), 3, 4));
+    assert_eq!(rest[2..4], 1400u16.to_be_bytes(), "the next hop's MTU");
+}
+
+#[test]
+fn hops_end_here() {
+    let mut lan = Lan::default();
+    lan.internet.pingable.push([10, 0, 0, 1].into());
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    for frame in [
+        packets::udp(ends, (5000, 7), 1, b"x"),
+        packets::echo(ends, 1, 5, 5, b"x"),
+    ] {
+        lan.inject(port, frame);
+        let heard = wait(&mut lan, port);
+        let (from, kind, code, _) = packets::read_icmp(&heard[0]).expect("time exceeded");
+        assert_eq!((from, kind, code), (lan.gateway(), 11, 0));
+    }
+    assert!(lan.internet.sent.is_empty() && lan.network.flows() == 0);
+}
+
+#[test]
+fn pings_of_the_outside() {
+    let mut lan = Lan::default();
+    lan.internet.pingable.push([10, 0, 0, 1].into());
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    lan.inject(port, packets::echo(ends, 64, 5, 6, b"payload"));
+    let heard = wait(&mut lan, port);
+    let (from, kind, _, rest) = packets::read_icmp(&heard[0]).expect("a reply");
+    assert_eq!((from, kind), (Ipv4Addr::new(10, 0, 0, 1), 0));
+    assert_eq!(
+        rest, b"\x00\x05\x00\x06payload",
+        "the guest's own identifier"
+    );
+    let (_, nobody) = raw(&mut lan, [10, 0, 0, 2]);
+    lan.inject(port, packets::echo(nobody, 64, 5, 7, b"payload"));
+    let heard = wait(&mut lan, port);
+    let (from, kind, code, rest) = packets::read_icmp(&heard[0]).expect("an error");
+    assert_eq!((from, kind, code), (Ipv4Addr::new(10, 0, 0, 2), 3, 1));
+    assert_eq!(
+        rest[4 + 20..],
+        [8, 0, rest[26], rest[27], 0, 5, 0, 7],
+        "quotes the request"
+    );
+    assert_eq!(lan.network.flows(), 1, "one socket for one identifier");
+    lan.run_for(Duration::from_secs(61));
+    assert_eq!((lan.network.flows(), lan.contract.living()), (0, 0));
+}
+
+#[test]
+fn large_datagrams_in_fragments_both_ways() {
+    let mut lan = Lan::default();
+    lan.internet.serve_udp("10.0.0.1:7", UdpHost::Echo);
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    let payload: Vec<u8> = (0..65_000u32).map(|at| (at % 251) as u8).collect();
+    let datagram = packets::udp_packet(ends, (5000, 7), &payload);
+    let mut frames = packets::fragments(ends, Protocol::UDP, 77, &datagram, 1500);
+    frames.reverse();
+    frames.swap(3, 20);
+    for frame in frames {
+        lan.guest(port).inject(frame);
+    }
+    let mut heard = wait(&mut lan, port);
+    assert_eq!(lan.internet.sent.len(), 1);
+    assert_eq!(lan.internet.sent[0].payload, payload);
+    heard.retain(|frame| frame[12..14] == [8, 0]);
+    let mut whole = vec![0; datagram.len()];
+    let id = heard[0][18..20].to_vec();
+    for frame in &heard {
+        let packet = vmnet_wire::ipv4::Packet::read(&frame[14..], frame.len() - 14).unwrap();
+        assert_eq!(frame[18..20], id);
+        let at = packet.header.fragment_offset();
+        whole[at..at + packet.payload_len].copy_from_slice(packet.payload);
+    }
+    assert_eq!(whole[8..], payload);
+}
+
+#[test]
+fn what_never_leaves() {
+    let mut lan = Lan::new(1500, |config| config.host_loopback = true);
+    lan.network.set_outside(Some([10, 0, 0, 99].into()));
+    for to in [
+        [127, 0, 0, 1],
+        [224, 0, 0, 251],
+        [255; 4],
+        [0; 4],
+        [0, 1, 2, 3],
+        [240, 0, 0, 1],
+        [192, 168, 64, 77],
+    ] {
+        let (port, ends) = raw(&mut lan, to);
+        lan.inject(port, packets::udp(ends, (5000, 7), 64, b"x"));
+        lan.inject(port, packets::echo(ends, 64, 5, 5, b"x"));
+        let fields = vmnet_wire::tcp::Fields {
+            source_port: 5000,
+            destination_port: 80,
+            flags: vmnet_wire::tcp::Flags::SYN,
+            ..Default::default()
+        };
+        lan.inject(port, packets::tcp(ends, &fields, &[], &[]));
+    }
+    assert!(
+        lan.internet.sent.is_empty() && lan.internet.targets.is_empty(),
+        "{:?}",
+        lan.internet.targets
+    );
+    assert_eq!(lan.network.drops().of(Drop::Destination), 21);
+}
+
+fn ask_gateway(lan: &mut Lan, port: u16) -> (Talk, bool) {
+    let guest = match lan.ports.keys().next() {
+        Some(port) => *port,
+        None => lan.add_guest(2),
+    };
+    let to = format!("{}:{port}", lan.gateway());
+    let from = 50_000 + u16::try_from(lan.internet.targets.len()).unwrap();
+    let handle = lan.guest(guest).connect(Lan::v4(&to), from, 4096);
+    let mut talk = Talk::new(guest, handle, 100);
+    let over = lan.run_until(SECOND, |lan| talk.is_over(lan));
+    (talk, over)
+}
+
+#[test]
+fn services_of_the_host_by_the_gateways_address() {
+    let mut lan = Lan::default();
+    lan.internet.serve("10.0.0.99:80", Server::Echo);
+    lan.internet.serve("127.0.0.1:81", Server::Echo);
+    // Without an outside address nothing is there.
+    assert_eq!(ask_gateway(&mut lan, 80).0.read.len(), 0);
+    assert!(lan.internet.targets.is_empty());
+    lan.network.set_outside(Some([10, 0, 0, 99].into()));
+    assert_eq!(ask_gateway(&mut lan, 80).0.read.len(), 100);
+    assert_eq!(
+        ask_gateway(&mut lan, 81).0.read.len(),
+        0,
+        "the host's loopback stays its own"
+    );
+}
+
+#[test]
+fn the_hosts_loopback_on_demand() {
+    let mut lan = Lan::new(1500, |config| config.host_loopback = true);
+    lan.network.set_outside(Some([10, 0, 0, 99].into()));
+    lan.internet.serve("10.0.0.99:80", Server::Echo);
+    lan.internet.serve("127.0.0.1:81", Server::Echo);
+    assert_eq!(ask_gateway(&mut lan, 81).0.read.len(), 100);
+    assert_eq!(
+        ask_gateway(&mut lan, 80).0.read.len(),
+        100,
+        "after the loopback has refused"
+    );
+    let (talk, over) = ask_gateway(&mut lan, 82);
+    assert!(over && talk.read.is_empty(), "refused by both is refused");
+    lan.run_for(SECOND);
+    assert_eq!((lan.network.flows(), lan.contract.living()), (0, 0));
+}
+
+fn rule(protocol: ForwardProtocol, guest: ForwardGuest) -> Forward {
+    Forward {
+        protocol,
+        listen: "0.0.0.0:8080".parse().unwrap(),
+        guest,
+        guest_port: 80,
+    }
+}
+
+#[test]
+fn a_forwarded_tcp_port() {
+    let mut lan = Lan::default();
+    let guest = lan.add_guest(2);
+    let address = ForwardGuest::Address([192, 168, 64, 2].into());
+    let (rule, _) = lan.forward(rule(ForwardProtocol::Tcp, address));
+    for (client, seen) in [
+        ("203.0.113.9:7000", "203.0.113.9:7000"),
+        ("127.0.0.1:7001", "192.168.64.1:7001"),
+        ("192.168.64.2:7002", "192.168.64.1:7002"),
+    ] {
+        let handle = lan.guest(guest).listen(80, 64 << 10);
+        let socket = lan
+            .dial(rule, client.parse().unwrap(), Server::Source(100_000))
+            .expect("served");
+        let mut talk = Talk::new(guest, handle, 100_000);
+        assert!(
+            lan.run_until(SECOND, |lan| talk.state(lan) == State::Established),
+            "{client}"
+        );
+        let peer = lan.guest(guest).tcp(handle).remote_endpoint().unwrap();
+        assert_eq!(peer.to_string(), seen);
+        assert!(lan.run_until(20 * SECOND, |lan| talk.is_over(lan)
+            && lan.network.flows() == 0));
+        assert!(talk.read.len() == 100_000 && is_pattern(&talk.read));
+        let read = &lan.internet.last().read;
+        assert!(read.len() == 100_000 && is_pattern(read));
+        assert!(!lan.internet.streams.contains_key(&socket));
+    }
+    // Nobody listens: the client hears of it at once.
+    lan.dial(rule, "203.0.113.9:7003".parse().unwrap(), Server::Manual)
+        .expect("tried");
+    lan.run_for(Duration::from_millis(100));
+    assert!(lan.internet.past.last().unwrap().1, "reset");
+    assert_eq!(lan.contract.living(), 0);
+}
+
+#[test]
+fn a_forward_to_a_guest_that_is_not_there() {
+    let mut lan = Lan::default();
+    let address = ForwardGuest::Address([192, 168, 64, 77].into());
+    let (rule, _) = lan.forward(rule(ForwardProtocol::Tcp, address));
+    let listener = lan.add_raw(8);
+    lan.dial(rule, "203.0.113.9:7003".parse().unwrap(), Server::Manual)
+        .expect("tried");
+    lan.run_for(60 * SECOND);
+    assert!(lan.internet.past.last().unwrap().1, "reset in the end");
+    assert_eq!((lan.network.flows(), lan.contract.living()), (0, 0));
+    let heard = lan.heard(listener);
+    assert!(
+        !heard.is_empty() && heard.iter().all(|frame| frame[12..14] == [8, 6]),
+        "only asked for by ARP"
+    );
+}
+
+#[test]
+fn hairpin() {
+    let mut lan = Lan::default();
+    let (client, server) = (lan.add_guest(2), lan.add_guest(3));
+    let address = ForwardGuest::Address([192, 168, 64, 3].into());
+    lan.forward(rule(ForwardProtocol::Tcp, address));
+    let served = lan.guest(server).listen(80, 64 << 10);
+    let handle = lan
+        .guest(client)
+        .connect(Lan::v4("192.168.64.1:8080"), 50_000, 64 << 10);
+    let mut asks = Talk::new(client, handle, 50_000);
+    let mut serves = Talk::new(server, served, 70_000);
+    serves.close_last = true;
+    let over = lan.run_until(20 * SECOND, |lan| {
+        asks.is_over(lan) & serves.is_over(lan) && lan.network.flows() == 0
+    });
+    assert!(
+        over,
+        "{:?} {:?}",
+        asks.state(&mut lan),
+        serves.state(&mut lan)
+    );
+    assert_eq!((asks.read.len(), serves.read.len()), (70_000, 50_000));
+    assert!(is_pattern(&asks.read) && is_pattern(&serves.read));
+    assert_eq!(lan.contract.living(), 0);
+}
+
+#[test]
+fn a_forwarded_udp_port() {
+    let mut lan = Lan::default();
+    let (port, _) = raw(&mut lan, [0; 4]);
+    let address = ForwardGuest::Address([192, 168, 64, 9].into());
+    let (id, socket) = lan.forward(rule(ForwardProtocol::Udp, address));
+    let socket = socket.expect("a socket");
+    lan.datagram(socket, "203.0.113.9:7000", b"question");
+    lan.datagram(socket, "127.0.0.1:7001", b"from the host");
+    let heard: Vec<_> = lan
+        .heard(port)
+        .iter()
+        .filter_map(|f| packets::read_udp(f))
+        .collect();
+    assert_eq!(
+        heard,
+        [
+            (
+                Ipv4Addr::new(203, 0, 113, 9),
+                (7000, 80),
+                b"question".to_vec()
+            ),
+            (
+                Ipv4Addr::new(192, 168, 64, 1),
+                (7001, 80),
+                b"from the host".to_vec()
+            ),
+        ]
+    );
+    // Answers leave by the same socket, to the real clients.
+    let (_, ends) = raw(&mut lan, [203, 0, 113, 9]);
+    lan.inject(port, packets::udp(ends, (80, 7000), 64, b"answer"));
+    let (_, ends) = raw(&mut lan, [192, 168, 64, 1]);
+    lan.inject(port, packets::udp(ends, (80, 7001), 64, b"to the host"));
+    let sent: Vec<_> = lan
+        .internet
+        .sent
+        .iter()
+        .map(|s| (s.socket, s.how.to.to_string()))
+        .collect();
+    assert_eq!(
+        sent,
+        [
+            (socket, "203.0.113.9:7000".into()),
+            (socket, "127.0.0.1:7001".into())
+        ]
+    );
+    lan.run_for(1000 * SECOND);
+    assert_eq!(lan.network.flows(), 1, "it lives as long as its rule");
+    let mut out = vmnet_core::Outbox::new();
+    lan.network.remove_forward(id, &mut out);
+    assert_eq!(out.take(), Some(vmnet_core::Action::Close { socket }));
+    assert_eq!(lan.network.flows(), 0);
+}
+
+#[test]
+fn a_guest_silent_for_long_is_asked_for_again() {
+    let mut lan = Lan::default();
+    let guest = lan.add_guest(2);
+    let other = lan.add_raw(8);
+    let address = ForwardGuest::Address([192, 168, 64, 2].into());
+    let (_, socket) = lan.forward(rule(ForwardProtocol::Udp, address));
+    let handle = lan.guest(guest).bind_udp(80);
+    lan.datagram(socket.unwrap(), "203.0.113.9:7000", b"lost");
+    lan.run_for(SECOND);
+    lan.datagram(socket.unwrap(), "203.0.113.9:7000", b"heard");
+    let got = lan
+        .guest(guest)
+        .udp(handle)
+        .recv()
+        .map(|(bytes, _)| bytes.to_vec());
+    assert_eq!(got.as_deref(), Ok(&b"heard"[..]));
+    assert!(
+        lan.heard(other)
+            .iter()
+            .all(|frame| packets::read_udp(frame).is_none())
+    );
+}
+
+#[test]
+fn only_what_is_needed_is_opened() {
+    let mut lan = Lan::default();
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    lan.inject(port, packets::udp(ends, (5000, 7), 64, b""));
+    assert_eq!(lan.internet.targets.len(), 1);
+    assert!(matches!(
+        lan.internet.targets[0].1,
+        Target::Udp { v6: false }
+    ));
+    assert_eq!(
+        lan.internet.sent[0].payload, b"",
+        "an empty datagram is one"
+    );
+}
