@@ -90,7 +90,7 @@ impl Lane {
             None => Ok(()),
         };
         if let Err(error) = watched {
-            self.network.remove_port(id);
+            self.network.remove_port(self.now, id);
             return Err(error);
         }
         self.ports.insert(id, port);
@@ -104,7 +104,7 @@ impl Lane {
             if let Some(fd) = port_fd(&port) {
                 self.poller.remove(fd);
             }
-            self.network.remove_port(id);
+            self.network.remove_port(self.now, id);
             self.full.retain(|(other, _)| *other != id);
             tracing::debug!(?id, "a port is gone");
         }

@@ -322,7 +322,7 @@ mod tests {
             peer.write_all(b"0123456789").unwrap();
             settle();
             let mut into = [0; 4];
-                        for (offset, bytes, more) in [
+            for (offset, bytes, more) in [
                 (0, "0123", true),
                 (4, "4567", true),
                 (8, "89", false),

@@ -91,6 +91,11 @@ impl Tcp {
             self.evict(link);
             return Fate::Ended;
         }
+        if self.ack_at.is_some_and(|at| at <= link.now) {
+            // Nothing came to go with it: the next one will not wait.
+            self.interactive = false;
+            self.acknowledge(link);
+        }
         if self.retransmit_at.is_some_and(|at| at <= link.now) {
             let fate = match self.state {
                 State::Opening => Fate::Lives,

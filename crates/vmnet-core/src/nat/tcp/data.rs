@@ -9,7 +9,7 @@ use crate::drop::Drop;
 use crate::event::Read;
 use crate::frame::Span;
 use crate::link::Link;
-use crate::nat::tcp::{Agenda, Arrival, Fate, RETRANSMIT, RETRIES_MAX, State, Tcp};
+use crate::nat::tcp::{ACK_DELAY, Agenda, Arrival, Fate, RETRANSMIT, RETRIES_MAX, State, Tcp};
 use crate::outbox::Action;
 
 /// The largest payload that one large frame carries: what is left of IPv4's 65,535 bytes.
@@ -183,7 +183,7 @@ impl Tcp {
         } else if fin {
             self.receive_fin(link, agenda);
         } else {
-            self.owe_acknowledgement(agenda);
+            self.acknowledge_later(link, agenda, taken);
         }
     }
 
@@ -337,7 +337,8 @@ impl Tcp {
                 ecn: false,
             }),
         };
-        self.ack_due = false;
+        (self.ack_due, self.ack_at) = (false, None);
+        self.interactive = link.now.saturating_duration_since(self.received_at) < ACK_DELAY;
         link.deliver(
             self.mac,
             &[headers.bytes(), header.as_bytes()],

@@ -49,6 +49,9 @@ const SCALE: u8 = 8;
 /// The first wait for an acknowledgement of a guest (RFC 6298 allows no less than what is
 /// plausible; a guest is near); doubled each time.
 const RETRANSMIT: Duration = Duration::from_millis(200);
+/// How long the acknowledgement of a small segment may wait for an answer to go with (RFC 1122 §4.2.3.2 allows 500 ms;
+/// a guest that sends nothing more until it comes must not notice).
+const ACK_DELAY: Duration = Duration::from_millis(2);
 /// A guest that does not answer so many retransmissions is gone: about three minutes.
 const RETRIES_MAX: u8 = 10;
 /// A guest that does not answer so many SYNs: about 25 seconds.
@@ -137,6 +140,11 @@ pub(crate) struct Tcp {
     guest_closed: bool,
 
     ack_due: bool,
+    /// An acknowledgement waits until then for bytes to go with.
+    ack_at: Option<Instant>,
+    /// The last bytes were answered by bytes before an acknowledgement was due: it may wait for them.
+    interactive: bool,
+    received_at: Instant,
     read_queued: bool,
     retries: u8,
     retransmit_at: Option<Instant>,
@@ -204,6 +212,18 @@ impl Tcp {
         }
     }
 
+    /// Acknowledges a small segment together with its answer, if one is to be expected soon; every second one is
+    /// acknowledged at once (RFC 1122 §4.2.3.2).
+    fn acknowledge_later(&mut self, link: &Link<'_>, agenda: &mut Agenda, len: u32) {
+        self.received_at = link.now;
+        let small = len < u32::from(self.mss) && !self.window.is_tight();
+        if !small || !self.interactive || self.ack_at.is_some() {
+            return self.owe_acknowledgement(agenda);
+        }
+        self.ack_at = Some(link.now + ACK_DELAY);
+        self.schedule(agenda);
+    }
+
     fn owe_acknowledgement(&mut self, agenda: &mut Agenda) {
         if !self.ack_due {
             self.ack_due = true;
@@ -219,7 +239,7 @@ impl Tcp {
 
     /// Sends a segment without payload.
     fn segment(&mut self, link: &mut Link<'_>, flags: Flags, sequence: Seq, options: &[u8]) {
-        self.ack_due = false;
+        (self.ack_due, self.ack_at) = (false, None);
         let fields = self.fields(flags, sequence);
         send(link, self.mac, (self.peer, self.guest), &fields, options);
     }
@@ -254,7 +274,9 @@ impl Tcp {
         let idle = self.seen + self.idle;
         let at = self
             .retransmit_at
-            .map_or(idle, |retransmit| retransmit.min(idle));
+            .into_iter()
+            .chain(self.ack_at)
+            .fold(idle, Instant::min);
         if self.reminder.is_none_or(|reminder| at < reminder) {
             self.reminder = Some(at);
             agenda.deadlines.set(at, self.id);
