@@ -155,6 +155,26 @@ pub fn read_tcp(frame: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, Fields, Vec<u8>)> {
     ))
 }
 
+/// The same of a frame of which perhaps only the headers are there.
+#[must_use]
+pub fn read_tcp_head(head: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, Fields, Vec<u8>)> {
+    let (header, bytes) = ethernet::Header::read(head)?;
+    if header.ether_type() != EtherType::IPV4 {
+        return None;
+    }
+    let packet = ipv4::Packet::read(bytes, usize::MAX).ok()?;
+    if packet.header.protocol() != Protocol::TCP {
+        return None;
+    }
+    let segment = Segment::read(packet.payload)?;
+    Some((
+        packet.header.source(),
+        packet.header.destination(),
+        segment.fields,
+        Vec::new(),
+    ))
+}
+
 /// What a frame carries, if it is ICMP over IPv4: the sender, type, code, and the rest behind these.
 #[must_use]
 pub fn read_icmp(frame: &[u8]) -> Option<(Ipv4Addr, u8, u8, Vec<u8>)> {

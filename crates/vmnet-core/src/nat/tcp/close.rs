@@ -98,7 +98,10 @@ impl Tcp {
         }
         if self.retransmit_at.is_some_and(|at| at <= link.now) {
             let fate = match self.state {
-                State::Opening => Fate::Lives,
+                State::Opening => {
+                    self.retransmit_at = None;
+                    Fate::Lives
+                }
                 State::Answering | State::Calling => self.repeat_syn(link),
                 State::Established => self.retransmit(link, agenda),
             };

@@ -270,6 +270,9 @@ impl Tcp {
     /// The hand holds what of the stream [`Self::next_read`] wanted.
     pub(crate) fn peeked(&mut self, link: &mut Link<'_>, agenda: &mut Agenda, peek: Peek) {
         let Peek { len, ended, more } = peek;
+        if self.state != State::Established || self.all_sent() {
+            return; // Nobody asked.
+        }
         self.readable = more;
         self.ended |= ended;
         let count = u32::try_from(len).unwrap_or(PAYLOAD_MAX);
