@@ -57,9 +57,9 @@ pub(crate) struct Stream {
     /// Somebody waits for room.
     pub(crate) write_wanted: bool,
     urgent: bool,
-    /// At least so much room is left, of so much when the kernel was asked.
+    /// At least so much room is left; the most that there ever was.
     room: usize,
-    asked: usize,
+    most: usize,
     /// Bytes at the front that are to be removed.
     undiscarded: usize,
 }
@@ -120,7 +120,7 @@ impl Stream {
             write_wanted: false,
             urgent: false,
             room: 0,
-            asked: 0,
+            most: 0,
             undiscarded: 0,
         }
     }
@@ -149,10 +149,10 @@ impl Stream {
 
     /// Bytes that can surely be sent now.
     pub(crate) fn room(&mut self) -> usize {
-        // While most of it is left, the kernel need not be asked again.
-        if self.room <= self.asked - self.asked / 4 {
+        // While most of what there ever was is left, the kernel need not be asked again.
+        if self.room <= self.most - self.most / 4 {
             self.room = self.ask_room();
-            self.asked = self.room;
+            self.most = self.most.max(self.room);
         }
         self.room
     }
