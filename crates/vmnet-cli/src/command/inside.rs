@@ -86,9 +86,10 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
         inside.configure(plan)?;
     }
     let prepare = || {
-        if !plan.capabilities {
-            process::drop_capabilities();
+        if plan.capabilities {
+            return Ok(());
         }
+        process::drop_capabilities()
     };
     // Said before it can do anything, so that no signal meant for it finds a parent who does not know.
     channel.send(&FromInside::Starting, &[])?;
