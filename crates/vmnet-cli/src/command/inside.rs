@@ -104,10 +104,13 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
     let Some(ending) = inside.wait()? else {
         return Ok(());
     };
-    channel.send(&FromInside::Ended(ending), &[])?;
-    if plan.release {
-        inside.release();
+    // Before the parent knows: it leaves the network then, and the tap is read no more.
+    if plan.release
+        && let Some(client) = &mut inside.client
+    {
+        client.release(Instant::now());
     }
+    channel.send(&FromInside::Ended(ending), &[])?;
     Ok(())
 }
 
@@ -285,15 +288,6 @@ impl Inside<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// Gives the lease back.
-    fn release(&mut self) {
-        if let Some(client) = &mut self.client {
-            client.release(Instant::now());
-            // The frame waits in the tap, which goes when we do: let the datapath read it.
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }
 
