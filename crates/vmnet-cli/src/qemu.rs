@@ -65,6 +65,7 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
         ) {
             process::exit_now(1);
         }
+        Ok(())
     })?;
     drop(theirs);
     let guest = Guest {

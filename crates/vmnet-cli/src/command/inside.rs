@@ -89,9 +89,10 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
         inside.configure(plan)?;
     }
     let prepare = || {
-        if !plan.capabilities {
-            process::drop_capabilities();
+        if plan.capabilities {
+            return Ok(());
         }
+        process::drop_capabilities()
     };
     // Said before it can do anything, so that no signal meant for it finds a parent who does not know.
     channel.send(&FromInside::Starting, &[])?;
@@ -107,10 +108,13 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
         return Ok(());
     };
     settle();
-    channel.send(&FromInside::Ended(ending), &[])?;
-    if plan.release {
-        inside.release();
+    // Before the parent knows: it leaves the network then, and the tap is read no more.
+    if plan.release
+        && let Some(client) = &mut inside.client
+    {
+        client.release(Instant::now());
     }
+    channel.send(&FromInside::Ended(ending), &[])?;
     Ok(())
 }
 
@@ -288,15 +292,6 @@ impl Inside<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// Gives the lease back.
-    fn release(&mut self) {
-        if let Some(client) = &mut self.client {
-            client.release(Instant::now());
-            // The frame waits in the tap, which goes when we do: let the datapath read it.
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }
 

@@ -39,6 +39,13 @@ pub(crate) struct NotExecuted {
 }
 
 impl NotExecuted {
+    fn by(error: &std::io::Error) -> Self {
+        let unknown = rustix::io::Errno::IO.raw_os_error();
+        Self {
+            errno: error.raw_os_error().unwrap_or(unknown),
+        }
+    }
+
     /// Says so, and gives the status shells give.
     pub(crate) fn report(self, command: &OsStr) -> Ending {
         let missing = self.errno == rustix::io::Errno::NOENT.raw_os_error();
@@ -106,14 +113,20 @@ impl Program {
         std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
     }
 
-    /// Forks a child that becomes the program, after `prepare` ran there.
-    pub(crate) fn start(&self, mask: &Mask, prepare: impl FnOnce()) -> std::io::Result<Started> {
+    /// Forks a child that becomes the program, if `prepare` went well there.
+    pub(crate) fn start(
+        &self,
+        mask: &Mask,
+        prepare: impl FnOnce() -> std::io::Result<()>,
+    ) -> std::io::Result<Started> {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         match process::fork(0)? {
             process::Side::Parent(pid) => Ok(Started { pid, failure: read }),
             process::Side::Child => {
-                prepare();
-                let failure = self.execute(mask);
+                let failure = match prepare() {
+                    Ok(()) => self.execute(mask),
+                    Err(error) => NotExecuted::by(&error),
+                };
                 let _ = rustix::io::write(&write, &failure.errno.to_ne_bytes());
                 process::exit_now(127)
             }

@@ -174,6 +174,14 @@ impl Machine {
         }
     }
 
+    /// Whose lease it has.
+    pub(super) fn server(&self) -> Option<Ipv4Addr> {
+        match &self.state {
+            State::Bound { lease, .. } | State::Extending { lease, .. } => Some(lease.server),
+            State::Selecting | State::Requesting { .. } | State::Ended => None,
+        }
+    }
+
     /// Gives the lease back.
     pub(super) fn release(&mut self, now: Instant, out: &mut Vec<Output>) {
         if let State::Bound { lease, .. } | State::Extending { lease, .. } = &self.state {

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `echo` | to know that a message has arrived which nobody answers |
 //! | `machine` | the states, without I/O: messages and times in, messages and news out |
 //! | `message` | messages to bytes and back; the only file here that imports `dhcproto` |
 //! | `socket` | how bytes go and come with and without an address |
@@ -9,6 +10,7 @@
 //! It does not probe an address by ARP before using it (RFC 2131 §4.4.1 says SHOULD): the networks it is for guard their
 //! addresses themselves, and a probe costs seconds.
 
+mod echo;
 mod machine;
 mod message;
 mod socket;
@@ -20,6 +22,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use vmnet_wire::ethernet::Mac;
+
+/// How long a release may need.
+const ARRIVES_WITHIN: Duration = Duration::from_millis(200);
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,11 +138,20 @@ impl Client {
         news
     }
 
-    /// Gives the lease back; the client is of no use afterwards.
+    /// Gives the lease back; the client is of no use afterwards. Returns when the server has the message, which it does not
+    /// answer itself, or after a fifth of a second: the interface may go then.
     pub fn release(&mut self, now: Instant) {
+        let Some(server) = self.machine.server() else {
+            return;
+        };
         let mut out = Vec::new();
         self.machine.release(now, &mut out);
         self.send(out);
+        match echo::answered(server, ARRIVES_WITHIN) {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!(%server, "the release may be lost: no echo came back"),
+            Err(error) => tracing::debug!(%server, %error, "the release may be lost"),
+        }
     }
 
     fn send(&mut self, out: Vec<Output>) {

@@ -159,30 +159,27 @@ pub fn die_with_parent(signal: i32) {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, 0, 0, 0) };
 }
 
-/// Gives up every capability for good, also those an exec as uid 0 would bring back.
-pub fn drop_capabilities() {
-    for capability in 0..64u64 {
-        // SAFETY: no memory is passed. A number this kernel does not know is refused, which is fine.
-        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) };
-    }
-    // SAFETY: no memory is passed.
-    unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
-            0,
-            0,
-            0,
-        )
-    };
-    let none = rustix::thread::CapabilitySet::empty();
-    let sets = rustix::thread::CapabilitySets {
+/// Gives up every capability, also those an exec as uid 0 would bring back.
+///
+/// The bounding set stays: it is that of our own user namespace, and a file with capabilities (`ping`) could not be
+/// executed at all without it (execve(2), `EPERM`).
+///
+/// # Errors
+///
+/// What prctl(2) and capset(2) say; the process must not go on then.
+pub fn drop_capabilities() -> io::Result<()> {
+    use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+    rustix::thread::set_capabilities_secure_bits(
+        CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED,
+    )?;
+    rustix::thread::clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets {
         effective: none,
         permitted: none,
         inheritable: none,
     };
-    // Lowering one's own sets is always allowed.
-    let _ = rustix::thread::set_capabilities(None, sets);
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 /// Lets the next program inherit this descriptor.
