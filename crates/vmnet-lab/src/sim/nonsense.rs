@@ -578,7 +578,7 @@ impl<'a> Nonsense<'a> {
                 self.network.event(self.now, &event, &mut self.out);
             }
             Action::SendTo { socket, span, .. } => {
-                self.contract.write(*socket);
+                self.contract.name(*socket);
                 self.in_hand(*span);
             }
             Action::ShutWrite { socket } => self.contract.shut(*socket),
