@@ -72,7 +72,7 @@ impl Reassembly {
         more: bool,
     ) -> Result<Kept, Drop> {
         // All but the last are multiples of eight bytes.
-        if place.is_empty() || place.end > PAYLOAD_MAX || (more && place.len() % 8 != 0) {
+        if place.is_empty() || place.end > PAYLOAD_MAX || (more && !place.len().is_multiple_of(8)) {
             return Err(Drop::Fragment);
         }
         let buffer = self.slot_of(now, key).ok_or(Drop::Fragment)?;

@@ -10,3 +10,19 @@ proptest! {
         nonsense::run(&bytes);
     }
 }
+
+#[test]
+fn what_once_broke_does_not_break_again() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fuzz/regressions/core_events"
+    );
+    let files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert!(!files.is_empty());
+    for file in files {
+        nonsense::run(&std::fs::read(&file).unwrap());
+    }
+}

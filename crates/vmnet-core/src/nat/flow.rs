@@ -49,10 +49,6 @@ impl Key {
     }
 }
 
-#[expect(
-    clippy::derived_hash_with_manual_eq,
-    reason = "both are over all bytes"
-)]
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.as_bytes());

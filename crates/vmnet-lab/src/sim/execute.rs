@@ -59,6 +59,7 @@ impl Lan {
             .unwrap_or_else(|| panic!("{span:?} outside the hand of {len} bytes"))
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each action")]
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Forward { port } => {
@@ -354,14 +355,14 @@ impl Lan {
         let Some(mut stream) = self.internet.streams.remove(&socket) else {
             return;
         };
-        if let Server::Joined(Some(other)) = stream.server {
-            if let Some(other) = self.internet.streams.get_mut(&other) {
-                other.say(&stream.send.drain(..).collect::<Vec<u8>>());
-                if by_reset {
-                    other.break_with = Some(HostError::Reset);
-                } else {
-                    other.finish();
-                }
+        if let Server::Joined(Some(other)) = stream.server
+            && let Some(other) = self.internet.streams.get_mut(&other)
+        {
+            other.say(&stream.send.drain(..).collect::<Vec<u8>>());
+            if by_reset {
+                other.break_with = Some(HostError::Reset);
+            } else {
+                other.finish();
             }
         }
         stream.shut |= !by_reset;

@@ -72,7 +72,7 @@ impl Bytes<'_> {
     }
 
     fn chance(&mut self, of: u8) -> bool {
-        self.byte() % of == 0
+        self.byte().is_multiple_of(of)
     }
 }
 
@@ -359,11 +359,14 @@ impl<'a> Nonsense<'a> {
         SocketAddr::new(ip, self.bytes.word() % 8)
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     fn socket_event(&mut self) {
         // Mostly one of the latest.
-        let back = self
-            .bytes
-            .below(if self.bytes.0.len() % 3 == 0 { 256 } else { 4 });
+        let back = self.bytes.below(if self.bytes.0.len().is_multiple_of(3) {
+            256
+        } else {
+            4
+        });
         let socket = self.sockets[self.sockets.len() - 1 - back.min(self.sockets.len() - 1)];
         let query = self.queries[self.bytes.below(self.queries.len())];
         let number = self.bytes.number() as usize;
@@ -578,7 +581,7 @@ impl<'a> Nonsense<'a> {
                 self.network.event(self.now, &event, &mut self.out);
             }
             Action::SendTo { socket, span, .. } => {
-                self.contract.write(*socket);
+                self.contract.name(*socket);
                 self.in_hand(*span);
             }
             Action::ShutWrite { socket } => self.contract.shut(*socket),
