@@ -13,8 +13,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use crate::sys::{peek, sockopt as options};
 
 /// Acknowledged bytes that may stay in the socket until more are to be removed: a call for each small answer would be
-/// too many, and the peer's window has this much to spare.
-const UNDISCARDED_MAX: usize = 16 << 10;
+/// too many.
+const UNDISCARDED_MAX: usize = 4 << 10;
 /// Kernel memory that a piece of a stream takes beside its bytes.
 const OVERHEAD: usize = 1280;
 
@@ -62,6 +62,8 @@ pub(crate) struct Stream {
     most: usize,
     /// Bytes at the front that are to be removed.
     undiscarded: usize,
+    /// Those may be the rest of a large piece, which takes memory, and so the peer's window, until all of it is gone.
+    large: bool,
 }
 
 impl Stream {
@@ -122,6 +124,7 @@ impl Stream {
             room: 0,
             most: 0,
             undiscarded: 0,
+            large: false,
         }
     }
 
@@ -192,6 +195,9 @@ impl Stream {
                 // Less than asked for was there: the rest is the end, or has not come. Urgent data divides a
                 // stream (tcp(7)), so there it says nothing.
                 let short = len < into.len();
+                if !short || len > UNDISCARDED_MAX {
+                    self.large = true;
+                }
                 self.ended |= len == 0 && !into.is_empty();
                 let more = !short || (self.urgent && len > 0);
                 Ok(Peeked {
@@ -236,7 +242,7 @@ impl Stream {
     /// The connection is broken.
     pub(crate) fn discard(&mut self, len: usize) -> io::Result<()> {
         self.undiscarded += len;
-        if self.undiscarded > UNDISCARDED_MAX || self.offset == Offset::Unknown {
+        if self.large || self.undiscarded > UNDISCARDED_MAX || self.offset == Offset::Unknown {
             self.discard_now()?;
         }
         Ok(())
@@ -247,6 +253,8 @@ impl Stream {
     /// # Errors
     /// The connection is broken.
     pub(crate) fn discard_now(&mut self) -> io::Result<()> {
+        // What was sent to the guest and is not acknowledged may belong to a large piece as well.
+        self.large &= self.offset != Offset::At(self.undiscarded);
         while self.undiscarded > 0 {
             let gone = match self.kind {
                 Kind::Tcp => options::discard(&self.fd, self.undiscarded)?,
@@ -358,6 +366,36 @@ mod tests {
         drop(stream);
         settle();
         assert_eq!(peer.read(&mut into).unwrap(), 0);
+    }
+
+    /// What is left of a large piece holds all of its memory: it must not close the peer's window.
+    #[test]
+    fn small_rests_do_not_stop_a_stream() {
+        let (mut stream, mut peer) = tcp();
+        let total = 30_000_000;
+        let writer = std::thread::spawn(move || {
+            let chunk = vec![7; 1 << 20];
+            let mut left = total;
+            while left > 0 {
+                left -= peer.write(&chunk[..left.min(chunk.len())]).unwrap();
+            }
+        });
+        let mut into = vec![0; 64_000];
+        let (mut seen, mut idle) = (0, 0);
+        while seen < total {
+            let len = stream.peek(0, &mut into).unwrap().len;
+            // The guest acknowledges most of it, and the rest by itself.
+            let rest = len.min(1000 + seen % 3000);
+            stream.discard(len - rest).unwrap();
+            stream.discard(rest).unwrap();
+            seen += len;
+            idle = if len == 0 { idle + 1 } else { 0 };
+            assert!(idle < 5000, "stopped after {seen} bytes");
+            if len == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        writer.join().unwrap();
     }
 
     #[test]
