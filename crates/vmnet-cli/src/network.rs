@@ -2,7 +2,7 @@
 
 use crate::args::{Joining, Making};
 use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{AttachKind, ForwardTarget};
+use crate::control::protocol::AttachKind;
 use crate::identity::{self, GuestName};
 use crate::port_spec::PortSpec;
 use std::fmt;
@@ -304,14 +304,7 @@ impl Network {
             Self::Named(mut client) => {
                 let (kind, descriptor) = AttachKind::split(attachment);
                 let attached = client.attach(kind, descriptor.as_fd(), name, Some(guest.mac))?;
-                for (listen, guest_port, protocol) in pairs(guest.forwards) {
-                    client.forward(
-                        protocol,
-                        listen,
-                        ForwardTarget::Port(attached.port),
-                        guest_port,
-                    )?;
-                }
+                client.publish(guest.forwards, attached)?;
                 Ok(Joined::Named {
                     client,
                     mtu: attached.mtu,
