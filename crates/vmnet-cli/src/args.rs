@@ -7,9 +7,38 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use vmnet_wire::ethernet::Mac;
 
-/// Rootless virtual networks for virtual machines and commands.
+const EXAMPLES: &str = "\
+Examples:
+  vmnet run -- curl https://example.org         a command on a network of its own
+  vmnet run -p 8080:80 -- python3 -m http.server 80
+  vmnet qemu -- qemu-system-x86_64 -m 1G disk.qcow2
+
+  vmnet up lab                                  a network for several guests; then, elsewhere:
+  vmnet run --network lab --name db -- postgres
+  vmnet qemu --network lab --name web -- qemu-system-x86_64 -m 1G web.qcow2
+  vmnet status lab";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  vmnet run -- ping -c3 example.org
+  vmnet run -p 127.0.0.1:8080:80 -p 5353:53/udp -- ./server
+  vmnet run --root -- tcpdump -ni eth0
+  vmnet run --network lab --name db -- postgres    found by others on lab as db.vmnet.internal";
+
+const QEMU_EXAMPLES: &str = "\
+Examples:
+  vmnet qemu -- qemu-system-x86_64 -enable-kvm -m 1G disk.qcow2
+  vmnet qemu --network lab --name web -p 2222:22 -- qemu-system-aarch64 -M virt -m 1G disk.qcow2";
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  vmnet up lab
+  vmnet up lab --stream /tmp/lab.sock -p 8080:192.168.64.10:80
+  qemu-system-x86_64 ... -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/tmp/lab.sock -device virtio-net,netdev=n0";
+
+/// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "vmnet", version, about, subcommand_required = true)]
+#[command(name = "vmnet", version, about = "Rootless virtual networks for virtual machines and commands", subcommand_required = true, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Say more on stderr; twice for debugging, three times for everything. VMNET_LOG sets filters.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
@@ -26,13 +55,16 @@ pub(crate) enum Verb {
     /// through NAT. It keeps your user and group, and has no capabilities. Its exit status and signals pass through; 125
     /// means that vmnet itself failed, 126 that the command could not be executed, 127 that it was not found. When it
     /// ends, everything it started ends.
+    #[command(after_help = RUN_EXAMPLES)]
     Run(Run),
     /// Run QEMU with a NIC on the network.
     ///
     /// Adds a `-netdev stream` and a virtio-net device to the command line of QEMU 7.2 or later. The MAC is made from the
     /// machine's name: --name, else that of QEMU's own -name, else its disks and arguments.
+    #[command(after_help = QEMU_EXAMPLES)]
     Qemu(Qemu),
     /// Hold a named network in the foreground; others join it by its name.
+    #[command(after_help = UP_EXAMPLES)]
     Up(Up),
     /// Join a port to a network that `vmnet up` holds; ends with Ctrl-C.
     Attach(Attach),
@@ -101,7 +133,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) no_dhcp: bool,
     /// The command and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -112,7 +144,7 @@ pub(crate) struct Qemu {
     #[command(flatten)]
     pub(crate) making: Making,
     /// QEMU and its arguments.
-    #[arg(last = true, required = true, value_name = "QEMU")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "QEMU")]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -206,6 +238,13 @@ mod tests {
         assert_eq!(run.command, ["ls", "-v", "--name"]);
         assert_eq!(run.joining.publish.len(), 1);
         assert_eq!(args.verbose, 0);
+        // Without dashes the first word that is no option begins the command.
+        let args = Args::parse_from(["vmnet", "run", "--root", "ls", "-v", "--", "-p"]);
+        let Verb::Run(run) = args.verb else {
+            panic!("another verb")
+        };
+        assert_eq!(run.command, ["ls", "-v", "--", "-p"]);
+        assert!(run.root && args.verbose == 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::args::{Joining, Making};
 use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{AttachKind, ForwardTarget};
+use crate::control::protocol::AttachKind;
 use crate::identity::{self, GuestName};
 use crate::port_spec::PortSpec;
 use std::fmt;
@@ -135,6 +135,8 @@ pub(crate) enum NetworkError {
     Random(#[source] std::io::Error),
     #[error("{0}")]
     Forward(String),
+    #[error("-p {0} and -p {1} need the same port of the host: choose another for one of them")]
+    PublishedTwice(PortSpec, PortSpec),
 }
 
 /// A network that can be joined.
@@ -165,10 +167,25 @@ pub(crate) enum Joined {
 
 /// The network asked for.
 pub(crate) fn find(joining: &Joining, making: &Making) -> Result<Network, NetworkError> {
+    if let Some((first, second)) = clash(&joining.publish) {
+        return Err(NetworkError::PublishedTwice(first, second));
+    }
     match &joining.network {
         Some(name) => Ok(Network::Named(Client::connect(name)?)),
         None => Ok(Network::Private(settings(PRIVATE, making)?)),
     }
+}
+
+/// Two of the specifications that need the same port of the host.
+fn clash(specs: &[PortSpec]) -> Option<(PortSpec, PortSpec)> {
+    let mut later = specs;
+    while let Some((first, rest)) = later.split_first() {
+        if let Some(second) = rest.iter().find(|second| first.clashes(second)) {
+            return Some((first.clone(), second.clone()));
+        }
+        later = rest;
+    }
+    None
 }
 
 /// The MAC of a guest: as asked, by its name, or random.
@@ -304,14 +321,7 @@ impl Network {
             Self::Named(mut client) => {
                 let (kind, descriptor) = AttachKind::split(attachment);
                 let attached = client.attach(kind, descriptor.as_fd(), name, Some(guest.mac))?;
-                for (listen, guest_port, protocol) in pairs(guest.forwards) {
-                    client.forward(
-                        protocol,
-                        listen,
-                        ForwardTarget::Port(attached.port),
-                        guest_port,
-                    )?;
-                }
+                client.publish(guest.forwards, attached)?;
                 Ok(Joined::Named {
                     client,
                     mtu: attached.mtu,
@@ -334,7 +344,7 @@ pub(crate) fn explain(forward: &Forward, error: &ForwardError) -> String {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
     };
-    let mut text = format!("{kind} port {}: {error}", forward.listen);
+    let mut text = format!("{kind}: {error}");
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {

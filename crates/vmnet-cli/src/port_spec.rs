@@ -30,6 +30,17 @@ impl PortSpec {
             .zip(self.guest..=u16::MAX)
             .map(|(host, guest)| (SocketAddr::new(self.address, host), guest))
     }
+
+    /// Whether both need the same port of the host.
+    pub(crate) fn clashes(&self, other: &Self) -> bool {
+        let meets = |one: IpAddr, other: IpAddr| {
+            one == other || one.is_unspecified() && one.is_ipv4() == other.is_ipv4()
+        };
+        self.protocol == other.protocol
+            && self.host.start() <= other.host.end()
+            && other.host.start() <= self.host.end()
+            && (meets(self.address, other.address) || meets(other.address, self.address))
+    }
 }
 
 impl fmt::Display for PortSpec {

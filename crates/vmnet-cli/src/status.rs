@@ -76,14 +76,27 @@ fn describe(status: &protocol::Status) -> String {
         "{}: {}, MTU {}, held by process {}\n",
         status.name, status.subnet, status.mtu, status.pid
     );
-    for port in &status.ports {
+    if !status.ports.is_empty() {
         text.push_str(&format!(
-            "  port {}: {:?} of process {}, {} {}\n",
-            port.port,
+            "  {:<16} {:<18} {:<20} BY\n",
+            "ADDRESS", "MAC", "NAME"
+        ));
+    }
+    for port in &status.ports {
+        let address = port.address.map(|address| address.to_string());
+        text.push_str(&format!(
+            "  {:<16} {:<18} {:<20} {} of process {}\n",
+            address.as_deref().unwrap_or("-"),
+            port.mac.as_deref().unwrap_or("-"),
+            port.name.as_deref().unwrap_or("-"),
             port.kind,
             port.pid,
-            port.name.as_deref().unwrap_or("-"),
-            port.mac.as_deref().unwrap_or("-")
+        ));
+    }
+    for listener in &status.listeners {
+        text.push_str(&format!(
+            "  {} of process {}\n",
+            listener.kind, listener.pid
         ));
     }
     for (name, value) in &status.counters {

@@ -28,6 +28,10 @@ fn ports(stage: &Stage) -> usize {
     status(stage)["ports"].as_array().unwrap().len()
 }
 
+fn listeners(stage: &Stage) -> usize {
+    status(stage)["listeners"].as_array().unwrap().len()
+}
+
 #[test]
 fn a_network_that_is_not_up_is_named_with_the_remedy() {
     let Some(stage) = Stage::new() else { return };
@@ -72,7 +76,7 @@ fn a_name_is_held_once_and_nothing_is_left_of_it() {
         (Some("lan"), Some("10.77.0.0/24"))
     );
     assert_eq!(about["pid"].as_i64(), Some(playing.pid().into()));
-    assert_eq!(ports(&stage), 1);
+    assert_eq!((listeners(&stage), ports(&stage)), (1, 0));
     playing.kill(Signal::TERM);
     assert_eq!(playing.0.wait().unwrap().code(), Some(0));
     assert_eq!(
@@ -130,6 +134,15 @@ fn a_command_joins_and_leaves() {
     guest.kill(Signal::KILL);
     eventually("the port is free", || ports(&stage) == 0);
     assert_eq!(output(&mut stage.run(options, ["true"])).0, Some(0));
+    let words = ["sh", "-c", "echo up; sleep 1000"];
+    let mut guest = Playing::start(&mut stage.run(["--network", "lan"], words));
+    assert_eq!(guest.line(), "up");
+    let about = status(&stage);
+    let address = about["ports"][0]["address"].as_str();
+    assert!(
+        address.is_some_and(|text| text.starts_with("192.168.")),
+        "{about}"
+    );
 }
 
 #[test]
@@ -186,8 +199,8 @@ fn sockets_are_attached_for_as_long_as_somebody_waits() {
         ("--dgram", &dgram, "dgram-listener"),
     ] {
         let mut waiting = Playing::start(stage.vmnet().args(["attach", "lan", option]).arg(path));
-        eventually("the port is there", || ports(&stage) == 1);
-        assert_eq!(status(&stage)["ports"][0]["kind"].as_str(), Some(kind));
+        eventually("the listener is there", || listeners(&stage) == 1);
+        assert_eq!(status(&stage)["listeners"][0]["kind"].as_str(), Some(kind));
         let reached = match option {
             "--stream" => UnixStream::connect(path).map(drop),
             _ => UnixDatagram::unbound().unwrap().connect(path),
@@ -196,7 +209,7 @@ fn sockets_are_attached_for_as_long_as_somebody_waits() {
         waiting.kill(Signal::INT);
         assert_eq!(waiting.0.wait().unwrap().code(), Some(0));
         assert!(!path.exists());
-        eventually("the port is free", || ports(&stage) == 0);
+        eventually("the listener is gone", || listeners(&stage) == 0);
     }
     let listener = UnixListener::bind(stage.path().join("inherited")).unwrap();
     let mut command = stage.vmnet();
@@ -204,9 +217,86 @@ fn sockets_are_attached_for_as_long_as_somebody_waits() {
         .args(["attach", "lan", "--fd", "0"])
         .stdin(std::os::fd::OwnedFd::from(listener));
     let mut waiting = Playing::start(&mut command);
-    eventually("the port is there", || ports(&stage) == 1);
+    eventually("the listener is there", || listeners(&stage) == 1);
     waiting.kill(Signal::TERM);
     waiting.0.wait().unwrap();
+    let stream = stage.sockets().join("one");
+    let path = stream.to_str().unwrap();
+    let mut command = stage.vmnet();
+    command.args([
+        "attach",
+        "lan",
+        "--stream",
+        path,
+        "-p",
+        "127.0.0.1:47110:80",
+    ]);
+    let (code, _, error) = output(&mut command);
+    assert_eq!(code, Some(125));
+    assert!(error.contains("`vmnet up lan -p"), "{error}");
+}
+
+/// An Ethernet frame to everybody from this station.
+fn frame(station: u8) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, station, 0x88, 0xb5]);
+    frame.resize(60, 0);
+    frame
+}
+
+#[test]
+fn guests_of_sockets_are_listed_and_leave_with_them() {
+    let Some(stage) = Stage::new() else { return };
+    let (_holder, _) = up(&stage, &[]);
+    let [stream, dgram, own] = ["s", "d", "guest"].map(|name| stage.sockets().join(name));
+    let attach = |option: &str, path: &std::path::Path| {
+        Playing::start(stage.vmnet().args(["attach", "lan", option]).arg(path))
+    };
+    let mut of_stream = attach("--stream", &stream);
+    let of_dgram = attach("--dgram", &dgram);
+    eventually("both listen", || listeners(&stage) == 2);
+    let mut client = UnixStream::connect(&stream).unwrap();
+    let one = frame(1);
+    let length = u32::try_from(one.len()).unwrap().to_be_bytes();
+    std::io::Write::write_all(&mut client, &[&length[..], &one].concat()).unwrap();
+    let other = UnixDatagram::bind(&own).unwrap();
+    // The holder, another user than the test, answers there.
+    std::fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    other.send_to(&frame(2), &dgram).unwrap();
+    let seen = |kind: &str, mac: &str, pid: i32| {
+        let about = status(&stage);
+        let ports = about["ports"].as_array().unwrap();
+        ports.iter().any(|port| {
+            port["kind"].as_str() == Some(kind)
+                && port["mac"].as_str() == Some(mac)
+                && port["pid"].as_i64() == Some(pid.into())
+        })
+    };
+    eventually("the guest of the stream is seen", || {
+        seen("stream", "02:00:00:00:00:01", of_stream.pid())
+    });
+    eventually("the guest of the datagrams is seen", || {
+        seen("dgram", "02:00:00:00:00:02", of_dgram.pid())
+    });
+    let (_, text, _) = output(stage.vmnet().args(["status", "lan"]));
+    assert!(text.contains("02:00:00:00:00:01"), "{text}");
+    of_stream.kill(Signal::INT);
+    of_stream.0.wait().unwrap();
+    eventually("the listener's guest is gone", || {
+        (listeners(&stage), ports(&stage)) == (1, 1)
+    });
+    // Its connection is closed; what came before may be read or lost.
+    client
+        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
+    let end = std::io::Read::read_to_end(&mut client, &mut Vec::new());
+    assert!(
+        end.as_ref()
+            .err()
+            .is_none_or(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
+        "{end:?}"
+    );
+    assert!(seen("dgram", "02:00:00:00:00:02", of_dgram.pid()));
 }
 
 #[test]

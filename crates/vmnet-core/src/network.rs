@@ -550,13 +550,14 @@ impl Network {
     /// The address that the guest behind a port has leased.
     #[must_use]
     pub fn address_of(&self, port: PortId) -> Option<Ipv4Addr> {
-        let now_behind: Vec<Mac> = self
-            .fdb
-            .entries()
-            .filter(|(_, other)| *other == port)
-            .map(|(mac, _)| mac)
-            .collect();
+        let now_behind: Vec<Mac> = self.macs_behind(port).collect();
         self.services.address_of(|mac| now_behind.contains(&mac))
+    }
+
+    /// The MAC addresses that were seen behind a port.
+    pub fn macs_behind(&self, port: PortId) -> impl Iterator<Item = Mac> {
+        let entries = self.fdb.entries().filter(move |(_, other)| *other == port);
+        entries.map(|(mac, _)| mac)
     }
 
     /// The gateway's MAC address.
@@ -581,6 +582,12 @@ impl Network {
     #[must_use]
     pub fn mtu(&self) -> u16 {
         self.gateway.mtu
+    }
+
+    /// One port.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> Option<&Port> {
+        self.ports.get(port)
     }
 
     /// The ports.

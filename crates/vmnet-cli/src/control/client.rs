@@ -5,6 +5,7 @@ use super::protocol::{
     AttachKind, Attached, Connection, ForwardTarget, Lease, Reply, Request, Status, is_udp,
 };
 use crate::identity::NetworkName;
+use crate::port_spec::PortSpec;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,6 +28,10 @@ pub(crate) enum ClientError {
     Io(NetworkName, #[source] io::Error),
     #[error("the network {0} refuses: {1}")]
     Refused(NetworkName, String),
+    #[error(
+        "a port cannot be forwarded to a socket that several guests come by: `vmnet up {0} -p HOSTPORT:GUEST-ADDRESS:GUESTPORT` names one of them"
+    )]
+    NoOneGuest(NetworkName),
 }
 
 /// A connection to the holder of a network.
@@ -70,7 +75,7 @@ impl Client {
     }
 
     /// Forwards a host port for as long as this connection lives.
-    pub(crate) fn forward(
+    fn forward(
         &mut self,
         protocol: Protocol,
         listen: SocketAddr,
@@ -87,6 +92,24 @@ impl Client {
             Reply::Forwarded => Ok(()),
             other => Err(self.unexpected(&other)),
         }
+    }
+
+    /// Forwards host ports to the guest of a port that was attached.
+    pub(crate) fn publish(
+        &mut self,
+        specs: &[PortSpec],
+        attached: Attached,
+    ) -> Result<(), ClientError> {
+        for spec in specs {
+            let port = attached
+                .port
+                .ok_or_else(|| ClientError::NoOneGuest(self.name.clone()))?;
+            for (listen, guest_port) in spec.pairs() {
+                let target = ForwardTarget::Port(port);
+                self.forward(spec.protocol, listen, target, guest_port)?;
+            }
+        }
+        Ok(())
     }
 
     /// The leases.

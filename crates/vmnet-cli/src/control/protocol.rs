@@ -3,11 +3,12 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use vmnet_linux::lane::{Attachment, Protocol};
+use vmnet_linux::lane::{Attachment, GuestSocket, PortKind, Protocol};
 use vmnet_linux::sys::fd_passing;
 
 /// The longest line that is read: a list of all leases of a large network fits.
@@ -68,10 +69,11 @@ pub(crate) enum ForwardTarget {
     Port(u64),
 }
 
-/// A port was attached.
+/// A port was attached, or a socket for guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attached {
-    pub(crate) port: u64,
+    /// `None` for a socket: its guests have a port each.
+    pub(crate) port: Option<u64>,
     pub(crate) mtu: u16,
 }
 
@@ -91,41 +93,90 @@ pub(crate) struct Status {
     pub(crate) pid: u32,
     pub(crate) subnet: String,
     pub(crate) mtu: u16,
+    /// The guests, by whichever way they came.
     pub(crate) ports: Vec<Port>,
+    /// The sockets that guests may come by.
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) counters: Vec<(String, u64)>,
 }
 
-/// A port.
+/// A port and the guest behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Port {
     pub(crate) port: u64,
+    /// Never one of a listener.
     pub(crate) kind: AttachKind,
+    /// The listener it came by.
+    pub(crate) listener: Option<u64>,
     pub(crate) name: Option<String>,
+    /// As fixed by its owner, or as seen.
     pub(crate) mac: Option<String>,
+    /// What it has leased.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Who attached it, or the listener it came by.
     pub(crate) pid: i32,
 }
 
+/// A socket that guests may come by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    pub(crate) listener: u64,
+    pub(crate) kind: AttachKind,
+    /// Who attached it.
+    pub(crate) pid: i32,
+}
+
+/// What a descriptor becomes.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// A guest's port.
+    Port(Attachment),
+    /// A socket for guests.
+    Listener(GuestSocket),
+}
+
 impl AttachKind {
-    /// The kind and the descriptor of an attachment.
+    /// The kind and the descriptor of a guest's port.
     pub(crate) fn split(attachment: Attachment) -> (Self, OwnedFd) {
         match attachment {
             Attachment::Tap(fd) => (Self::Tap, fd),
             Attachment::Stream(fd) => (Self::Stream, fd),
-            Attachment::StreamListener(listener) => (Self::StreamListener, listener.into()),
             Attachment::Dgram(fd) => (Self::Dgram, fd),
-            Attachment::DgramListener(socket) => (Self::DgramListener, socket.into()),
         }
     }
 
-    /// The attachment of this kind with this descriptor.
-    pub(crate) fn join(self, descriptor: OwnedFd) -> Attachment {
+    /// What a descriptor of this kind becomes.
+    pub(crate) fn join(self, descriptor: OwnedFd) -> Way {
         match self {
-            Self::Tap => Attachment::Tap(descriptor),
-            Self::Stream => Attachment::Stream(descriptor),
-            Self::StreamListener => Attachment::StreamListener(descriptor.into()),
-            Self::Dgram => Attachment::Dgram(descriptor),
-            Self::DgramListener => Attachment::DgramListener(descriptor.into()),
+            Self::Tap => Way::Port(Attachment::Tap(descriptor)),
+            Self::Stream => Way::Port(Attachment::Stream(descriptor)),
+            Self::Dgram => Way::Port(Attachment::Dgram(descriptor)),
+            Self::StreamListener => Way::Listener(GuestSocket::Stream(descriptor.into())),
+            Self::DgramListener => Way::Listener(GuestSocket::Dgram(descriptor.into())),
         }
+    }
+}
+
+impl From<PortKind> for AttachKind {
+    fn from(kind: PortKind) -> Self {
+        match kind {
+            PortKind::Tap => Self::Tap,
+            PortKind::Stream => Self::Stream,
+            PortKind::Dgram => Self::Dgram,
+        }
+    }
+}
+
+/// As in JSON.
+impl fmt::Display for AttachKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tap => "tap",
+            Self::Stream => "stream",
+            Self::StreamListener => "stream-listener",
+            Self::Dgram => "dgram",
+            Self::DgramListener => "dgram-listener",
+        })
     }
 }
 

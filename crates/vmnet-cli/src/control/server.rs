@@ -1,7 +1,8 @@
 //! Answers, for the process that holds a network: a thread per connection, at most [`MAX_CONNECTIONS`] of them.
 
 use super::protocol::{
-    AttachKind, Attached, Connection, ForwardTarget, Lease, Port, Reply, Request, Status,
+    AttachKind, Attached, Connection, ForwardTarget, Lease, Listener, Port, Reply, Request, Status,
+    Way,
 };
 use crate::network::{self, Subnet};
 use std::collections::BTreeMap;
@@ -11,7 +12,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use vmnet_linux::lane::{Forward, ForwardGuest, ForwardId, Handle, PortId, PortOptions, Protocol};
+use vmnet_linux::lane::{
+    Forward, ForwardGuest, ForwardId, Handle, ListenerId, PortId, PortOptions, Protocol,
+};
 
 /// More guests than a subnet of ours holds.
 const MAX_CONNECTIONS: usize = 1024;
@@ -19,13 +22,29 @@ const MAX_CONNECTIONS: usize = 1024;
 /// How long an answer may wait for its reader.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Member {
+    /// A guest's port.
+    Port(PortId),
+    /// A socket for guests.
+    Listener(ListenerId),
+}
+
+/// Who attached something, and as what.
+struct Owner {
+    kind: AttachKind,
+    name: Option<String>,
+    pid: i32,
+}
+
 /// A network that is served.
 pub(crate) struct Served {
     handle: Handle,
     name: String,
     subnet: Subnet,
     mtu: u16,
-    ports: Mutex<BTreeMap<PortId, Port>>,
+    owners: Mutex<BTreeMap<Member, Owner>>,
     connections: AtomicUsize,
 }
 
@@ -36,7 +55,7 @@ impl Served {
             name,
             subnet,
             mtu,
-            ports: Mutex::default(),
+            owners: Mutex::default(),
             connections: AtomicUsize::new(0),
         }
     }
@@ -46,24 +65,20 @@ impl Served {
         &self.handle
     }
 
-    /// Attaches a port for the process `pid`.
+    /// Attaches a port, or a socket for guests, for the process `pid`.
     pub(crate) fn attach(
         &self,
         kind: AttachKind,
         descriptor: OwnedFd,
         name: Option<String>,
-        mac: Option<String>,
+        mac: Option<&str>,
         pid: i32,
-    ) -> Result<PortId, String> {
-        let parsed = mac.as_deref().map(str::parse).transpose();
-        let options = PortOptions {
-            name: name.clone(),
-            mac: parsed
-                .map_err(|error| format!("`{}`: {error}", mac.as_deref().unwrap_or_default()))?,
-        };
-        let mut ports = self.ports();
+    ) -> Result<Member, String> {
+        let parsed = mac.map(str::parse).transpose();
+        let mac = parsed.map_err(|error| format!("`{}`: {error}", mac.unwrap_or_default()))?;
+        let mut owners = self.owners();
         if name.is_some()
-            && let Some(holder) = ports.values().find(|port| port.name == name)
+            && let Some(holder) = owners.values().find(|owner| owner.name == name)
         {
             return Err(format!(
                 "a guest named {} is there already, of process {}: choose another --name",
@@ -71,27 +86,28 @@ impl Served {
                 holder.pid
             ));
         }
-        let id = self
-            .handle
-            .attach(kind.join(descriptor), options)
-            .map_err(|error| crate::chain(&error))?;
-        let port = Port {
-            port: id.number(),
-            kind,
-            name,
+        let options = PortOptions {
+            name: name.clone(),
             mac,
-            pid,
         };
-        tracing::info!(?port, "attached");
-        ports.insert(id, port);
-        Ok(id)
+        let member = match kind.join(descriptor) {
+            Way::Port(attachment) => self.handle.attach(attachment, options).map(Member::Port),
+            Way::Listener(socket) => self.handle.listen(socket, options).map(Member::Listener),
+        }
+        .map_err(|error| crate::chain(&error))?;
+        tracing::info!(?member, %kind, ?name, pid, "attached");
+        owners.insert(member, Owner { kind, name, pid });
+        Ok(member)
     }
 
-    fn detach(&self, id: PortId) {
-        self.handle.detach(id);
-        if let Some(port) = self.ports().remove(&id) {
-            tracing::info!(?port, "detached");
+    fn detach(&self, member: Member) {
+        let mut owners = self.owners();
+        match member {
+            Member::Port(port) => self.handle.detach(port),
+            Member::Listener(listener) => self.handle.end_listener(listener),
         }
+        owners.remove(&member);
+        tracing::info!(?member, "detached");
     }
 
     fn leases(&self) -> Vec<Lease> {
@@ -106,18 +122,41 @@ impl Served {
     }
 
     fn status(&self) -> Status {
+        // Held meanwhile, so that every port of the datapath has its owner here.
+        let owners = self.owners();
+        let ports = self.handle.ports().into_iter().filter_map(|row| {
+            let member = row.listener.map_or(Member::Port(row.id), Member::Listener);
+            Some(Port {
+                port: row.id.number(),
+                kind: row.kind.into(),
+                listener: row.listener.map(ListenerId::number),
+                name: row.name,
+                mac: row.mac.map(|mac| mac.to_string()),
+                address: row.address,
+                pid: owners.get(&member)?.pid,
+            })
+        });
+        let listeners = owners.iter().filter_map(|(member, owner)| match member {
+            Member::Port(_) => None,
+            Member::Listener(id) => Some(Listener {
+                listener: id.number(),
+                kind: owner.kind,
+                pid: owner.pid,
+            }),
+        });
         Status {
             name: self.name.clone(),
             pid: std::process::id(),
             subnet: self.subnet.to_string(),
             mtu: self.mtu,
-            ports: self.ports().values().cloned().collect(),
+            ports: ports.collect(),
+            listeners: listeners.collect(),
             counters: self.handle.counters().rows,
         }
     }
 
-    fn ports(&self) -> MutexGuard<'_, BTreeMap<PortId, Port>> {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    fn owners(&self) -> MutexGuard<'_, BTreeMap<Member, Owner>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,7 +204,7 @@ fn accept(listener: &UnixListener, served: &Arc<Served>) {
 struct Session<'a> {
     served: &'a Served,
     pid: i32,
-    ports: Vec<PortId>,
+    members: Vec<Member>,
     forwards: Vec<ForwardId>,
 }
 
@@ -174,8 +213,8 @@ impl Drop for Session<'_> {
         for forward in self.forwards.drain(..) {
             self.served.handle.remove_forward(forward);
         }
-        for port in self.ports.drain(..) {
-            self.served.detach(port);
+        for member in self.members.drain(..) {
+            self.served.detach(member);
         }
     }
 }
@@ -194,7 +233,7 @@ fn converse(stream: UnixStream, served: &Served) -> io::Result<()> {
     let mut session = Session {
         served,
         pid: peer.pid.as_raw_nonzero().get(),
-        ports: Vec::new(),
+        members: Vec::new(),
         forwards: Vec::new(),
     };
     loop {
@@ -221,10 +260,14 @@ impl Session<'_> {
                 let descriptor = beside
                     .pop()
                     .ok_or("no descriptor came beside the request")?;
-                let id = self.served.attach(kind, descriptor, name, mac, self.pid)?;
-                self.ports.push(id);
+                let mac = mac.as_deref();
+                let member = self.served.attach(kind, descriptor, name, mac, self.pid)?;
+                self.members.push(member);
                 Ok(Reply::Attached(Attached {
-                    port: id.number(),
+                    port: match member {
+                        Member::Port(id) => Some(id.number()),
+                        Member::Listener(_) => None,
+                    },
                     mtu: self.served.mtu,
                 }))
             }
@@ -259,10 +302,12 @@ impl Session<'_> {
         match target {
             ForwardTarget::Address(address) => Ok(ForwardGuest::Address(address)),
             ForwardTarget::Port(number) => self
-                .ports
+                .members
                 .iter()
-                .find(|id| id.number() == number)
-                .map(|id| ForwardGuest::Port(*id))
+                .find_map(|member| match member {
+                    Member::Port(id) if id.number() == number => Some(ForwardGuest::Port(*id)),
+                    Member::Port(_) | Member::Listener(_) => None,
+                })
                 .ok_or_else(|| format!("port {number} is not one this connection attached")),
         }
     }

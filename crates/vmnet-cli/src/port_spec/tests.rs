@@ -97,3 +97,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_needs_the_same_port_clashes() {
+    let clash = |one: &str, other: &str| {
+        let (one, other): (PortSpec, PortSpec) = (one.parse().unwrap(), other.parse().unwrap());
+        assert_eq!(one.clashes(&other), other.clashes(&one), "{one} {other}");
+        one.clashes(&other)
+    };
+    assert!(clash("80:80", "80:81"));
+    assert!(clash("127.0.0.1:80:80", "80:81"));
+    assert!(clash("8000-8010:1-11", "8010-8020:1-11"));
+    assert!(!clash("80:80", "80:80/udp"));
+    assert!(!clash("127.0.0.1:80:80", "127.0.0.2:80:80"));
+    assert!(!clash("8000-8010:1-11", "8011:1"));
+    assert!(!clash("80:80", "[::1]:80:80"));
+}

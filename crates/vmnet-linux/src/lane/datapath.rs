@@ -13,7 +13,7 @@ use vmnet_wire::ethernet::Mac;
 use crate::lane::StartError;
 use crate::lane::execute::Hand;
 use crate::lane::forwarding::Listener;
-use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, Settings};
+use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, ListenerId, Settings};
 use crate::lane::names::{DnsSession, Queries};
 use crate::lane::sockets::Pending;
 use crate::poller::{Poller, READ, Token};
@@ -46,6 +46,8 @@ pub(super) struct Lane {
     pub(super) full: Vec<(PortId, bool)>,
     pub(super) sockets: Slots<SocketId, HostSocket>,
     pub(super) pending: Pending,
+    /// Ports of guests that came by a socket for several.
+    pub(super) came_by: HashMap<PortId, ListenerId>,
     pub(super) listeners: HashMap<u64, Listener>,
     pub(super) next_listener: u64,
     pub(super) queries: Queries,
@@ -114,6 +116,7 @@ impl Lane {
             full: Vec::new(),
             sockets: Slots::default(),
             pending: Pending::default(),
+            came_by: HashMap::new(),
             listeners: HashMap::new(),
             next_listener: 0,
             queries: Queries::default(),
@@ -214,6 +217,13 @@ impl Lane {
                     let _gone = answer.send(self.attach(attachment, options));
                 }
                 Command::Detach(port) => self.detach(port),
+                Command::Listen(socket, options, answer) => {
+                    let _gone = answer.send(self.listen(socket, options));
+                }
+                Command::EndListener(listener) => self.end_listener(listener),
+                Command::Ports(answer) => {
+                    let _gone = answer.send(self.port_rows());
+                }
                 Command::Forward(forward, answer) => {
                     let _gone = answer.send(self.forward(forward));
                 }

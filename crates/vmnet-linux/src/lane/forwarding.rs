@@ -10,7 +10,7 @@ use vmnet_core::{ForwardId, SocketId};
 
 use crate::lane::datapath::Lane;
 use crate::lane::execute::Hand;
-use crate::lane::{Forward, ForwardError, PortOptions, Protocol};
+use crate::lane::{Forward, ForwardError, ListenerId, PortOptions, Protocol};
 use crate::poller::{READ, Token};
 use crate::socket::HostSocket;
 use crate::socket::datagrams::Datagrams;
@@ -33,7 +33,7 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(_, listener) => listener.as_fd(),
             Self::Udp(_, socket) => socket.as_fd(),
@@ -44,13 +44,14 @@ impl Listener {
 }
 
 impl Lane {
-    pub(super) fn add_listener(&mut self, listener: Listener) -> io::Result<()> {
+    /// Listens from now on; answers the listener's number.
+    pub(super) fn add_listener(&mut self, listener: Listener) -> io::Result<u64> {
         let number = self.next_listener;
         self.next_listener += 1;
         self.poller
             .add(listener.fd(), Token::Listener(number), READ)?;
         self.listeners.insert(number, listener);
-        Ok(())
+        Ok(number)
     }
 
     pub(super) fn forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
@@ -60,13 +61,13 @@ impl Lane {
                 let listener = TcpListener::bind(forward.listen).map_err(refused)?;
                 listener.set_nonblocking(true).map_err(refused)?;
                 let id = self.network.add_forward(forward);
-                self.add_listener(Listener::Tcp(id, listener)).map(|()| id)
+                self.add_listener(Listener::Tcp(id, listener)).map(|_| id)
             }
             Protocol::Udp => {
                 let socket = UdpSocket::bind(forward.listen).map_err(refused)?;
                 socket.set_nonblocking(true).map_err(refused)?;
                 let id = self.network.add_forward(forward);
-                self.add_listener(Listener::Udp(id, socket)).map(|()| id)
+                self.add_listener(Listener::Udp(id, socket)).map(|_| id)
             }
         };
         id.map_err(refused)
@@ -91,11 +92,11 @@ impl Lane {
             }
             Listener::Udp(id, socket) => self.serve_udp(id, socket),
             Listener::Streams(listener, options) => {
-                self.accept_guests(&listener, &options);
+                self.accept_guests(&listener, &options, ListenerId(number));
                 Some(Listener::Streams(listener, options))
             }
             Listener::Datagrams(socket, options) => {
-                self.receive_from_paths(&socket, &options);
+                self.receive_from_paths(&socket, &options, ListenerId(number));
                 Some(Listener::Datagrams(socket, options))
             }
         };
@@ -157,12 +158,12 @@ impl Lane {
         Ok(())
     }
 
-    fn accept_guests(&mut self, listener: &UnixListener, options: &PortOptions) {
+    fn accept_guests(&mut self, listener: &UnixListener, options: &PortOptions, by: ListenerId) {
         for _ in 0..ACCEPTS {
             let Ok((guest, _)) = listener.accept() else {
                 return;
             };
-            if let Err(error) = self.add_stream(guest.into(), options.clone()) {
+            if let Err(error) = self.welcome(guest.into(), options.clone(), by) {
                 tracing::warn!(%error, "a guest cannot be attached");
             }
         }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use rustix::event::epoll::EventFlags;
 use rustix::net::SocketAddrUnix;
+use vmnet_core::gateway::dhcp::State;
 use vmnet_core::{Frame, PortId};
 use vmnet_wire::ethernet::{self, Mac};
 use vmnet_wire::offload::{Checksum, Offload};
@@ -14,7 +15,9 @@ use vmnet_wire::segment;
 use crate::lane::datapath::Lane;
 use crate::lane::execute::Hand;
 use crate::lane::forwarding::Listener;
-use crate::lane::{AttachError, Attachment, PortOptions};
+use crate::lane::{
+    AttachError, Attachment, GuestSocket, ListenerId, PortKind, PortOptions, PortRow,
+};
 use crate::poller::{READ, READ_WRITE, Token};
 use crate::port::dgram::{self, Dgram};
 use crate::port::stream::Stream;
@@ -31,7 +34,7 @@ const BURST_BYTES: usize = 1 << 20;
 const SOCKET_QUEUE: usize = 512;
 /// Bytes that we wish sockets for guests to hold; the host may allow fewer.
 const SOCKET_BYTES: i32 = 4 << 20;
-/// Guests on one shared datagram socket.
+/// Guests on one datagram socket.
 const PATHS_MAX: usize = 256;
 
 impl Lane {
@@ -51,25 +54,58 @@ impl Lane {
                 widen(&fd);
                 Ok(self.add_port(Port::Dgram(Dgram::connected(fd)), options)?)
             }
-            Attachment::StreamListener(listener) => {
-                listener.set_nonblocking(true)?;
-                Ok(self.add_guest_listener(Listener::Streams(listener, options))?)
-            }
-            Attachment::DgramListener(socket) => {
-                socket.set_nonblocking(true)?;
-                let socket = OwnedFd::from(socket);
-                widen(&socket);
-                Ok(self.add_guest_listener(Listener::Datagrams(Rc::new(socket), options))?)
-            }
         }
     }
 
-    fn add_guest_listener(&mut self, listener: Listener) -> io::Result<PortId> {
-        self.add_listener(listener)?;
-        Ok(PortId::default())
+    pub(super) fn listen(
+        &mut self,
+        socket: GuestSocket,
+        options: PortOptions,
+    ) -> Result<ListenerId, AttachError> {
+        let listener = match socket {
+            GuestSocket::Stream(listener) => {
+                listener.set_nonblocking(true)?;
+                Listener::Streams(listener, options)
+            }
+            GuestSocket::Dgram(socket) => {
+                socket.set_nonblocking(true)?;
+                let socket = OwnedFd::from(socket);
+                widen(&socket);
+                Listener::Datagrams(Rc::new(socket), options)
+            }
+        };
+        Ok(ListenerId(self.add_listener(listener)?))
     }
 
-    pub(super) fn add_stream(&mut self, fd: OwnedFd, options: PortOptions) -> io::Result<PortId> {
+    pub(super) fn end_listener(&mut self, id: ListenerId) {
+        if let Some(listener) = self.listeners.remove(&id.0) {
+            // Others may hold the descriptor too, so that closing it does not end its events.
+            self.poller.remove(listener.fd());
+        }
+        let guests: Vec<PortId> = self
+            .came_by
+            .iter()
+            .filter(|(_, by)| **by == id)
+            .map(|(port, _)| *port)
+            .collect();
+        for port in guests {
+            self.detach(port);
+        }
+    }
+
+    /// A guest came by a listener.
+    pub(super) fn welcome(
+        &mut self,
+        guest: OwnedFd,
+        options: PortOptions,
+        by: ListenerId,
+    ) -> io::Result<()> {
+        let id = self.add_stream(guest, options)?;
+        self.came_by.insert(id, by);
+        Ok(())
+    }
+
+    fn add_stream(&mut self, fd: OwnedFd, options: PortOptions) -> io::Result<PortId> {
         set_nonblocking(&fd)?;
         widen(&fd);
         self.add_port(Port::Stream(Stream::new(fd)), options)
@@ -106,6 +142,7 @@ impl Lane {
             }
             self.network.remove_port(self.now, id);
             self.full.retain(|(other, _)| *other != id);
+            self.came_by.remove(&id);
             tracing::debug!(?id, "a port is gone");
         }
     }
@@ -213,7 +250,12 @@ impl Lane {
     }
 
     /// A shared datagram socket: frames of several guests.
-    pub(super) fn receive_from_paths(&mut self, socket: &Rc<OwnedFd>, options: &PortOptions) {
+    pub(super) fn receive_from_paths(
+        &mut self,
+        socket: &Rc<OwnedFd>,
+        options: &PortOptions,
+        by: ListenerId,
+    ) {
         use std::os::fd::AsFd;
         let mut frame = std::mem::take(&mut self.frame);
         frame.resize(FRAME_MAX, 0);
@@ -222,7 +264,7 @@ impl Lane {
             let Ok(Some((len, from))) = dgram::receive(socket.as_fd(), &mut frame) else {
                 break;
             };
-            let Some(id) = from.and_then(|path| self.port_at(socket, path, options)) else {
+            let Some(id) = from.and_then(|path| self.port_at(socket, path, options, by)) else {
                 tracing::debug!(
                     "a frame came from a socket without a path, which cannot be answered"
                 );
@@ -240,26 +282,61 @@ impl Lane {
         socket: &Rc<OwnedFd>,
         path: SocketAddrUnix,
         options: &PortOptions,
+        by: ListenerId,
     ) -> Option<PortId> {
-        let is_it = |port: &Port| matches!(port, Port::Dgram(dgram) if dgram.path() == Some(&path));
-        if let Some((id, _)) = self.ports.iter_mut().find(|(_, port)| is_it(port)) {
+        // The same path may send to two sockets: it is a guest of each.
+        let came_by = &self.came_by;
+        let is_it = |id: PortId, port: &Port| {
+            matches!(port, Port::Dgram(dgram) if dgram.path() == Some(&path))
+                && came_by.get(&id) == Some(&by)
+        };
+        if let Some((id, _)) = self.ports.iter_mut().find(|(id, port)| is_it(*id, port)) {
             return Some(id);
         }
-        let on_paths = |port: &Port| matches!(port, Port::Dgram(dgram) if dgram.path().is_some());
-        if self
-            .ports
-            .iter_mut()
-            .filter(|(_, port)| on_paths(port))
-            .count()
-            >= PATHS_MAX
-        {
+        if self.came_by.values().filter(|other| **other == by).count() >= PATHS_MAX {
             return None;
         }
-        self.add_port(
-            Port::Dgram(Dgram::at(Rc::clone(socket), path)),
-            options.clone(),
-        )
-        .ok()
+        let port = Port::Dgram(Dgram::at(Rc::clone(socket), path));
+        let id = self.add_port(port, options.clone()).ok()?;
+        self.came_by.insert(id, by);
+        Some(id)
+    }
+
+    /// Every port and who is behind it, for people.
+    pub(super) fn port_rows(&mut self) -> Vec<PortRow> {
+        let mut kinds: Vec<(PortId, PortKind)> = self
+            .ports
+            .iter_mut()
+            .map(|(id, port)| (id, kind(port)))
+            .collect();
+        kinds.sort_by_key(|(id, _)| *id);
+        kinds
+            .into_iter()
+            .map(|(id, kind)| self.port_row(id, kind))
+            .collect()
+    }
+
+    fn port_row(&self, id: PortId, kind: PortKind) -> PortRow {
+        let place = self.network.port(id);
+        let mut seen: Vec<Mac> = self.network.macs_behind(id).collect();
+        seen.sort_unstable();
+        let lease = self
+            .network
+            .leases()
+            .find(|lease| lease.state == State::Bound && seen.contains(&lease.mac));
+        let fixed = place.and_then(|place| place.mac);
+        let own_name = || lease.and_then(|lease| lease.name.clone());
+        PortRow {
+            id,
+            kind,
+            listener: self.came_by.get(&id).copied(),
+            name: place.and_then(|place| place.name.clone()).or_else(own_name),
+            mac: lease
+                .map(|lease| lease.mac)
+                .or(fixed)
+                .or_else(|| seen.first().copied()),
+            address: lease.map(|lease| lease.address),
+        }
     }
 
     fn receive(&mut self, id: PortId, frame: &[u8], offload: Offload) {
@@ -338,6 +415,14 @@ fn seen(frame: &[u8], gateway: Mac) -> Offload {
     Offload {
         checksum,
         segmentation: None,
+    }
+}
+
+fn kind(port: &Port) -> PortKind {
+    match port {
+        Port::Tap(_) => PortKind::Tap,
+        Port::Stream(_) => PortKind::Stream,
+        Port::Dgram(_) => PortKind::Dgram,
     }
 }
 

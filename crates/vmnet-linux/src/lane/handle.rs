@@ -54,12 +54,29 @@ pub enum Attachment {
     Tap(OwnedFd),
     /// One connected client, QEMU's framing.
     Stream(OwnedFd),
-    /// Any number of clients, QEMU's framing: each gets a port of its own.
-    StreamListener(UnixListener),
     /// A connected datagram socket.
     Dgram(OwnedFd),
-    /// A bound datagram socket; each path that sends to it gets a port of its own.
-    DgramListener(UnixDatagram),
+}
+
+/// A socket by which any number of guests come; each gets a port of its own.
+#[derive(Debug)]
+pub enum GuestSocket {
+    /// Clients connect to it, QEMU's framing.
+    Stream(UnixListener),
+    /// A bound socket: each path that sends to it is a guest.
+    Dgram(UnixDatagram),
+}
+
+/// A socket that guests come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub(super) u64);
+
+impl ListenerId {
+    /// A number for people and other processes.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
 }
 
 /// What is known of a port's guest.
@@ -69,6 +86,34 @@ pub struct PortOptions {
     pub name: Option<String>,
     /// The guest's MAC: frames from others are dropped.
     pub mac: Option<Mac>,
+}
+
+/// How frames of a port travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortKind {
+    /// By a tap.
+    Tap,
+    /// By a stream socket.
+    Stream,
+    /// By datagrams.
+    Dgram,
+}
+
+/// A port and the guest behind it.
+#[derive(Debug, Clone)]
+pub struct PortRow {
+    /// Its id.
+    pub id: PortId,
+    /// How its frames travel.
+    pub kind: PortKind,
+    /// The socket the guest came by, if it was not attached by itself.
+    pub listener: Option<ListenerId>,
+    /// The guest's name: its owner's, else its own.
+    pub name: Option<String>,
+    /// The guest's MAC: the one that has an address if several were seen, `None` before the first frame.
+    pub mac: Option<Mac>,
+    /// The address it has leased.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A lease that is given.
@@ -135,6 +180,13 @@ pub(super) enum Command {
         SyncSender<Result<PortId, AttachError>>,
     ),
     Detach(PortId),
+    Listen(
+        GuestSocket,
+        PortOptions,
+        SyncSender<Result<ListenerId, AttachError>>,
+    ),
+    EndListener(ListenerId),
+    Ports(SyncSender<Vec<PortRow>>),
     Forward(Forward, SyncSender<Result<ForwardId, ForwardError>>),
     RemoveForward(ForwardId),
     Leases(SyncSender<Vec<LeaseRow>>),
@@ -195,7 +247,7 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
 }
 
 impl Handle {
-    /// Attaches a port. For a listener, the answer names no guest: each of its guests gets a port of its own.
+    /// Attaches a port.
     ///
     /// # Errors
     /// See [`AttachError`].
@@ -211,6 +263,30 @@ impl Handle {
     /// Detaches a port.
     pub fn detach(&self, port: PortId) {
         self.tell(Command::Detach(port));
+    }
+
+    /// Lets guests come by a socket; `options` are those of each of them.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn listen(
+        &self,
+        socket: GuestSocket,
+        options: PortOptions,
+    ) -> Result<ListenerId, AttachError> {
+        self.ask(|answer| Command::Listen(socket, options, answer))
+            .unwrap_or(Err(AttachError::Ended))
+    }
+
+    /// Closes a socket for guests, and detaches those that came by it.
+    pub fn end_listener(&self, listener: ListenerId) {
+        self.tell(Command::EndListener(listener));
+    }
+
+    /// The ports that are attached now, by whichever way.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortRow> {
+        self.ask(Command::Ports).unwrap_or_default()
     }
 
     /// Forwards a port of the host to a guest.

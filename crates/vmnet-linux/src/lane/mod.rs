@@ -20,5 +20,6 @@ mod sockets;
 
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Forward, ForwardError, ForwardGuest, ForwardId,
-    Handle, Ipv4Net, LeaseRow, PortId, PortOptions, Protocol, Settings, StartError, start,
+    GuestSocket, Handle, Ipv4Net, LeaseRow, ListenerId, PortId, PortKind, PortOptions, PortRow,
+    Protocol, Settings, StartError, start,
 };
