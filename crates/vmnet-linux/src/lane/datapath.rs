@@ -15,6 +15,7 @@ use crate::lane::execute::Hand;
 use crate::lane::forwarding::Listener;
 use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, ListenerId, Settings};
 use crate::lane::names::{DnsSession, Queries};
+use crate::lane::patience::Patience;
 use crate::lane::sockets::Pending;
 use crate::poller::{Poller, READ, Token};
 use crate::port::{FRAME_MAX, Port};
@@ -59,6 +60,9 @@ pub(super) struct Lane {
     pub(super) frame: Vec<u8>,
     pub(super) batch: Option<Batch>,
     pub(super) warned: Warned,
+    patience: Patience,
+    /// Bytes of guests and of their peers in this turn.
+    pub(super) moved: usize,
     uplink: Uplink,
     resolvers: Option<resolv::Watch>,
     inbox: Inbox,
@@ -126,6 +130,8 @@ impl Lane {
             frame: vec![0; FRAME_MAX],
             batch: None,
             warned: Warned::default(),
+            patience: Patience::new(now),
+            moved: 0,
             uplink,
             resolvers,
             inbox,
@@ -143,7 +149,11 @@ impl Lane {
             } else {
                 self.timeout()
             };
-            if let Err(error) = self.poller.wait(timeout, &mut events) {
+            let moved = std::mem::take(&mut self.moved);
+            let waited = self
+                .patience
+                .wait(&mut self.poller, timeout, moved, &mut events);
+            if let Err(error) = waited {
                 tracing::error!(%error, "the datapath cannot wait for events and ends");
                 return;
             }

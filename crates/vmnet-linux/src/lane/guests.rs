@@ -340,6 +340,7 @@ impl Lane {
     }
 
     fn receive(&mut self, id: PortId, frame: &[u8], offload: Offload) {
+        self.moved += frame.len();
         let seen = Frame {
             head: frame,
             len: frame.len(),

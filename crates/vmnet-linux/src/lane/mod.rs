@@ -6,6 +6,7 @@
 //! | [`datapath`] | the thread: wait, dispatch, read, flush |
 //! | [`execute`] | where actions of the core become system calls |
 //! | [`guests`] | frames from ports, guests that come and go |
+//! | [`patience`] | looking again for a moment before sleeping |
 //! | [`sockets`] | events of the flows' sockets |
 //! | [`names`] | queries to resolvers, and streams to the DNS proxy |
 //! | [`forwarding`] | listeners of forwarded ports |
@@ -16,6 +17,7 @@ mod forwarding;
 mod guests;
 mod handle;
 mod names;
+mod patience;
 mod sockets;
 
 pub use handle::{

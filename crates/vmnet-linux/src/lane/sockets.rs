@@ -130,6 +130,7 @@ impl Lane {
         } else {
             0
         };
+        self.moved += len;
         self.network.event(self.now, &event, &mut self.out);
         self.carry_out(Hand::payload(&frame[..len]));
         self.frame = frame;

@@ -64,6 +64,8 @@ pub(crate) struct Stream {
     undiscarded: usize,
     /// Those may be the rest of a large piece, which takes memory, and so the peer's window, until all of it is gone.
     large: bool,
+    /// More than one answer has been read.
+    repeated: bool,
 }
 
 impl Stream {
@@ -125,6 +127,7 @@ impl Stream {
             most: 0,
             undiscarded: 0,
             large: false,
+            repeated: false,
         }
     }
 
@@ -178,6 +181,11 @@ impl Stream {
     /// # Errors
     /// The connection is broken.
     pub(crate) fn peek(&mut self, offset: usize, into: &mut [u8]) -> io::Result<Peeked> {
+        // Most connections end after one answer: for them an offset is not worth its call.
+        if offset == 0 && self.undiscarded > 0 && self.offset == Offset::Unset && !self.repeated {
+            self.repeated = true;
+            self.discard_now()?;
+        }
         let offset = offset + self.undiscarded;
         self.go_to(offset);
         let result = if self.offset == Offset::Unknown && offset > 0 {

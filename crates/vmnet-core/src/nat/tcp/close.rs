@@ -17,7 +17,10 @@ impl Tcp {
     pub(super) fn receive_fin(&mut self, link: &mut Link<'_>, agenda: &mut Agenda) {
         self.window.take(1);
         self.guest_closed = true;
-        link.out.push(Action::ShutWrite { socket: self.id });
+        // If the other side has closed as well, closing the socket says it all.
+        if !self.is_done() {
+            link.out.push(Action::ShutWrite { socket: self.id });
+        }
         if self.fin_sent {
             self.idle = TRANSITORY;
         }

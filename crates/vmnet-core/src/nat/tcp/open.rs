@@ -120,7 +120,7 @@ impl Tcp {
             guest_closed: false,
             ack_due: false,
             ack_at: None,
-            interactive: false,
+            interactive: true,
             received_at: link.now,
             read_queued: false,
             retries: 0,

@@ -1,0 +1,132 @@
+//! Looking again for a moment before sleeping.
+//!
+//! Whoever sleeps must be woken, and on a machine with few cores that costs more than all else that a small message
+//! needs. So after a turn of small messages the lane looks again for a moment, and gives way to others between looks.
+//! Where nothing comes, where others need the core, or where much is moved and nobody waits for a single message, it
+//! sleeps at once. An idle network costs nothing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+
+use crate::poller::{Poller, Token};
+
+/// How long to look.
+const LOOK: Duration = Duration::from_micros(50);
+/// Giving way for longer than this means that others need the core.
+const SCARCE: Duration = Duration::from_micros(40);
+/// A turn that moved more bytes than this is no turn of small messages.
+const SMALL: usize = 8 << 10;
+/// The first and the longest time without looks after one that was in vain.
+const PAUSE_MIN: Duration = Duration::from_micros(200);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// When it is worth looking.
+#[derive(Debug)]
+pub(super) struct Patience {
+    not_before: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            not_before: now,
+            pause: PAUSE_MIN,
+        }
+    }
+
+    /// Waits for events, at most for `timeout`. The turn before moved `moved` bytes.
+    ///
+    /// # Errors
+    /// As epoll says.
+    pub(super) fn wait(
+        &mut self,
+        poller: &mut Poller,
+        timeout: Option<Duration>,
+        moved: usize,
+        events: &mut Vec<(Token, EventFlags)>,
+    ) -> io::Result<()> {
+        let worth = (1..=SMALL).contains(&moved) && timeout != Some(Duration::ZERO);
+        if worth && self.look(poller, events)? {
+            return Ok(());
+        }
+        poller.wait(timeout, events)
+    }
+
+    /// Looks for a moment. Answers whether something came.
+    fn look(
+        &mut self,
+        poller: &mut Poller,
+        events: &mut Vec<(Token, EventFlags)>,
+    ) -> io::Result<bool> {
+        let start = Instant::now();
+        if start < self.not_before {
+            return Ok(false);
+        }
+        let mut before = start;
+        loop {
+            poller.wait(Some(Duration::ZERO), events)?;
+            let now = Instant::now();
+            if now.duration_since(before) > SCARCE {
+                self.vain(now);
+                return Ok(!events.is_empty());
+            }
+            if !events.is_empty() {
+                self.pause = (self.pause / 2).max(PAUSE_MIN);
+                return Ok(true);
+            }
+            if now.duration_since(start) > LOOK {
+                self.vain(now);
+                return Ok(false);
+            }
+            before = now;
+            std::thread::yield_now();
+        }
+    }
+
+    fn vain(&mut self, now: Instant) {
+        self.not_before = now + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poller::READ;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    #[test]
+    fn vain_looks_become_rare_and_small_messages_bring_them_back() {
+        let mut poller = Poller::new().unwrap();
+        let wake = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        poller.add(&wake, Token::Command, READ).unwrap();
+        let mut events = Vec::new();
+        let mut patience = Patience::new(Instant::now());
+        for _ in 0..2000 {
+            patience
+                .wait(
+                    &mut poller,
+                    Some(Duration::from_micros(1)),
+                    100,
+                    &mut events,
+                )
+                .unwrap();
+            assert!(events.is_empty());
+        }
+        assert!(patience.pause > PAUSE_MIN * 4);
+        rustix::io::write(&wake, &1u64.to_ne_bytes()).unwrap();
+        patience.not_before = Instant::now();
+        let paused = patience.pause;
+        patience.wait(&mut poller, None, 100, &mut events).unwrap();
+        assert_eq!(events.len(), 1);
+        // Unless the test itself was kept from the core for long.
+        assert!(patience.pause <= paused || patience.pause <= PAUSE_MAX);
+        patience
+            .wait(&mut poller, None, 1 << 20, &mut events)
+            .unwrap();
+        assert_eq!(events.len(), 1);
+    }
+}
