@@ -368,10 +368,14 @@ fn a_replaced_resolver_file_stays_covered() {
     let etc = stage.path().join("etc");
     let script = format!(
         "set -e; mkdir {etc}; cp -a /etc/. {etc}; mount --bind {etc} /etc; rm -f /etc/resolv.conf; echo host1 > /etc/resolv.conf
-         {vmnet} run --no-dhcp -- sh -c 'cat /etc/resolv.conf; sleep 1; cat /etc/resolv.conf' &
-         sleep 0.5; echo host2 > /etc/new; mv /etc/new /etc/resolv.conf; cat /etc/resolv.conf; wait
-         {vmnet} run --no-dhcp -- sh -c 'sleep 3; cat /etc/resolv.conf' &
-         sleep 0.5; rm /etc/resolv.conf; sleep 0.5; echo host3 > /etc/resolv.conf; cat /etc/resolv.conf; wait",
+         until_is() {{ until [ -e {marks}/$1 ]; do sleep 0.02; done; }}
+         inside='cat /etc/resolv.conf; : > {marks}/begun1; until [ -e {marks}/moved1 ]; do sleep 0.02; done; sleep 1; cat /etc/resolv.conf'
+         {vmnet} run --no-dhcp -- sh -c \"$inside\" &
+         until_is begun1; echo host2 > /etc/new; mv /etc/new /etc/resolv.conf; cat /etc/resolv.conf; : > {marks}/moved1; wait
+         inside=': > {marks}/begun2; until [ -e {marks}/moved2 ]; do sleep 0.02; done; sleep 3; cat /etc/resolv.conf'
+         {vmnet} run --no-dhcp -- sh -c \"$inside\" &
+         until_is begun2; rm /etc/resolv.conf; sleep 0.5; echo host3 > /etc/resolv.conf; cat /etc/resolv.conf; : > {marks}/moved2; wait",
+        marks = stage.path().display(),
         etc = etc.display()
     );
     let mut command = Command::new("unshare");

@@ -2,14 +2,14 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`handle`] | what other threads ask of a lane, and what they get |
-//! | [`datapath`] | the thread: wait, dispatch, read, flush |
-//! | [`execute`] | where actions of the core become system calls |
-//! | [`guests`] | frames from ports, guests that come and go |
-//! | [`patience`] | looking again for a moment before sleeping |
-//! | [`sockets`] | events of the flows' sockets |
-//! | [`names`] | queries to resolvers, and streams to the DNS proxy |
-//! | [`forwarding`] | listeners of forwarded ports |
+//! | `handle` | what other threads ask of a lane, and what they get |
+//! | `datapath` | the thread: wait, dispatch, read, flush |
+//! | `execute` | where actions of the core become system calls |
+//! | `guests` | frames from ports, guests that come and go |
+//! | `patience` | looking again for a moment before sleeping |
+//! | `sockets` | events of the flows' sockets |
+//! | `names` | queries to resolvers, and streams to the DNS proxy |
+//! | `forwarding` | listeners of forwarded ports |
 
 mod datapath;
 mod execute;
