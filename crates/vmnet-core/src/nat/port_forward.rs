@@ -2,11 +2,11 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use slotmap::SlotMap;
+use slotmap::{SecondaryMap, SlotMap};
 use vmnet_wire::ip::Protocol;
 
 use crate::link::Gateway;
-use crate::outbox::{ForwardId, PortId};
+use crate::outbox::{ForwardId, PortId, SocketId};
 
 /// The guest that a rule leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,9 +52,22 @@ pub struct Forward {
 #[derive(Debug, Default)]
 pub(crate) struct Forwards {
     pub(crate) rules: SlotMap<ForwardId, Forward>,
+    /// Sockets of UDP rules whose guest has, or had, an address.
+    pub(crate) sockets: SecondaryMap<ForwardId, SocketId>,
 }
 
 impl Forwards {
+    /// Rules with a socket that leads to whoever is behind a port, and to which port of it.
+    pub(crate) fn followers(&self) -> impl Iterator<Item = (ForwardId, PortId, u16)> + '_ {
+        self.sockets.keys().filter_map(|id| {
+            let rule = self.rules.get(id)?;
+            match rule.guest {
+                ForwardGuest::Port(port) => Some((id, port, rule.guest_port)),
+                ForwardGuest::Address(_) => None,
+            }
+        })
+    }
+
     /// Where the host listens for a forwarded port, as an address to connect to.
     pub(crate) fn listener(&self, protocol: Protocol, port: u16) -> Option<SocketAddr> {
         let rule = self
