@@ -245,7 +245,15 @@ impl Network {
         }
         match self.fdb.learn(now, source, port) {
             Learned::Known => {}
-            Learned::Fresh | Learned::Moved(_) => self.follow_forwards(now, out),
+            Learned::Fresh => self.follow_forwards(now, out),
+            Learned::Moved(before) => {
+                // Who waited for room at the port before need not wait at this one.
+                let waits = self.ports.get(before).is_some_and(|port| !port.ready);
+                if waits && self.ports.get(port).is_some_and(|port| port.ready) {
+                    self.nat.unpark();
+                }
+                self.follow_forwards(now, out);
+            }
             Learned::NoRoom => return Err(Drop::MacTableFull),
         }
         let for_gateway = to == self.gateway.mac;
