@@ -200,8 +200,9 @@ impl Network {
         self.nat.remove_forward(rule, out);
     }
 
-    /// The socket of a UDP rule, which the caller has bound and names so from now on. `None` while the guest of
-    /// the rule has no address, and if the rule is not one for UDP: ask again when a datagram comes.
+    /// The socket of a UDP rule, which the caller has bound and names so from now on: it stays the same as long as
+    /// the rule, and follows the guest to other addresses. `None` while the guest of the rule has no address, and
+    /// if the rule is not one for UDP: ask again when a datagram comes.
     pub fn forward_socket(
         &mut self,
         now: Instant,
@@ -242,8 +243,18 @@ impl Network {
         if source == self.gateway.mac || place.mac.is_some_and(|mac| mac != source) {
             return Err(Drop::Spoofed);
         }
-        if self.fdb.learn(now, source, port) == Learned::NoRoom {
-            return Err(Drop::MacTableFull);
+        match self.fdb.learn(now, source, port) {
+            Learned::Known => {}
+            Learned::Fresh => self.follow_forwards(now, out),
+            Learned::Moved(before) => {
+                // Who waited for room at the port before need not wait at this one.
+                let waits = self.ports.get(before).is_some_and(|port| !port.ready);
+                if waits && self.ports.get(port).is_some_and(|port| port.ready) {
+                    self.nat.unpark();
+                }
+                self.follow_forwards(now, out);
+            }
+            Learned::NoRoom => return Err(Drop::MacTableFull),
         }
         let for_gateway = to == self.gateway.mac;
         if for_gateway || to.is_multicast() || header.ether_type() == EtherType::ARP {
@@ -345,6 +356,7 @@ impl Network {
                 payload: datagram(packet)?.1,
             };
             self.services.receive_dhcp(&mut link, &request);
+            self.follow_forwards(now, out);
             return Ok(());
         }
         if !from.for_gateway {
@@ -487,6 +499,23 @@ impl Network {
         Some((address, forward))
     }
 
+    /// Sockets of UDP rules follow the guests behind ports to their addresses.
+    fn follow_forwards(&mut self, now: Instant, out: &mut Outbox) {
+        let follow: Vec<(ForwardId, SocketAddr)> = self
+            .nat
+            .forwards
+            .followers()
+            .filter_map(|(rule, port, guest_port)| {
+                let address = self.address_of(port)?;
+                Some((rule, SocketAddr::new(IpAddr::V4(address), guest_port)))
+            })
+            .collect();
+        for (rule, guest) in follow {
+            let mut link = link!(self, now, out);
+            self.nat.forward_socket(&mut link, rule, guest);
+        }
+    }
+
     /// What the next stream in line wants to read. Ask until there is none, and after each carry out the
     /// read, [`Event::Peeked`], and what comes of it: so streams take turns.
     pub fn next_read(&mut self, now: Instant, out: &mut Outbox) -> Option<Read> {
@@ -547,11 +576,11 @@ impl Network {
         self.services.dhcp.leases()
     }
 
-    /// The address that the guest behind a port has leased.
+    /// The address that the guest behind a port has leased. If several have, that of the one heard last.
     #[must_use]
     pub fn address_of(&self, port: PortId) -> Option<Ipv4Addr> {
-        let now_behind: Vec<Mac> = self.macs_behind(port).collect();
-        self.services.address_of(|mac| now_behind.contains(&mac))
+        self.services
+            .address_of(|mac| self.fdb.seen_behind(port, mac))
     }
 
     /// The MAC addresses that were seen behind a port.

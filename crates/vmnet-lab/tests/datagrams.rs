@@ -7,7 +7,7 @@ use smoltcp::socket::tcp::State;
 use vmnet_core::{Drop, Forward, ForwardGuest, ForwardProtocol, PortId, Target};
 use vmnet_lab::sim::apps::is_pattern;
 use vmnet_lab::sim::packets::{self, Ends};
-use vmnet_lab::sim::{Lan, Server, Talk, UdpHost};
+use vmnet_lab::sim::{Guest, Lan, Server, Talk, UdpHost};
 use vmnet_wire::ip::Protocol;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -407,6 +407,102 @@ fn a_forwarded_udp_port() {
     lan.network.remove_forward(id, &mut out);
     assert_eq!(out.take(), Some(vmnet_core::Action::Close { socket }));
     assert_eq!(lan.network.flows(), 0);
+}
+
+/// A guest with a DHCP client and a UDP socket at port 80; its address.
+fn boot(lan: &mut Lan, port: PortId, number: u8) -> (Ipv4Addr, smoltcp::iface::SocketHandle) {
+    let (now, mtu) = (lan.start, lan.mtu);
+    *lan.guest(port) = Guest::new(number, now, mtu);
+    lan.guest(port).start_dhcp();
+    assert!(lan.run_until(30 * SECOND, |lan| lan.guest(port).lease.is_some()));
+    let address = lan.guest(port).address().unwrap();
+    (address, lan.guest(port).bind_udp(80))
+}
+
+fn heard_by(
+    lan: &mut Lan,
+    port: PortId,
+    handle: smoltcp::iface::SocketHandle,
+) -> Result<Vec<u8>, smoltcp::socket::udp::RecvError> {
+    let socket = lan.guest(port).udp(handle);
+    socket.recv().map(|(bytes, _)| bytes.to_vec())
+}
+
+#[test]
+fn a_forwarded_udp_port_follows_its_guest() {
+    let mut lan = Lan::default();
+    let guest = Guest::raw(2, lan.start, lan.mtu);
+    let port = lan.plug(guest);
+    let (first, handle) = boot(&mut lan, port, 2);
+    let (id, socket) = lan.forward(rule(ForwardProtocol::Udp, ForwardGuest::Port(port)));
+    let socket = socket.expect("a socket");
+    lan.datagram(socket, "203.0.113.9:7000", b"to the first");
+    assert_eq!(heard_by(&mut lan, port, handle).unwrap(), b"to the first");
+    // The guest is replaced by one with another card, and so another address.
+    let (second, handle) = boot(&mut lan, port, 3);
+    assert_ne!(first, second);
+    lan.datagram(socket, "203.0.113.9:7000", b"to the second");
+    assert_eq!(heard_by(&mut lan, port, handle).unwrap(), b"to the second");
+    let client = (smoltcp::wire::IpAddress::v4(203, 0, 113, 9), 7000);
+    lan.guest(port)
+        .udp(handle)
+        .send_slice(b"answer", client)
+        .unwrap();
+    lan.run_for(Duration::from_millis(5));
+    let sent = lan.internet.sent.last().expect("an answer");
+    assert_eq!(
+        (sent.socket, sent.payload.as_slice()),
+        (socket, &b"answer"[..])
+    );
+    let mut out = vmnet_core::Outbox::new();
+    assert_eq!(
+        lan.network.forward_socket(lan.now, id, &mut out),
+        Some(socket),
+        "one socket as long as the rule"
+    );
+    assert_eq!((lan.network.flows(), lan.contract.living()), (1, 1));
+}
+
+#[test]
+fn a_forwarded_udp_port_finds_its_address_at_another_card() {
+    let mut lan = Lan::default();
+    let (port, _) = raw(&mut lan, [0; 4]);
+    let address = ForwardGuest::Address([192, 168, 64, 9].into());
+    let (_, socket) = lan.forward(rule(ForwardProtocol::Udp, address));
+    lan.datagram(socket.unwrap(), "203.0.113.9:7000", b"one");
+    assert_eq!(lan.heard(port).len(), 1);
+    let new = lan.add_raw(10);
+    let mac = lan.guest(new).mac;
+    let gateway = lan.gateway();
+    let hello = packets::arp_request(mac, (mac, [192, 168, 64, 9].into()), gateway);
+    lan.inject(new, hello);
+    (lan.heard(port), lan.heard(new));
+    lan.datagram(socket.unwrap(), "203.0.113.9:7000", b"two");
+    assert_eq!((lan.heard(port).len(), lan.heard(new).len()), (0, 1));
+}
+
+#[test]
+fn two_rules_lead_to_one_udp_port() {
+    let mut lan = Lan::default();
+    let (port, ends) = raw(&mut lan, [203, 0, 113, 9]);
+    let address = ForwardGuest::Address([192, 168, 64, 9].into());
+    let (first, one) = lan.forward(rule(ForwardProtocol::Udp, address));
+    let (_, two) = lan.forward(Forward {
+        listen: "0.0.0.0:9090".parse().unwrap(),
+        ..rule(ForwardProtocol::Udp, address)
+    });
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_ne!(one, two);
+    for socket in [one, two] {
+        lan.datagram(socket, "203.0.113.9:7000", b"x");
+        assert_eq!(lan.heard(port).len(), 1);
+    }
+    lan.unforward(first);
+    lan.datagram(two, "203.0.113.9:7000", b"x");
+    assert_eq!(lan.heard(port).len(), 1);
+    lan.inject(port, packets::udp(ends, (80, 7000), 64, b"answer"));
+    assert_eq!(lan.internet.sent.last().unwrap().socket, two);
+    assert_eq!((lan.network.flows(), lan.contract.living()), (1, 1));
 }
 
 #[test]

@@ -679,6 +679,37 @@ fn a_stuck_port_blocks_nobody_else() {
 }
 
 #[test]
+fn a_guest_that_moves_from_a_full_port_reads_on_at_once() {
+    let mut lan = Lan::default();
+    lan.internet.serve(SERVER, Server::Source(1 << 20));
+    let full = lan.add_guest(2);
+    lan.wire(full).limit = 4;
+    let handle = lan.guest(full).connect(Lan::v4(SERVER), 50_000, 512 << 10);
+    let mut talk = Talk::new(full, handle, 0);
+    talk.close_last = true;
+    assert!(lan.run_until(SECOND, |lan| talk.state(lan) == State::Established));
+    lan.wire(full).stuck = true;
+    lan.run_for(Duration::from_millis(20));
+    // The old port stays as it is, full and still there; its guest turns up at another.
+    let away = Guest::raw(9, lan.start, lan.mtu);
+    let guest = std::mem::replace(lan.guest(full), away);
+    let (mac, gateway) = (guest.mac, lan.gateway());
+    let free = lan.plug(guest);
+    talk.port = free;
+    let frames = lan.wire(free).frames;
+    let hello = packets::arp_request(mac, (mac, [192, 168, 64, 2].into()), gateway);
+    lan.inject(free, hello);
+    lan.run_for(Duration::from_millis(1));
+    let fresh = lan.wire(free).frames - frames;
+    assert!(
+        fresh > 1,
+        "more than the answer to its ARP request: {fresh}"
+    );
+    finish(&mut lan, &mut talk, 60 * SECOND);
+    assert!(talk.read.len() == 1 << 20 && is_pattern(&talk.read));
+}
+
+#[test]
 fn a_removed_port_orphans_its_flows() {
     let mut lan = Lan::default();
     let other = lan.add_raw(8);

@@ -258,16 +258,14 @@ impl Services {
         }
     }
 
-    /// The address that a guest with this MAC has leased.
-    pub(crate) fn address_of(&self, is: impl Fn(Mac) -> bool) -> Option<Ipv4Addr> {
-        let bound = self
-            .dhcp
+    /// The address that is leased by the MAC seen last, among those that `seen` knows.
+    pub(crate) fn address_of(&self, seen: impl Fn(Mac) -> Option<Instant>) -> Option<Ipv4Addr> {
+        self.dhcp
             .leases()
-            .filter(|lease| lease.state == dhcp::State::Bound);
-        bound
-            .filter(|lease| is(lease.mac))
-            .map(|lease| lease.address)
-            .next()
+            .filter(|lease| lease.state == dhcp::State::Bound)
+            .filter_map(|lease| Some((seen(lease.mac)?, lease)))
+            .max_by_key(|(seen, lease)| (*seen, lease.expires))
+            .map(|(_, lease)| lease.address)
     }
 }
 

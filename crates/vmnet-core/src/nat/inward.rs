@@ -211,46 +211,65 @@ impl Nat {
     /// A rule is gone, and its mapping with it.
     pub(crate) fn remove_forward(&mut self, rule: ForwardId, out: &mut Outbox) {
         self.forwards.rules.remove(rule);
-        let is_its =
-            |flow: &Flow| matches!(flow, Flow::Udp(mapping) if mapping.forward == Some(rule));
-        let sockets: Vec<SocketId> = self
-            .table
-            .iter_mut()
-            .filter(|(_, flow)| is_its(flow))
-            .map(|(id, _)| id)
-            .collect();
-        for socket in sockets {
-            out.push(Action::Close { socket });
-            self.table.remove(socket);
+        let Some(socket) = self.forwards.sockets.remove(rule) else {
+            return;
+        };
+        out.push(Action::Close { socket });
+        self.table.remove(socket);
+        // Another rule may lead to the same port of the guest: what the guest sends leaves by that one now.
+        for id in self.forwards.sockets.values().copied() {
+            if let Some(Flow::Udp(mapping)) = self.table.get_mut(id) {
+                let key = Key::mapping(Protocol::UDP, mapping.guest);
+                self.table.rekey(id, key);
+            }
         }
     }
 
     /// A UDP rule's socket is the mapping of the guest that it leads to: what the guest sends from that port
-    /// leaves by it, and what comes to it goes to the guest.
+    /// leaves by it, and what comes to it goes to the guest. The rule keeps its socket when the guest is
+    /// elsewhere.
     pub(crate) fn forward_socket(
         &mut self,
         link: &mut Link<'_>,
         rule: ForwardId,
         guest: SocketAddr,
     ) -> SocketId {
+        let known = self.forwards.sockets.get(rule).copied();
+        let flow = known.and_then(|id| self.table.get_mut(id).map(|flow| (id, flow)));
+        if let Some((id, Flow::Udp(mapping))) = flow
+            && mapping.guest == guest
+        {
+            return id;
+        }
         let key = Key::mapping(Protocol::UDP, guest);
+        self.make_way(link, &key);
         let mac = link
             .neighbours
             .look_up(link.now, guest.ip())
             .unwrap_or(Mac::BROADCAST);
-        if let Some(id) = self.table.look_up(&key) {
-            if let Some(Flow::Udp(mapping)) = self.table.get_mut(id)
-                && mapping.forward == Some(rule)
-            {
-                return id;
-            }
-            // A mapping that the guest made by itself gives way.
+        if let Some(id) = known
+            && let Some(Flow::Udp(mapping)) = self.table.get_mut(id)
+        {
+            mapping.follow(guest, mac);
+            self.table.rekey(id, key);
+            return id;
+        }
+        let now = link.now;
+        let id = self.table.insert(key, |_| {
+            Flow::Udp(Mapping::new(now, guest, mac, Some(rule)))
+        });
+        self.forwards.sockets.insert(rule, id);
+        id
+    }
+
+    /// A mapping that the guest made by itself gives way to that of a rule.
+    fn make_way(&mut self, link: &mut Link<'_>, key: &Key) {
+        if let Some(id) = self.table.look_up(key)
+            && let Some(Flow::Udp(Mapping { forward: None, .. })) = self.table.get_mut(id)
+        {
             link.out.push(Action::Close { socket: id });
             self.table.remove(id);
         }
-        self.table.insert(key, |_| {
-            Flow::Udp(Mapping::new(link.now, guest, mac, Some(rule)))
-        })
     }
 
     /// A client of a forwarded port was accepted; the answer names its socket, unless it cannot be served.

@@ -1,12 +1,12 @@
 //! Ports of the host that lead to guests.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use slotmap::SlotMap;
+use slotmap::{SecondaryMap, SlotMap};
 use vmnet_wire::ip::Protocol;
 
 use crate::link::Gateway;
-use crate::outbox::{ForwardId, PortId};
+use crate::outbox::{ForwardId, PortId, SocketId};
 
 /// The guest that a rule leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,21 +52,36 @@ pub struct Forward {
 #[derive(Debug, Default)]
 pub(crate) struct Forwards {
     pub(crate) rules: SlotMap<ForwardId, Forward>,
+    /// Sockets of UDP rules whose guest has, or had, an address.
+    pub(crate) sockets: SecondaryMap<ForwardId, SocketId>,
 }
 
 impl Forwards {
-    /// Where the host listens for a forwarded port, as an address to connect to.
+    /// Rules with a socket that leads to whoever is behind a port, and to which port of it.
+    pub(crate) fn followers(&self) -> impl Iterator<Item = (ForwardId, PortId, u16)> + '_ {
+        self.sockets.keys().filter_map(|id| {
+            let rule = self.rules.get(id)?;
+            match rule.guest {
+                ForwardGuest::Port(port) => Some((id, port, rule.guest_port)),
+                ForwardGuest::Address(_) => None,
+            }
+        })
+    }
+
+    /// Where the host listens for a forwarded port, as an address that a guest's socket can reach.
     pub(crate) fn listener(&self, protocol: Protocol, port: u16) -> Option<SocketAddr> {
-        let rule = self
-            .rules
+        self.rules
             .values()
-            .find(|rule| rule.listen.port() == port && rule.protocol.number() == protocol)?;
-        let ip = match rule.listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ip => ip,
-        };
-        Some(SocketAddr::new(ip, port))
+            .filter(|rule| rule.listen.port() == port && rule.protocol.number() == protocol)
+            .filter_map(|rule| match rule.listen.ip() {
+                // `[::]` takes IPv4 too (RFC 3493 §5.3), and guests' sockets are of that family.
+                ip if ip.is_unspecified() => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                // A connection is of the family of its destination, a mapping of that of its guest.
+                IpAddr::V6(_) if rule.protocol == ForwardProtocol::Udp => None,
+                ip => Some(ip),
+            })
+            .map(|ip| SocketAddr::new(ip, port))
+            .next()
     }
 }
 
@@ -83,5 +98,35 @@ pub(crate) fn seen_by_guest(client: SocketAddr, gateway: &Gateway) -> SocketAddr
         client
     } else {
         SocketAddr::new(IpAddr::V4(gateway.address()), client.port())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hairpin_reaches_the_listener_by_the_guests_family() {
+        let (tcp, udp) = (ForwardProtocol::Tcp, ForwardProtocol::Udp);
+        for (protocol, listen, reached) in [
+            (tcp, "0.0.0.0:80", Some("127.0.0.1:80")),
+            (udp, "[::]:80", Some("127.0.0.1:80")),
+            (tcp, "[::]:80", Some("127.0.0.1:80")),
+            (udp, "10.0.0.5:80", Some("10.0.0.5:80")),
+            (tcp, "[::1]:80", Some("[::1]:80")),
+            (udp, "[::1]:80", None),
+            (udp, "[::]:81", None),
+        ] {
+            let mut forwards = Forwards::default();
+            forwards.rules.insert(Forward {
+                protocol,
+                listen: listen.parse().unwrap(),
+                guest: ForwardGuest::Address([192, 168, 64, 2].into()),
+                guest_port: 80,
+            });
+            let found = forwards.listener(protocol.number(), 80);
+            let reached = reached.map(|address| address.parse().unwrap());
+            assert_eq!(found, reached, "{protocol:?} {listen}");
+        }
     }
 }

@@ -109,13 +109,32 @@ impl Table {
 
     pub(crate) fn insert(&mut self, key: Key, flow: impl FnOnce(SocketId) -> Flow) -> SocketId {
         let id = self.flows.insert_with_key(|id| (key, flow(id)));
-        self.index.insert(key, id);
+        self.enter(key, id);
         id
+    }
+
+    /// The first flow with a key is found by it; two forwarding rules may lead to one port of a guest.
+    fn enter(&mut self, key: Key, id: SocketId) {
+        if self.index.look_up(&key).is_none() {
+            self.index.insert(key, id);
+        }
+    }
+
+    /// A flow is known by another key from now on, or by its own again.
+    pub(crate) fn rekey(&mut self, id: SocketId, key: Key) {
+        let Some((place, _)) = self.flows.get_mut(id) else {
+            return;
+        };
+        let before = core::mem::replace(place, key);
+        if self.index.look_up(&before) == Some(id) {
+            self.index.remove(&before);
+        }
+        self.enter(key, id);
     }
 
     pub(crate) fn remove(&mut self, id: SocketId) {
         if let Some((key, _)) = self.flows.remove(id) {
-            // A forward's mapping may have another socket's place in the index.
+            // Another rule's mapping may have its place in the index.
             if self.index.look_up(&key) == Some(id) {
                 self.index.remove(&key);
             }

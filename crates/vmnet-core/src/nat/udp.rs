@@ -57,6 +57,11 @@ impl Mapping {
         }
     }
 
+    /// The guest of a rule is at another address, or has another MAC.
+    pub(crate) fn follow(&mut self, guest: SocketAddr, mac: Mac) {
+        (self.guest, self.mac) = (guest, mac);
+    }
+
     /// Where a datagram goes that the guest sent to `seen`, if an alias says so.
     pub(crate) fn real(&self, seen: SocketAddr) -> Option<SocketAddr> {
         self.aliases
@@ -116,6 +121,12 @@ impl Mapping {
         let from = self.seen_as(from, &link.gateway);
         if from.is_ipv4() != self.guest.is_ipv4() {
             return link.drop(Drop::Protocol);
+        }
+        // A rule outlives its guest's card: whoever has the address now is meant.
+        if self.forward.is_some()
+            && let Some(mac) = link.neighbours.look_up(link.now, self.guest.ip())
+        {
+            self.mac = mac;
         }
         let Some(mac) = link.reach(self.mac, self.guest.ip()) else {
             return;

@@ -24,8 +24,12 @@ struct Entry {
 /// What learning an address came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Learned {
-    /// Known, or known from now on.
-    Yes,
+    /// Known before, behind the same port.
+    Known,
+    /// Known from now on.
+    Fresh,
+    /// It was behind this other port before.
+    Moved(PortId),
     /// There is no room, and the frame's port has had its share.
     NoRoom,
 }
@@ -47,8 +51,9 @@ impl Fdb {
                 entry.port = port;
                 self.uncount(from);
                 *self.per_port.entry(port).or_default() += 1;
+                return Learned::Moved(from);
             }
-            return Learned::Yes;
+            return Learned::Known;
         }
         if !self.has_room(port) {
             self.forget_aged(now);
@@ -58,7 +63,7 @@ impl Fdb {
         }
         self.entries.insert(mac, Entry { port, seen: now });
         *self.per_port.entry(port).or_default() += 1;
-        Learned::Yes
+        Learned::Fresh
     }
 
     /// The port behind which `mac` is, if it was seen lately.
@@ -72,6 +77,13 @@ impl Fdb {
     pub fn forget_port(&mut self, port: PortId) {
         self.entries.retain(|_, entry| entry.port != port);
         self.per_port.remove(&port);
+    }
+
+    /// When `mac` was last heard behind `port`.
+    #[must_use]
+    pub fn seen_behind(&self, port: PortId, mac: Mac) -> Option<Instant> {
+        let entry = self.entries.get(&mac)?;
+        (entry.port == port).then_some(entry.seen)
     }
 
     /// Every address that is known, with its port.
@@ -142,19 +154,19 @@ mod tests {
         let start = Instant::now();
         let mut fdb = Fdb::default();
         for number in 0..ENTRIES_PER_PORT {
-            assert_eq!(fdb.learn(start, mac(number), a), Learned::Yes);
+            assert_eq!(fdb.learn(start, mac(number), a), Learned::Fresh);
         }
         assert_eq!(fdb.learn(start, mac(60_000), a), Learned::NoRoom);
-        assert_eq!(fdb.learn(start, mac(60_001), b), Learned::Yes);
+        assert_eq!(fdb.learn(start, mac(60_001), b), Learned::Fresh);
         // What has aged makes room again.
-        assert_eq!(fdb.learn(start + AGEING, mac(60_000), a), Learned::Yes);
+        assert_eq!(fdb.learn(start + AGEING, mac(60_000), a), Learned::Fresh);
         // What moves takes its share along.
         let mut moved = Fdb::default();
         for number in 0..ENTRIES_PER_PORT {
             moved.learn(start, mac(number), a);
             moved.learn(start, mac(number), b);
         }
-        assert_eq!(moved.learn(start, mac(60_000), a), Learned::Yes);
+        assert_eq!(moved.learn(start, mac(60_000), a), Learned::Fresh);
         assert_eq!(moved.learn(start, mac(60_001), b), Learned::NoRoom);
     }
 }

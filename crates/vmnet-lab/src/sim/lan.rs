@@ -237,6 +237,13 @@ impl Lan {
         (id, socket)
     }
 
+    /// A rule is gone.
+    pub fn unforward(&mut self, rule: ForwardId) {
+        self.rules.remove(&rule);
+        self.network.remove_forward(rule, &mut self.out);
+        self.settle();
+    }
+
     /// A client connects to a forwarded port.
     pub fn dial(
         &mut self,
