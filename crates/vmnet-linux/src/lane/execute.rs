@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vmnet_core::outbox::{Action, HOLDS};
+use vmnet_core::outbox::{Action, Bytes, HOLDS};
 use vmnet_core::{Drop, Event, Frame, PortId, SocketId, Span, Target};
 use vmnet_wire::offload::Offload;
 
@@ -34,6 +34,14 @@ impl<'a> Hand<'a> {
         }
     }
 
+    fn frame(&self) -> Outgoing<'a> {
+        Outgoing {
+            head: self.bytes,
+            body: &[],
+            offload: self.offload,
+        }
+    }
+
     fn span(&self, span: Span) -> &'a [u8] {
         span.of(self.bytes).unwrap_or(&[])
     }
@@ -58,69 +66,24 @@ impl Lane {
 
     fn execute(&mut self, action: Action, hand: Hand<'_>) {
         match action {
-            Action::Forward { port } => {
-                self.give(
-                    port,
-                    &Outgoing {
-                        head: hand.bytes,
-                        body: &[],
-                        offload: hand.offload,
-                    },
-                );
-            }
+            Action::Forward { port } => self.give(port, &hand.frame()),
             Action::Reply { port, frame } => {
-                let out = std::mem::take(&mut self.out);
-                let head = out.bytes(&frame);
-                self.give(
-                    port,
-                    &Outgoing {
-                        head,
-                        body: &[],
-                        offload: Offload::VALID,
-                    },
-                );
-                self.out = out;
+                self.compose(port, &frame, &[], Offload::VALID);
             }
             Action::Deliver {
                 port,
                 headers,
                 body,
                 offload,
-            } => {
-                let out = std::mem::take(&mut self.out);
-                let head = out.bytes(&headers);
-                self.give(
-                    port,
-                    &Outgoing {
-                        head,
-                        body: hand.span(body),
-                        offload,
-                    },
-                );
-                self.out = out;
-            }
+            } => self.compose(port, &headers, hand.span(body), offload),
             Action::Open { socket, target } => self.open(socket, target),
             Action::Send { socket, span } => self.send(socket, hand.span(span)),
             Action::SendTo { socket, span, how } => self.send_to(socket, hand.span(span), how),
             Action::Discard { socket, len } => self.discard(socket, len),
-            Action::ShutWrite { socket } => {
-                if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
-                    stream.shut_write();
-                }
-            }
+            Action::ShutWrite { socket } => self.shut_write(socket),
             Action::NotifyWritable { socket } => self.notify_writable(socket),
-            Action::Close { socket } => {
-                if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
-                    let _broken = stream.discard_now();
-                }
-                self.close(socket);
-            }
-            Action::Reset { socket } => {
-                if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
-                    stream.reset_on_close();
-                }
-                self.close(socket);
-            }
+            Action::Close { socket } => self.close(socket),
+            Action::Reset { socket } => self.reset(socket),
             Action::Ask {
                 query,
                 resolver,
@@ -132,8 +95,8 @@ impl Lane {
                 self.out = out;
                 if let Err(error) = asked {
                     tracing::debug!(%resolver, %error, "a resolver cannot be asked");
-                    self.network
-                        .event(self.now, &Event::QueryFailed { query }, &mut self.out);
+                    let event = Event::QueryFailed { query };
+                    self.network.event(self.now, &event, &mut self.out);
                 }
             }
             Action::Forget { query } => self.forget(query),
@@ -148,15 +111,30 @@ impl Lane {
                 headers,
                 buffer,
                 len,
-            } => {
-                let body = self
-                    .holds
-                    .get(buffer)
-                    .and_then(|held| held.get(..len))
-                    .unwrap_or(&[]);
-                self.reassembled = Some((port, [self.out.bytes(&headers), body].concat()));
-            }
+            } => self.reassemble(port, &headers, buffer, len),
         }
+    }
+
+    /// Gives a port a frame whose first bytes the core made.
+    fn compose(&mut self, port: PortId, headers: &Bytes, body: &[u8], offload: Offload) {
+        // The bytes stay where they are; the lane is used meanwhile.
+        let out = std::mem::take(&mut self.out);
+        let head = out.bytes(headers);
+        self.give(
+            port,
+            &Outgoing {
+                head,
+                body,
+                offload,
+            },
+        );
+        self.out = out;
+    }
+
+    fn reassemble(&mut self, port: PortId, headers: &Bytes, buffer: usize, len: usize) {
+        let held = self.holds.get(buffer).and_then(|held| held.get(..len));
+        let frame = [self.out.bytes(headers), held.unwrap_or(&[])].concat();
+        self.reassembled = Some((port, frame));
     }
 
     /// Gives a frame to a port; ports are flushed when the turn ends.
@@ -228,6 +206,21 @@ impl Lane {
     }
 
     fn close(&mut self, socket: SocketId) {
+        if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
+            // What cannot be removed any more belongs to a connection that is broken anyway.
+            let _broken = stream.discard_now();
+        }
+        self.remove_socket(socket);
+    }
+
+    fn reset(&mut self, socket: SocketId) {
+        if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
+            stream.reset_on_close();
+        }
+        self.remove_socket(socket);
+    }
+
+    fn remove_socket(&mut self, socket: SocketId) {
         self.forget_pending(socket);
         // Closing takes the descriptor out of the poller too.
         self.sockets.remove(socket);

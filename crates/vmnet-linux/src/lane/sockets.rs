@@ -73,6 +73,12 @@ impl Lane {
         }
     }
 
+    pub(super) fn shut_write(&mut self, socket: SocketId) {
+        if let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) {
+            stream.shut_write();
+        }
+    }
+
     pub(super) fn notify_writable(&mut self, socket: SocketId) {
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;

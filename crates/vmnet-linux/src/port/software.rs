@@ -8,6 +8,9 @@ use vmnet_wire::segment::{self, Cut, Fragments};
 
 use crate::port::Outgoing;
 
+/// Takes a whole frame in two pieces: head and body.
+pub(crate) type Push<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Drop> + 'a;
+
 /// Bytes of headers that may have to be changed: Ethernet, IP and transport, with all options.
 const HEADERS_MAX: usize = 134;
 
@@ -15,11 +18,7 @@ const HEADERS_MAX: usize = 134;
 ///
 /// # Errors
 /// The frame was dropped, or `push` dropped one of them.
-pub(crate) fn send(
-    frame: &Outgoing<'_>,
-    mtu: usize,
-    push: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Drop>,
-) -> Result<(), Drop> {
+pub(crate) fn send(frame: &Outgoing<'_>, mtu: usize, push: &mut Push<'_>) -> Result<(), Drop> {
     if let Some(segmentation) = frame.offload.segmentation {
         let mut cut = Cut::new(frame.head, frame.len(), segmentation).ok_or(Drop::Malformed)?;
         // Of our own frames the payload is the body; of others' it follows the headers.
@@ -66,11 +65,7 @@ pub(crate) fn send(
     push(head, rest)
 }
 
-fn fragment(
-    whole: &[u8],
-    mtu: usize,
-    push: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Drop>,
-) -> Result<(), Drop> {
+fn fragment(whole: &[u8], mtu: usize, push: &mut Push<'_>) -> Result<(), Drop> {
     for (head, range) in Fragments::new(whole, mtu).ok_or(Drop::TooLong)? {
         push(head.bytes(), whole.get(range).unwrap_or(&[]))?;
     }

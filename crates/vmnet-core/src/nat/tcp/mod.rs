@@ -11,10 +11,10 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`open`] | the handshake with the guest, from either side |
-//! | [`data`] | bytes and acknowledgements, both ways; retransmission |
-//! | [`window`] | how much the guest may send |
-//! | [`close`] | half-close, reset, idle and dead flows |
+//! | `open` | the handshake with the guest, from either side |
+//! | `data` | bytes and acknowledgements, both ways; retransmission |
+//! | `window` | how much the guest may send |
+//! | `close` | half-close, reset, idle and dead flows |
 //!
 //! Not done: SACK, timestamps, a queue of out-of-order segments. The way to a guest is short and keeps the order.
 
