@@ -67,6 +67,18 @@ impl Neighbours {
     }
 }
 
+/// Identifications of packets that may be cut on their way: one sequence for a network, so that fragments of two
+/// packets are never taken for one (RFC 6864 §4.3).
+#[derive(Debug, Default)]
+pub(crate) struct PacketIds(u16);
+
+impl PacketIds {
+    fn next(&mut self) -> u16 {
+        self.0 = self.0.wrapping_add(1);
+        self.0
+    }
+}
+
 /// Everything that sending a frame to a guest needs.
 pub(crate) struct Link<'a> {
     pub(crate) now: Instant,
@@ -74,6 +86,7 @@ pub(crate) struct Link<'a> {
     pub(crate) ports: &'a SlotMap<PortId, Port>,
     pub(crate) fdb: &'a Fdb,
     pub(crate) neighbours: &'a mut Neighbours,
+    pub(crate) ids: &'a mut PacketIds,
     pub(crate) drops: &'a mut Drops,
     pub(crate) out: &'a mut Outbox,
 }
@@ -144,6 +157,15 @@ impl Link<'_> {
             self.resolve(guest);
         }
         None
+    }
+
+    /// A packet that may be cut on its way to a guest.
+    pub(crate) fn divisible(&mut self, route: Route) -> Route {
+        Route {
+            id: self.ids.next(),
+            dont_fragment: false,
+            ..route
+        }
     }
 
     /// The Ethernet header of a frame of ours to `to`.

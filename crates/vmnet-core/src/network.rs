@@ -15,7 +15,7 @@ use crate::event::{Event, Read};
 use crate::frame::{Frame, Span};
 use crate::gateway::services::{DnsProxy, Services};
 use crate::gateway::{arp, dhcp, dns, icmp};
-use crate::link::{Gateway, Link, Neighbours};
+use crate::link::{Gateway, Link, Neighbours, PacketIds};
 use crate::nat::Nat;
 use crate::nat::destination::HostAccess;
 use crate::nat::outward::Outward;
@@ -78,6 +78,7 @@ pub struct Network {
     services: Services,
     nat: Nat,
     reassembly: Reassembly,
+    ids: PacketIds,
     drops: Drops,
 }
 
@@ -90,6 +91,7 @@ macro_rules! link {
             ports: &$self.ports,
             fdb: &$self.fdb,
             neighbours: &mut $self.neighbours,
+            ids: &mut $self.ids,
             drops: &mut $self.drops,
             out: $out,
         }
@@ -143,6 +145,7 @@ impl Network {
             services: Services::new(dhcp, dns),
             nat: Nat::new(now, config.flows_max, host),
             reassembly: Reassembly::default(),
+            ids: PacketIds::default(),
             drops: Drops::default(),
         })
     }

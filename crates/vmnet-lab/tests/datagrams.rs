@@ -184,6 +184,51 @@ fn large_datagrams_in_fragments_both_ways() {
 }
 
 #[test]
+fn fragments_of_two_packets_are_never_mixed() {
+    let mut lan = Lan::default();
+    lan.internet.serve_udp("10.0.0.1:7", UdpHost::Echo);
+    lan.internet.pingable.push([10, 0, 0, 1].into());
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    let (_, gateway) = raw(&mut lan, [192, 168, 64, 1]);
+    let body = [1; 3000];
+    for round in 0..3 {
+        let udp = |from| (Protocol::UDP, packets::udp_packet(ends, (from, 7), &body));
+        let echo = |id| (Protocol::ICMPV4, packets::echo_packet(id, round, &body));
+        // Two mappings, two flows of echoes and the gateway itself: each sends in fragments.
+        for (number, (ends, (protocol, packet))) in [
+            (ends, udp(5000)),
+            (ends, udp(5001)),
+            (ends, echo(1)),
+            (ends, echo(2)),
+            (gateway, echo(3)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let id = round * 8 + u16::try_from(number).unwrap();
+            for frame in packets::fragments(ends, protocol, id, &packet, 1500) {
+                lan.guest(port).inject(frame);
+            }
+        }
+    }
+    let heard = wait(&mut lan, port);
+    let mut ids: Vec<u16> = heard
+        .iter()
+        .filter_map(|frame| vmnet_wire::ipv4::Packet::read(&frame[14..], frame.len() - 14).ok())
+        .filter(|packet| packet.header.is_fragment() && packet.header.fragment_offset() == 0)
+        .map(|packet| packet.header.id())
+        .collect();
+    assert_eq!(ids.len(), 15);
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(
+        ids.len(),
+        15,
+        "each packet has an identification of its own"
+    );
+}
+
+#[test]
 fn what_never_leaves() {
     let mut lan = Lan::new(1500, |config| config.host_loopback = true);
     lan.network.set_outside(Some([10, 0, 0, 99].into()));

@@ -59,8 +59,7 @@ pub(crate) fn echo_reply(
     Span { start, len }: Span,
 ) {
     let gateway = IpAddr::V4(link.gateway.address());
-    let mut route = Route::new(gateway, guest, Protocol::ICMPV4);
-    route.dont_fragment = false;
+    let route = link.divisible(Route::new(gateway, guest, Protocol::ICMPV4));
     let headers = link.headers(to, route, len);
     // Only the type changes: 8 becomes 0 (RFC 1624).
     let kind = u16::from_be_bytes([request.kind, request.code]);

@@ -33,7 +33,6 @@ pub(crate) struct Services {
     pub(crate) dns: DnsProxy,
     /// Filled by the proxy, emptied at once.
     outputs: Vec<dns::Output<Asker>>,
-    id: u16,
 }
 
 /// The proxy, opaque to others.
@@ -60,7 +59,6 @@ impl Services {
             dhcp,
             dns,
             outputs: Vec::new(),
-            id: 0,
         }
     }
 
@@ -237,9 +235,9 @@ impl Services {
         let source = IpAddr::V4(link.gateway.address());
         let len = udp::Header::LEN + payload.len();
         let mut route = Route::new(source, to.ip(), Protocol::UDP);
-        route.dont_fragment = len + 20 <= usize::from(link.gateway.mtu);
-        self.id = self.id.wrapping_add(1);
-        route.id = self.id;
+        if len + 20 > usize::from(link.gateway.mtu) {
+            route = link.divisible(route);
+        }
         let headers = link.headers(mac, route, len);
         let sum = ip::pseudo_header(source, to.ip(), Protocol::UDP, len)
             .with(udp::Header::new(port, to.port(), payload.len(), 0).as_bytes())

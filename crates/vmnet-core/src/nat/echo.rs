@@ -51,7 +51,8 @@ impl Echo {
         };
         self.mac = mac;
         let mut route = Route::new(from, self.guest.ip(), Protocol::ICMPV4);
-        (route.ttl, route.dont_fragment) = (ttl.saturating_sub(1).max(1), false);
+        route.ttl = ttl.saturating_sub(1).max(1);
+        let route = link.divisible(route);
         let headers = link.headers(self.mac, route, len);
         let id = self.guest.port();
         let sum = checksum::update(reply.checksum(), reply.id.get(), id);

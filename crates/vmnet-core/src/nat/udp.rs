@@ -37,7 +37,6 @@ pub(crate) struct Mapping {
     /// The socket is that of a forwarding rule, and lives as long.
     pub(crate) forward: Option<ForwardId>,
     aliases: Vec<Alias>,
-    id: u16,
 }
 
 impl Mapping {
@@ -53,7 +52,6 @@ impl Mapping {
             seen: now,
             forward,
             aliases: Vec::new(),
-            id: 0,
         }
     }
 
@@ -136,10 +134,9 @@ impl Mapping {
         // A large datagram must be cut on its way, so it may be.
         let fits = len + 28 <= usize::from(link.gateway.mtu) || segment.is_some();
         let mut route = Route::new(from.ip(), self.guest.ip(), Protocol::UDP);
-        (route.ttl, route.dont_fragment) = (ttl.saturating_sub(1).max(1), fits);
-        if !fits || segment.is_some() {
-            self.id = self.id.wrapping_add(64);
-            route.id = self.id;
+        route.ttl = ttl.saturating_sub(1).max(1);
+        if !fits {
+            route = link.divisible(route);
         }
         let headers = link.headers(self.mac, route, len + udp::Header::LEN);
         let pseudo = ip::pseudo_header(
