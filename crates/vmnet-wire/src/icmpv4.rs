@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Echo reply.
 pub const ECHO_REPLY: u8 = 0;
-/// Destination unreachable; the codes are in [`unreachable`].
+/// Destination unreachable; the codes are in [`mod@unreachable`].
 pub const UNREACHABLE: u8 = 3;
 /// Echo request.
 pub const ECHO_REQUEST: u8 = 8;

@@ -242,7 +242,11 @@ mod tests {
         let (mut stream, mut theirs) = pair();
         let mut pushed = 0u32;
         loop {
-            let size = if pushed.is_multiple_of(3) { 60_000 } else { 100 };
+            let size = if pushed.is_multiple_of(3) {
+                60_000
+            } else {
+                100
+            };
             let body = vec![pushed as u8; size];
             if stream.push(&pushed.to_be_bytes(), &body).is_err() {
                 break;
