@@ -22,7 +22,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   vmnet run -- ping -c3 example.org
   vmnet run -p 127.0.0.1:8080:80 -p 5353:53/udp -- ./server
-  vmnet run --root -- tcpdump -ni eth0
+  vmnet run --root -- ip address
   vmnet run --network lab --name db -- postgres    found by others on lab as db.vmnet.internal";
 
 const QEMU_EXAMPLES: &str = "\
@@ -126,7 +126,7 @@ pub(crate) struct Run {
     pub(crate) joining: Joining,
     #[command(flatten)]
     pub(crate) making: Making,
-    /// The command appears as user 0 with capabilities over its own network, for tcpdump, ip, DHCP clients.
+    /// The command appears as user 0 with capabilities over its own network, for ip, nft, DHCP clients.
     #[arg(long)]
     pub(crate) root: bool,
     /// Bring the interface up and leave it unconfigured, for a DHCP client of yours.

@@ -370,7 +370,7 @@ impl Network {
         }
         self.neighbours.learn(now, IpAddr::V4(source), from.mac);
         if packet.header.is_fragment() {
-            return self.receive_fragment(now, from, packet, bytes, frame, out);
+            return self.receive_fragment(now, from, packet, bytes, out);
         }
         let mut link = link!(self, now, out);
         let outward = Outward::ipv4(
@@ -413,7 +413,6 @@ impl Network {
         from: From,
         packet: &ipv4::Packet<'_>,
         bytes: &[u8],
-        _frame: &Frame<'_>,
         out: &mut Outbox,
     ) -> Result<(), Drop> {
         let header = packet.header;

@@ -1,5 +1,6 @@
 //! Peeking behind the front of a receive queue where the kernel has no `SO_PEEK_OFF` for it.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -8,17 +9,28 @@ const PIECE: usize = 64 << 10;
 /// Entries, and so at most 32 MiB in front.
 const PIECES: usize = 512;
 
+thread_local! {
+    /// Where bytes go that nobody wants: written to, never read.
+    static TRASH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Peeks at bytes that stand `offset` bytes behind the front.
 ///
 /// # Errors
 /// As the kernel says; `InvalidInput` if so many bytes cannot be skipped.
 pub fn behind(fd: impl AsFd, offset: usize, into: &mut [u8]) -> io::Result<usize> {
-    let pieces = offset.div_ceil(PIECE);
-    if pieces > PIECES {
+    if offset.div_ceil(PIECE) > PIECES {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let mut trash = vec![0u8; PIECE];
-    let mut list = Vec::with_capacity(pieces + 1);
+    TRASH.with_borrow_mut(|trash| {
+        trash.resize(PIECE, 0);
+        peek_past(&fd, offset, trash, into)
+    })
+}
+
+/// The same, with a place for the bytes in front.
+fn peek_past(fd: impl AsFd, offset: usize, trash: &mut [u8], into: &mut [u8]) -> io::Result<usize> {
+    let mut list = Vec::with_capacity(offset.div_ceil(PIECE) + 1);
     let mut rest = offset;
     while rest > 0 {
         let len = rest.min(PIECE);
