@@ -560,6 +560,42 @@ fn a_segment_of_no_connection_is_reset() {
 }
 
 #[test]
+fn a_guest_forgets_an_old_connection_and_answers_the_new_one() {
+    let mut hand = Hand::new(Server::Echo);
+    let (rule, _) = hand.lan.forward(vmnet_core::Forward {
+        protocol: vmnet_core::ForwardProtocol::Tcp,
+        listen: "0.0.0.0:8080".parse().unwrap(),
+        guest: vmnet_core::ForwardGuest::Address(hand.ends.ips.0),
+        guest_port: 5000,
+    });
+    // The client has the address and the port that `say` speaks to.
+    let client = SERVER.parse().unwrap();
+    hand.lan.dial(rule, client, Server::Manual).expect("tried");
+    let heard = hand.hear(Duration::from_millis(3));
+    let isn = heard.first().expect("a SYN").0.sequence;
+    assert_eq!(heard[0].0.flags, Flags::SYN);
+    // Of an old connection: a challenge (RFC 5961 §4), as long as it is not reset.
+    (hand.seq, hand.ack) = (77_000, isn.0.wrapping_add(99_000));
+    let heard = hand.say(Flags::ACK, 1000, &[], &[]);
+    let (reset, _) = heard.first().expect("a reset");
+    assert_eq!(
+        (reset.flags, reset.sequence),
+        (Flags::RST, Seq(hand.ack)),
+        "the very number that the guest believes"
+    );
+    let reset_of_old = hand.say(Flags::RST | Flags::ACK, 1000, &[], &[]);
+    assert!(reset_of_old.is_empty(), "a wrong reset is not answered");
+    assert_eq!(hand.lan.network.flows(), 1, "nor believed");
+    // The connection is asked for again, and stands.
+    let heard = hand.hear(Duration::from_millis(250));
+    assert_eq!(heard.first().map(|(f, _)| f.flags), Some(Flags::SYN));
+    (hand.seq, hand.ack) = (5, isn.0.wrapping_add(1));
+    let heard = hand.say(Flags::SYN | Flags::ACK, 1000, &[], &[]);
+    let (answer, _) = heard.first().expect("the third of three");
+    assert_eq!((answer.flags, answer.acknowledgement), (Flags::ACK, Seq(6)));
+}
+
+#[test]
 fn a_wrong_checksum_is_dropped() {
     let mut hand = Hand::new(Server::Echo);
     hand.shake(&[], 4000);
