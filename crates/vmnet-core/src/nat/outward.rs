@@ -66,6 +66,11 @@ impl<'a> Outward<'a> {
         }
     }
 
+    /// Hops that are left to it behind this one.
+    fn hops_left(&self) -> u8 {
+        self.ttl.saturating_sub(1).max(1)
+    }
+
     fn behind(&self, header: usize) -> Option<Span> {
         let len = self.body.len.checked_sub(header)?;
         Some(Span {
@@ -88,7 +93,10 @@ impl Nat {
         }
         match protocol {
             Protocol::TCP => self.receive_tcp(link, packet),
-            _ if packet.ttl <= 1 => self.expired(link, packet),
+            // Only what we forward expires: the gateway's services are at the end of the way (RFC 1812 §5.3.1).
+            _ if packet.ttl <= 1 && packet.destination != IpAddr::V4(link.gateway.address()) => {
+                self.expired(link, packet);
+            }
             Protocol::UDP => self.receive_udp(link, packet),
             Protocol::ICMPV4 => self.receive_echo(link, packet),
             _ => link.drop(Drop::Protocol),
@@ -265,7 +273,7 @@ impl Nat {
         (mapping.seen, mapping.mac) = (link.now, packet.mac);
         let how = Datagram {
             to,
-            ttl: packet.ttl - 1,
+            ttl: packet.hops_left(),
             dont_fragment: packet.dont_fragment,
             segment: packet
                 .segmentation
@@ -385,7 +393,7 @@ impl Nat {
         }
         let how = Datagram {
             to,
-            ttl: packet.ttl - 1,
+            ttl: packet.hops_left(),
             dont_fragment: packet.dont_fragment,
             segment: None,
         };
