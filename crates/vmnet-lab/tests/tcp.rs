@@ -685,6 +685,52 @@ fn two_thousand_flows_and_a_limit() {
 }
 
 #[test]
+fn a_guest_that_fills_the_table_shuts_nobody_out() {
+    let mut lan = Lan::new(1500, |config| config.flows_max = 100);
+    lan.internet.serve(SERVER, Server::Echo);
+    let (greedy, modest) = (lan.add_raw(9), lan.add_guest(2));
+    let macs = (lan.guest(greedy).mac, lan.network.gateway_mac());
+    let ends = Ends {
+        macs,
+        ips: ([192, 168, 64, 9].into(), [10, 0, 0, 1].into()),
+    };
+    let flood = |lan: &mut Lan, from: u16| {
+        for port in from..from + 150 {
+            lan.inject(greedy, packets::udp(ends, (port, 7), 64, b"x"));
+        }
+        lan.heard(greedy);
+    };
+    flood(&mut lan, 10_000);
+    assert_eq!(lan.network.flows(), 100);
+    // All are in use, and yet the other gets online, again and again.
+    let mut talks = Vec::new();
+    for number in 0..40 {
+        let handle = lan
+            .guest(modest)
+            .connect(Lan::v4(SERVER), 50_000 + number, 4096);
+        let mut talk = Talk::new(modest, handle, 100);
+        talk.close = false;
+        let read = lan.run_until(SECOND, |lan| {
+            talk.step(lan);
+            talk.read.len() == 100
+        });
+        assert!(read, "connection {number}");
+        talks.push(talk);
+    }
+    // The flood goes on, and takes nothing from the other.
+    flood(&mut lan, 20_000);
+    assert_eq!(lan.network.flows(), 100);
+    for talk in &mut talks {
+        talk.total = 200;
+        let read = lan.run_until(SECOND, |lan| {
+            talk.step(lan);
+            talk.read.len() == 200
+        });
+        assert!(read, "{:?}", talk.state(&mut lan));
+    }
+}
+
+#[test]
 fn a_stuck_port_blocks_nobody_else() {
     let mut lan = Lan::default();
     lan.internet.serve(SERVER, Server::Source(4 << 20));

@@ -208,7 +208,7 @@ impl Nat {
                 Err(cause) => return link.drop(cause),
             }
         };
-        if !self.table.has_room(link) {
+        if !self.table.has_room(link, ends.mac) {
             link.drop(Drop::FlowsFull);
             return self.report(
                 link,
@@ -219,7 +219,7 @@ impl Nat {
         }
         let isn = self.isn(link, &key);
         let agenda = &mut self.agenda;
-        self.table.insert(key, |id| {
+        self.table.insert(link, ends.mac, key, |link, id| {
             Flow::Tcp(Box::new(Tcp::open(
                 link,
                 agenda,
@@ -329,7 +329,7 @@ impl Nat {
             return Some(id);
         }
         let v6 = guest.is_ipv6();
-        self.socket(link, key, Target::Udp { v6 }, IDLE, |now| {
+        self.socket(link, (mac, key), Target::Udp { v6 }, IDLE, |now| {
             Flow::Udp(Mapping::new(now, guest, mac, None))
         })
     }
@@ -337,16 +337,16 @@ impl Nat {
     fn socket(
         &mut self,
         link: &mut Link<'_>,
-        key: Key,
+        (mac, key): (Mac, Key),
         target: Target,
         idle: std::time::Duration,
         flow: impl FnOnce(std::time::Instant) -> Flow,
     ) -> Option<SocketId> {
-        if !self.table.has_room(link) {
+        if !self.table.has_room(link, mac) {
             link.drop(Drop::FlowsFull);
             return None;
         }
-        let socket = self.table.insert(key, |_| flow(link.now));
+        let socket = self.table.insert(link, mac, key, |link, _| flow(link.now));
         self.agenda.deadlines.set(link.now + idle, socket);
         link.out.push(Action::Open { socket, target });
         Some(socket)
@@ -377,7 +377,7 @@ impl Nat {
             None => {
                 let mac = packet.mac;
                 let target = Target::Echo { v6: false };
-                let made = self.socket(link, key, target, echo::IDLE, |now| {
+                let made = self.socket(link, (mac, key), target, echo::IDLE, |now| {
                     Flow::Echo(Echo {
                         guest,
                         mac,
