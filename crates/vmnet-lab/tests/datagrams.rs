@@ -549,7 +549,8 @@ fn a_forwarded_udp_port_finds_its_address_at_another_card() {
     let gateway = lan.gateway();
     let hello = packets::arp_request(mac, (mac, [192, 168, 64, 9].into()), gateway);
     lan.inject(new, hello);
-    (lan.heard(port), lan.heard(new));
+    lan.heard(port);
+    lan.heard(new);
     lan.datagram(socket.unwrap(), "203.0.113.9:7000", b"two");
     assert_eq!((lan.heard(port).len(), lan.heard(new).len()), (0, 1));
 }

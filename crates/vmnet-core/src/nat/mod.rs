@@ -3,14 +3,14 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`flow`] | the key of a flow, the same for both families |
-//! | [`table`] | all flows: limit, eviction, who is whose |
-//! | [`destination`] | where a packet really goes, and which never leave |
-//! | [`tcp`] | connections |
-//! | [`udp`] | mappings |
-//! | [`echo`] | ICMP echo |
-//! | [`outward`] | packets from guests to the outside |
-//! | [`inward`] | what happened to the host's sockets |
+//! | `flow` | the key of a flow, the same for both families |
+//! | `table` | all flows: limit, eviction, who is whose |
+//! | `destination` | where a packet really goes, and which never leave |
+//! | `tcp` | connections |
+//! | `udp` | mappings |
+//! | `echo` | ICMP echo |
+//! | `outward` | packets from guests to the outside |
+//! | `inward` | what happened to the host's sockets |
 //! | [`port_forward`] | rules that lead from a port of the host to a guest |
 
 pub(crate) mod destination;
