@@ -81,7 +81,7 @@ pub enum Event<'a> {
         /// The peer has closed its side: the end comes behind what is still queued.
         ended: bool,
     },
-    /// A [`Read`](crate::Read) was carried out: the hand holds `len` bytes.
+    /// A [`Read`] was carried out: the hand holds `len` bytes.
     Peeked {
         /// Whose.
         socket: SocketId,

@@ -13,7 +13,7 @@
 //! | [`nat`] | TCP, UDP and echo through the host's sockets; forwarded ports |
 //! | `reassembly` | datagrams that come in fragments |
 //! | `link` | where frames towards guests are made |
-//! | [`drop`] | why was this frame dropped |
+//! | [`mod@drop`] | why was this frame dropped |
 //! | [`deadline`] | what is due next |
 //! | [`subnet`] | addresses of a network |
 #![forbid(unsafe_code)]
