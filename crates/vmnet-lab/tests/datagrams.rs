@@ -128,6 +128,34 @@ fn hops_end_here() {
 }
 
 #[test]
+fn the_gateways_services_are_the_end_of_the_way() {
+    let mut lan = Lan::new(1500, |config| config.host_loopback = true);
+    lan.internet.serve_udp("127.0.0.1:7", UdpHost::Echo);
+    let (port, ends) = raw(&mut lan, [192, 168, 64, 1]);
+    for ttl in [1, 0] {
+        lan.inject(port, packets::udp(ends, (5000, 7), ttl, b"x"));
+        let heard = wait(&mut lan, port);
+        let (from, ports, payload) = packets::read_udp(&heard[0]).expect("an answer");
+        assert_eq!((from, ports), (lan.gateway(), (7, 5000)));
+        assert_eq!(payload, b"x");
+    }
+    assert!(lan.internet.sent.iter().all(|sent| sent.how.ttl == 1));
+}
+
+#[test]
+fn no_errors_about_errors_or_to_many() {
+    let mut lan = Lan::default();
+    let (port, ends) = raw(&mut lan, [10, 0, 0, 1]);
+    let (_, many) = raw(&mut lan, [224, 0, 0, 251]);
+    let error = packets::ip(ends, Protocol::ICMPV4, 1, &[3, 3, 0xfc, 0xfc, 0, 0, 0, 0]);
+    for frame in [error, packets::udp(many, (5353, 5353), 1, b"x")] {
+        lan.inject(port, frame);
+        assert!(wait(&mut lan, port).is_empty());
+    }
+    assert_eq!(lan.network.drops().of(Drop::Expired), 2);
+}
+
+#[test]
 fn pings_of_the_outside() {
     let mut lan = Lan::default();
     lan.internet.pingable.push([10, 0, 0, 1].into());

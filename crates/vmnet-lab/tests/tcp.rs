@@ -560,6 +560,42 @@ fn a_segment_of_no_connection_is_reset() {
 }
 
 #[test]
+fn a_guest_forgets_an_old_connection_and_answers_the_new_one() {
+    let mut hand = Hand::new(Server::Echo);
+    let (rule, _) = hand.lan.forward(vmnet_core::Forward {
+        protocol: vmnet_core::ForwardProtocol::Tcp,
+        listen: "0.0.0.0:8080".parse().unwrap(),
+        guest: vmnet_core::ForwardGuest::Address(hand.ends.ips.0),
+        guest_port: 5000,
+    });
+    // The client has the address and the port that `say` speaks to.
+    let client = SERVER.parse().unwrap();
+    hand.lan.dial(rule, client, Server::Manual).expect("tried");
+    let heard = hand.hear(Duration::from_millis(3));
+    let isn = heard.first().expect("a SYN").0.sequence;
+    assert_eq!(heard[0].0.flags, Flags::SYN);
+    // Of an old connection: a challenge (RFC 5961 §4), as long as it is not reset.
+    (hand.seq, hand.ack) = (77_000, isn.0.wrapping_add(99_000));
+    let heard = hand.say(Flags::ACK, 1000, &[], &[]);
+    let (reset, _) = heard.first().expect("a reset");
+    assert_eq!(
+        (reset.flags, reset.sequence),
+        (Flags::RST, Seq(hand.ack)),
+        "the very number that the guest believes"
+    );
+    let reset_of_old = hand.say(Flags::RST | Flags::ACK, 1000, &[], &[]);
+    assert!(reset_of_old.is_empty(), "a wrong reset is not answered");
+    assert_eq!(hand.lan.network.flows(), 1, "nor believed");
+    // The connection is asked for again, and stands.
+    let heard = hand.hear(Duration::from_millis(250));
+    assert_eq!(heard.first().map(|(f, _)| f.flags), Some(Flags::SYN));
+    (hand.seq, hand.ack) = (5, isn.0.wrapping_add(1));
+    let heard = hand.say(Flags::SYN | Flags::ACK, 1000, &[], &[]);
+    let (answer, _) = heard.first().expect("the third of three");
+    assert_eq!((answer.flags, answer.acknowledgement), (Flags::ACK, Seq(6)));
+}
+
+#[test]
 fn a_wrong_checksum_is_dropped() {
     let mut hand = Hand::new(Server::Echo);
     hand.shake(&[], 4000);
@@ -646,6 +682,52 @@ fn two_thousand_flows_and_a_limit() {
         assert!(lan.network.flows() <= 1000);
     }
     assert!(lan.contract.living() <= 1000);
+}
+
+#[test]
+fn a_guest_that_fills_the_table_shuts_nobody_out() {
+    let mut lan = Lan::new(1500, |config| config.flows_max = 100);
+    lan.internet.serve(SERVER, Server::Echo);
+    let (greedy, modest) = (lan.add_raw(9), lan.add_guest(2));
+    let macs = (lan.guest(greedy).mac, lan.network.gateway_mac());
+    let ends = Ends {
+        macs,
+        ips: ([192, 168, 64, 9].into(), [10, 0, 0, 1].into()),
+    };
+    let flood = |lan: &mut Lan, from: u16| {
+        for port in from..from + 150 {
+            lan.inject(greedy, packets::udp(ends, (port, 7), 64, b"x"));
+        }
+        lan.heard(greedy);
+    };
+    flood(&mut lan, 10_000);
+    assert_eq!(lan.network.flows(), 100);
+    // All are in use, and yet the other gets online, again and again.
+    let mut talks = Vec::new();
+    for number in 0..40 {
+        let handle = lan
+            .guest(modest)
+            .connect(Lan::v4(SERVER), 50_000 + number, 4096);
+        let mut talk = Talk::new(modest, handle, 100);
+        talk.close = false;
+        let read = lan.run_until(SECOND, |lan| {
+            talk.step(lan);
+            talk.read.len() == 100
+        });
+        assert!(read, "connection {number}");
+        talks.push(talk);
+    }
+    // The flood goes on, and takes nothing from the other.
+    flood(&mut lan, 20_000);
+    assert_eq!(lan.network.flows(), 100);
+    for talk in &mut talks {
+        talk.total = 200;
+        let read = lan.run_until(SECOND, |lan| {
+            talk.step(lan);
+            talk.read.len() == 200
+        });
+        assert!(read, "{:?}", talk.state(&mut lan));
+    }
 }
 
 #[test]

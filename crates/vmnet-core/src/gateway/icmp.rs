@@ -8,11 +8,13 @@ use vmnet_wire::checksum::{self, Sum};
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::icmpv4::{self, Header};
 use vmnet_wire::ip::Protocol;
+use vmnet_wire::ipv4;
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
 use crate::frame::Span;
 use crate::link::{Link, Route};
+use crate::subnet::Subnet;
 
 /// Errors that may be sent at once.
 const BURST: u32 = 100;
@@ -100,6 +102,9 @@ pub(crate) fn send_error(
     guest: IpAddr,
     error: &Error<'_>,
 ) {
+    if !may_be_reported(error.packet, link.gateway.subnet) {
+        return;
+    }
     if !limiter.take(link.now) {
         return link.drop(Drop::IcmpRate);
     }
@@ -125,9 +130,66 @@ pub(crate) fn send_error(
     );
 }
 
+/// No error is sent about an ICMP error, about what was sent to many, or about a fragment other than the first
+/// (RFC 1122 §3.2.2, RFC 1812 §4.3.2.7).
+fn may_be_reported(packet: &[u8], subnet: Subnet) -> bool {
+    let Ok(packet) = ipv4::Packet::read(packet, usize::MAX) else {
+        return false;
+    };
+    let to = packet.header.destination();
+    let to_many = to.is_multicast() || to.is_broadcast() || to == subnet.broadcast();
+    let about_error = packet.header.protocol() == Protocol::ICMPV4
+        && packet.payload.first().is_none_or(|kind| !is_query(*kind));
+    !to_many && !about_error && packet.header.fragment_offset() == 0
+}
+
+/// Requests and replies; what is neither, or unknown, is taken for an error.
+fn is_query(kind: u8) -> bool {
+    // Echo, router discovery, and timestamp to address mask (RFC 1122 §3.2.2, RFC 1256).
+    matches!(kind, icmpv4::ECHO_REPLY | icmpv4::ECHO_REQUEST | 9..=10 | 13..=18)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn packet(to: [u8; 4], protocol: Protocol, body: &[u8]) -> Vec<u8> {
+        let fields = ipv4::Fields {
+            source: [192, 168, 64, 2].into(),
+            destination: to.into(),
+            protocol,
+            ttl: 1,
+            id: 1,
+            dont_fragment: false,
+        };
+        [ipv4::Header::new(&fields, body.len()).as_bytes(), body].concat()
+    }
+
+    #[test]
+    fn what_no_error_is_sent_about() {
+        let subnet = "192.168.64.0/24".parse().unwrap();
+        let outside = [10, 0, 0, 1];
+        for (packet, may) in [
+            (packet(outside, Protocol::UDP, &[0; 8]), true),
+            (packet(outside, Protocol::ICMPV4, &[8; 8]), true),
+            (packet(outside, Protocol::ICMPV4, &[0; 8]), true),
+            (packet(outside, Protocol::ICMPV4, &[3; 8]), false),
+            (packet(outside, Protocol::ICMPV4, &[11; 8]), false),
+            (packet(outside, Protocol::ICMPV4, &[200; 8]), false),
+            (packet(outside, Protocol::ICMPV4, &[]), false),
+            (packet([224, 0, 0, 251], Protocol::UDP, &[0; 8]), false),
+            (packet([255; 4], Protocol::UDP, &[0; 8]), false),
+            (packet([192, 168, 64, 255], Protocol::UDP, &[0; 8]), false),
+            (vec![0x45; 7], false),
+        ] {
+            assert_eq!(may_be_reported(&packet, subnet), may, "{packet:?}");
+        }
+        let mut fragment = packet(outside, Protocol::UDP, &[0; 8]);
+        for (offset, may) in [(0, true), (8, false)] {
+            ipv4::rewrite(&mut fragment, 28, 1, ipv4::Fragment { offset, more: true });
+            assert_eq!(may_be_reported(&fragment, subnet), may);
+        }
+    }
 
     #[test]
     fn errors_are_sent_in_a_burst_and_then_slowly() {

@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `arp` | who has the gateway's address |
 //! | `icmp` | echo replies, and errors about guests' packets |
-//! | `dhcp` | which address does a guest get |
-//! | `dns` | names of guests, and everything else by the host's resolvers |
+//! | [`dhcp`] | which address does a guest get |
+//! | [`dns`] | names of guests, and everything else by the host's resolvers |
 //! | `services` | DHCP and DNS joined to the network: who asked, where the answer goes |
 
 pub(crate) mod arp;

@@ -254,9 +254,8 @@ impl Nat {
             self.table.rekey(id, key);
             return id;
         }
-        let now = link.now;
-        let id = self.table.insert(key, |_| {
-            Flow::Udp(Mapping::new(now, guest, mac, Some(rule)))
+        let id = self.table.insert(link, mac, key, |link, _| {
+            Flow::Udp(Mapping::new(link.now, guest, mac, Some(rule)))
         });
         self.forwards.sockets.insert(rule, id);
         id
@@ -293,18 +292,18 @@ impl Nat {
             peer.set_port(peer.port().checked_add(1).unwrap_or(1024));
             key = Key::new(Protocol::TCP, guest, peer);
         }
-        if !self.table.has_room(link) {
-            link.drop(Drop::FlowsFull);
-            return None;
-        }
         let mac = link
             .neighbours
             .look_up(link.now, guest.ip())
             .unwrap_or(Mac::BROADCAST);
+        if !self.table.has_room(link, mac) {
+            link.drop(Drop::FlowsFull);
+            return None;
+        }
         let isn = self.isn(link, &key);
         let ends = Ends { guest, peer, mac };
         let agenda = &mut self.agenda;
-        Some(self.table.insert(key, |id| {
+        Some(self.table.insert(link, mac, key, |link, id| {
             Flow::Tcp(Box::new(Tcp::call(link, agenda, id, ends, room, isn)))
         }))
     }

@@ -11,7 +11,7 @@
 //! | `echo` | ICMP echo |
 //! | `outward` | packets from guests to the outside |
 //! | `inward` | what happened to the host's sockets |
-//! | `port_forward` | rules that lead from a port of the host to a guest |
+//! | [`port_forward`] | rules that lead from a port of the host to a guest |
 
 pub(crate) mod destination;
 pub(crate) mod echo;

@@ -66,6 +66,11 @@ impl<'a> Outward<'a> {
         }
     }
 
+    /// Hops that are left to it behind this one.
+    fn hops_left(&self) -> u8 {
+        self.ttl.saturating_sub(1).max(1)
+    }
+
     fn behind(&self, header: usize) -> Option<Span> {
         let len = self.body.len.checked_sub(header)?;
         Some(Span {
@@ -88,7 +93,10 @@ impl Nat {
         }
         match protocol {
             Protocol::TCP => self.receive_tcp(link, packet),
-            _ if packet.ttl <= 1 => self.expired(link, packet),
+            // Only what we forward expires: the gateway's services are at the end of the way (RFC 1812 §5.3.1).
+            _ if packet.ttl <= 1 && packet.destination != IpAddr::V4(link.gateway.address()) => {
+                self.expired(link, packet);
+            }
             Protocol::UDP => self.receive_udp(link, packet),
             Protocol::ICMPV4 => self.receive_echo(link, packet),
             _ => link.drop(Drop::Protocol),
@@ -200,7 +208,7 @@ impl Nat {
                 Err(cause) => return link.drop(cause),
             }
         };
-        if !self.table.has_room(link) {
+        if !self.table.has_room(link, ends.mac) {
             link.drop(Drop::FlowsFull);
             return self.report(
                 link,
@@ -211,7 +219,7 @@ impl Nat {
         }
         let isn = self.isn(link, &key);
         let agenda = &mut self.agenda;
-        self.table.insert(key, |id| {
+        self.table.insert(link, ends.mac, key, |link, id| {
             Flow::Tcp(Box::new(Tcp::open(
                 link,
                 agenda,
@@ -265,7 +273,7 @@ impl Nat {
         (mapping.seen, mapping.mac) = (link.now, packet.mac);
         let how = Datagram {
             to,
-            ttl: packet.ttl - 1,
+            ttl: packet.hops_left(),
             dont_fragment: packet.dont_fragment,
             segment: packet
                 .segmentation
@@ -321,7 +329,7 @@ impl Nat {
             return Some(id);
         }
         let v6 = guest.is_ipv6();
-        self.socket(link, key, Target::Udp { v6 }, IDLE, |now| {
+        self.socket(link, (mac, key), Target::Udp { v6 }, IDLE, |now| {
             Flow::Udp(Mapping::new(now, guest, mac, None))
         })
     }
@@ -329,16 +337,16 @@ impl Nat {
     fn socket(
         &mut self,
         link: &mut Link<'_>,
-        key: Key,
+        (mac, key): (Mac, Key),
         target: Target,
         idle: std::time::Duration,
         flow: impl FnOnce(std::time::Instant) -> Flow,
     ) -> Option<SocketId> {
-        if !self.table.has_room(link) {
+        if !self.table.has_room(link, mac) {
             link.drop(Drop::FlowsFull);
             return None;
         }
-        let socket = self.table.insert(key, |_| flow(link.now));
+        let socket = self.table.insert(link, mac, key, |link, _| flow(link.now));
         self.agenda.deadlines.set(link.now + idle, socket);
         link.out.push(Action::Open { socket, target });
         Some(socket)
@@ -369,7 +377,7 @@ impl Nat {
             None => {
                 let mac = packet.mac;
                 let target = Target::Echo { v6: false };
-                let made = self.socket(link, key, target, echo::IDLE, |now| {
+                let made = self.socket(link, (mac, key), target, echo::IDLE, |now| {
                     Flow::Echo(Echo {
                         guest,
                         mac,
@@ -385,7 +393,7 @@ impl Nat {
         }
         let how = Datagram {
             to,
-            ttl: packet.ttl - 1,
+            ttl: packet.hops_left(),
             dont_fragment: packet.dont_fragment,
             segment: None,
         };

@@ -21,6 +21,9 @@ pub(crate) const IDLE: Duration = Duration::from_secs(300);
 /// Peers that a mapping's guest knows by another address, at most.
 const ALIASES_MAX: usize = 256;
 
+/// Bytes of IPv4 and UDP headers.
+const HEADERS: usize = 28;
+
 /// A peer that the guest knows by another address than the host does.
 #[derive(Clone, Copy, Debug)]
 struct Alias {
@@ -131,21 +134,36 @@ impl Mapping {
         };
         self.mac = mac;
         let segment = segment.filter(|size| usize::from(*size) < len && *size > 0);
-        // A large datagram must be cut on its way, so it may be.
-        let fits = len + 28 <= usize::from(link.gateway.mtu) || segment.is_some();
+        match segment.map(usize::from) {
+            // Datagrams that must be cut each by itself cannot go as one.
+            Some(size) if size + HEADERS > usize::from(link.gateway.mtu) => {
+                for start in (0..len).step_by(size) {
+                    let len = size.min(len - start);
+                    self.send(link, from, Span { start, len }, None, ttl);
+                }
+            }
+            _ => self.send(link, from, Span::first(len), segment, ttl),
+        }
+    }
+
+    fn send(
+        &self,
+        link: &mut Link<'_>,
+        from: SocketAddr,
+        body: Span,
+        segment: Option<u16>,
+        ttl: u8,
+    ) {
+        let len = body.len + udp::Header::LEN;
         let mut route = Route::new(from.ip(), self.guest.ip(), Protocol::UDP);
         route.ttl = ttl.saturating_sub(1).max(1);
-        if !fits {
+        // A datagram larger than the MTU must be cut on its way, so it may be.
+        if segment.is_none() && body.len + HEADERS > usize::from(link.gateway.mtu) {
             route = link.divisible(route);
         }
-        let headers = link.headers(self.mac, route, len + udp::Header::LEN);
-        let pseudo = ip::pseudo_header(
-            from.ip(),
-            self.guest.ip(),
-            Protocol::UDP,
-            len + udp::Header::LEN,
-        );
-        let header = udp::Header::new(from.port(), self.guest.port(), len, pseudo.folded());
+        let headers = link.headers(self.mac, route, len);
+        let pseudo = ip::pseudo_header(from.ip(), self.guest.ip(), Protocol::UDP, len);
+        let header = udp::Header::new(from.port(), self.guest.port(), body.len, pseudo.folded());
         let offload = Offload {
             checksum: Offload::partial(headers.len(), udp::Header::CHECKSUM_OFFSET),
             segmentation: segment.map(|size| Segmentation {
@@ -154,12 +172,8 @@ impl Mapping {
                 ecn: false,
             }),
         };
-        link.deliver(
-            self.mac,
-            &[headers.bytes(), header.as_bytes()],
-            Span::first(len),
-            offload,
-        );
+        let pieces = [headers.bytes(), header.as_bytes()];
+        link.deliver(self.mac, &pieces, body, offload);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::event::HostError;
 use crate::link::Link;
 use crate::nat::tcp::{
     Agenda, Arrival, Fate, IDLE, RETRANSMIT, SCALE, SYN_RETRIES_MAX, State, TRANSITORY, Tcp,
-    Window, send,
+    Window, refuse, send,
 };
 use crate::outbox::{Action, SocketId, Target};
 
@@ -246,8 +246,14 @@ impl Tcp {
         arrival: &Arrival<'_>,
     ) -> Fate {
         let fields = &arrival.segment.fields;
-        if !fields.flags.has(Flags::ACK) || fields.acknowledgement != self.next {
+        if !fields.flags.has(Flags::ACK) {
             return Fate::Lives; // Also a simultaneous open, which a NAT need not support.
+        }
+        if fields.acknowledgement != self.next {
+            // The guest still has an old connection between these ends: told that it is none, it
+            // forgets it, and will answer our next SYN (RFC 9293 §3.10.7.3).
+            refuse(link, self.mac, self.guest, self.peer, arrival);
+            return Fate::Lives;
         }
         if fields.flags.has(Flags::RST) {
             link.out.push(Action::Reset { socket: self.id });
