@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
+use vmnet_wire::arp as arp_packet;
 use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::icmpv4;
 use vmnet_wire::ip::Protocol;
@@ -32,6 +33,9 @@ use crate::switch::port::Port;
 pub const MTU_MIN: u16 = 576;
 /// The largest MTU: what fits an IPv4 packet, less what our buffers add.
 pub const MTU_MAX: u16 = 65_520;
+
+/// Tags that are looked behind.
+const TAGS_MAX: usize = 4;
 
 /// What a network is to be.
 #[derive(Clone, Debug)]
@@ -259,6 +263,7 @@ impl Network {
             }
             Learned::NoRoom => return Err(Drop::MacTableFull),
         }
+        self.refuse_spoofed(header.ether_type(), payload)?;
         let for_gateway = to == self.gateway.mac;
         if for_gateway || to.is_multicast() || header.ether_type() == EtherType::ARP {
             let from = From {
@@ -267,8 +272,6 @@ impl Network {
                 for_gateway,
             };
             self.gateway(now, from, header.ether_type(), frame, payload, out)?;
-        } else {
-            self.refuse_spoofed_ipv4(header.ether_type(), payload)?;
         }
         if !for_gateway {
             self.forward(now, port, to, out);
@@ -295,15 +298,32 @@ impl Network {
         }
     }
 
-    /// Nobody speaks in the gateway's name.
-    fn refuse_spoofed_ipv4(&self, ether_type: EtherType, payload: &[u8]) -> Result<(), Drop> {
-        if ether_type == EtherType::IPV4
-            && let Ok(packet) = ipv4::Packet::read(payload, usize::MAX)
-            && packet.header.source() == self.gateway.address()
-        {
-            return Err(Drop::Spoofed);
+    /// Nobody speaks in the gateway's name, behind tags (802.1Q, 802.1ad) neither: a Linux guest takes a frame with
+    /// the tag of no VLAN as its own.
+    fn refuse_spoofed(&self, ether_type: EtherType, payload: &[u8]) -> Result<(), Drop> {
+        let (mut ether_type, mut payload) = (ether_type, payload);
+        for _ in 0..TAGS_MAX {
+            if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
+                break;
+            }
+            let [_, _, high, low, rest @ ..] = payload else {
+                return Err(Drop::Malformed);
+            };
+            ether_type = EtherType(u16::from_be_bytes([*high, *low]));
+            payload = rest;
         }
-        Ok(())
+        let gateway = self.gateway.address();
+        let spoofed = match ether_type {
+            EtherType::ARP => arp_packet::Packet::read(payload).is_some_and(|packet| {
+                packet.sender() == gateway || packet.sender_mac() == self.gateway.mac
+            }),
+            EtherType::IPV4 => ipv4::Packet::read(payload, usize::MAX)
+                .is_ok_and(|packet| packet.header.source() == gateway),
+            // So many tags have no honest meaning here.
+            EtherType::VLAN | EtherType::SERVICE_VLAN => true,
+            _ => false,
+        };
+        if spoofed { Err(Drop::Spoofed) } else { Ok(()) }
     }
 
     /// A frame that the gateway may have to take, alone or among others.

@@ -15,6 +15,8 @@ use crate::outbox::{HOLDS, PortId};
 
 /// How long fragments wait for the others (RFC 1122 §3.3.2 says 60 to 120 s; a guest is near).
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Buffers that one port may hold: it takes those of its own oldest datagrams beyond that.
+const SHARE: usize = HOLDS / 4;
 /// Pieces of one datagram: 64 KiB over an MTU of 576, and some.
 const PIECES_MAX: usize = 128;
 /// Bytes of the largest payload.
@@ -112,21 +114,27 @@ impl Reassembly {
         Ok(Kept { buffer, complete })
     }
 
-    /// The slot of a datagram, a free one, or one whose patience has run out, or else the oldest of the same
-    /// port: a guest that sends too many fragments loses its own.
+    /// The slot of a datagram; or a free one, or one whose patience has run out, while its port has less than its share;
+    /// or else the oldest of the same port: a guest that sends too many fragments loses its own.
     fn slot_of(&self, now: Instant, key: Key) -> Option<usize> {
         let find = |wanted: &dyn Fn(&Option<Partial>) -> bool| self.slots.iter().position(wanted);
-        find(&|slot| slot.as_ref().is_some_and(|p| p.key == key))
-            .or_else(|| find(&Option::is_none))
-            .or_else(|| find(&|slot| slot.as_ref().is_some_and(|p| p.is_old(now))))
-            .or_else(|| {
-                let own = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-                    slot.as_ref()
-                        .filter(|p| p.key.port == key.port)
-                        .map(|p| (p.since, index))
-                });
-                own.min().map(|(_, index)| index)
-            })
+        let own = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let partial = slot.as_ref().filter(|p| p.key.port == key.port)?;
+            Some((partial.since, index))
+        });
+        let has_its_share = own.clone().count() >= SHARE;
+        let oldest = || own.min().map(|(_, index)| index);
+        let fresh = || {
+            find(&Option::is_none)
+                .or_else(|| find(&|slot| slot.as_ref().is_some_and(|p| p.is_old(now))))
+        };
+        find(&|slot| slot.as_ref().is_some_and(|p| p.key == key)).or_else(|| {
+            if has_its_share {
+                oldest()
+            } else {
+                fresh().or_else(oldest)
+            }
+        })
     }
 
     /// A port is gone, and what came from it.
@@ -182,6 +190,28 @@ mod tests {
                 Err(Drop::Fragment)
             );
         }
+    }
+
+    #[test]
+    fn a_flood_of_one_port_leaves_room_for_others() {
+        let now = Instant::now();
+        let mut ports = SlotMap::with_key();
+        let (flooder, other) = (ports.insert(()), ports.insert(()));
+        let mut reassembly = Reassembly::default();
+        for id in 0..100 {
+            let of_flood = Key {
+                port: flooder,
+                ..key(id)
+            };
+            reassembly.receive(now, of_flood, 0..8, true).unwrap();
+        }
+        let of_other = Key {
+            port: other,
+            ..key(1)
+        };
+        reassembly.receive(now, of_other, 0..8, true).unwrap();
+        let kept = reassembly.receive(now, of_other, 8..9, false).unwrap();
+        assert_eq!(kept.complete, Some(9));
     }
 
     #[test]

@@ -101,6 +101,8 @@ impl EtherType {
     pub const IPV6: Self = Self(0x86dd);
     /// 802.1Q tag.
     pub const VLAN: Self = Self(0x8100);
+    /// 802.1ad service tag.
+    pub const SERVICE_VLAN: Self = Self(0x88a8);
 }
 
 /// The 14 bytes before every packet.

@@ -14,6 +14,9 @@ const ENTRIES_MAX: usize = 8192;
 /// Addresses behind one port: enough for a nested network, too few to push others out.
 const ENTRIES_PER_PORT: usize = 512;
 
+/// Aged addresses are looked for at most so often.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// Behind which port an address was seen, and when.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -39,6 +42,8 @@ pub enum Learned {
 pub struct Fdb {
     entries: HashMap<Mac, Entry>,
     per_port: HashMap<PortId, usize>,
+    /// When aged addresses were last looked for.
+    swept: Option<Instant>,
 }
 
 impl Fdb {
@@ -100,6 +105,12 @@ impl Fdb {
     }
 
     fn forget_aged(&mut self, now: Instant) {
+        // A flood of addresses must not make us look at all of them for each of its frames.
+        let lately = |swept| now.saturating_duration_since(swept) < SWEEP;
+        if self.swept.is_some_and(lately) {
+            return;
+        }
+        self.swept = Some(now);
         let per_port = &mut self.per_port;
         self.entries.retain(|_, entry| {
             let young = now.saturating_duration_since(entry.seen) < AGEING;

@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use std::os::fd::OwnedFd;
+
 use rustix::event::epoll::EventFlags;
 use vmnet_core::gateway::dhcp::State;
 use vmnet_core::{Config, Network, Outbox, PortId, SocketId, Subnet};
@@ -12,6 +14,7 @@ use vmnet_wire::ethernet::Mac;
 
 use crate::lane::StartError;
 use crate::lane::execute::Hand;
+use crate::lane::forwarding;
 use crate::lane::forwarding::Listener;
 use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, ListenerId, Settings};
 use crate::lane::names::{DnsSession, Queries};
@@ -31,7 +34,9 @@ const READS: usize = 64;
 const RETRY: Duration = Duration::from_millis(1);
 /// Flows of the NAT at once, if descriptors allow.
 const FLOWS_MAX: usize = 32_768;
-/// Descriptors that are kept for other things than flows.
+/// So few flows are no network.
+const FLOWS_LEAST: usize = 64;
+/// Descriptors that are kept for other things than flows: ports, queries, our ends of DNS streams.
 const DESCRIPTORS_KEPT: usize = 128;
 
 /// A network with everything it runs on.
@@ -60,6 +65,8 @@ pub(super) struct Lane {
     pub(super) frame: Vec<u8>,
     pub(super) batch: Option<Batch>,
     pub(super) warned: Warned,
+    /// See [`forwarding::spare`].
+    pub(super) spare: Option<OwnedFd>,
     patience: Patience,
     /// Bytes of guests and of their peers in this turn.
     pub(super) moved: usize,
@@ -94,7 +101,7 @@ impl Lane {
             domain: settings.domain.clone(),
             lease_time: settings.lease_time,
             host_loopback: settings.host_loopback,
-            flows_max: flows_max(),
+            flows_max: flows_max()?,
             seed,
         };
         let mut network = Network::new(now, &config)?;
@@ -130,6 +137,7 @@ impl Lane {
             frame: vec![0; FRAME_MAX],
             batch: None,
             warned: Warned::default(),
+            spare: Some(forwarding::spare()?),
             patience: Patience::new(now),
             moved: 0,
             uplink,
@@ -324,7 +332,7 @@ fn gateway_mac(subnet: Subnet) -> Mac {
 }
 
 /// As many flows as descriptors allow: each has one, and the soft limit is raised to the hard one.
-fn flows_max() -> usize {
+fn flows_max() -> io::Result<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(1 << 20);
@@ -336,9 +344,14 @@ fn flows_max() -> usize {
         Ok(()) => most,
         Err(_) => limit.current.unwrap_or(1024),
     };
-    FLOWS_MAX.min(
-        usize::try_from(current)
-            .unwrap_or(FLOWS_MAX)
-            .saturating_sub(DESCRIPTORS_KEPT),
-    )
+    let flows = usize::try_from(current)
+        .unwrap_or(FLOWS_MAX)
+        .saturating_sub(DESCRIPTORS_KEPT);
+    if flows < FLOWS_LEAST {
+        let needed = DESCRIPTORS_KEPT + FLOWS_LEAST;
+        return Err(io::Error::other(format!(
+            "this user may open {current} files, and a network needs {needed}: raise the hard limit (`ulimit -Hn`)"
+        )));
+    }
+    Ok(FLOWS_MAX.min(flows))
 }

@@ -222,6 +222,7 @@ impl Lane {
 
     fn remove_socket(&mut self, socket: SocketId) {
         self.forget_pending(socket);
+        self.dns_sessions.remove(socket);
         // Closing takes the descriptor out of the poller too.
         self.sockets.remove(socket);
     }

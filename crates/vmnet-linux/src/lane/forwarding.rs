@@ -107,14 +107,30 @@ impl Lane {
 
     fn accept(&mut self, id: ForwardId, listener: &TcpListener) {
         for _ in 0..ACCEPTS {
-            let Ok((client, from)) = listener.accept() else {
-                return;
+            let (client, from) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if is_exhausted(&error) => {
+                    self.turn_away(&error, || drop(listener.accept()));
+                    continue;
+                }
+                Err(_) => return,
             };
             if let Err(error) = self.accepted(id, client.into(), from) {
                 tracing::debug!(%from, %error, "a client of a forwarded port cannot be served");
             }
             self.carry_out(Hand::EMPTY);
         }
+    }
+
+    /// There is no descriptor left for who comes: the spare one lets it in and out, so that it does not knock for ever.
+    fn turn_away(&mut self, error: &io::Error, admit: impl FnOnce()) {
+        if !self.warned.descriptors {
+            self.warned.descriptors = true;
+            tracing::warn!(%error, "clients are turned away: raise the limit with `ulimit -n`");
+        }
+        self.spare = None;
+        admit();
+        self.spare = spare().ok();
     }
 
     fn accepted(&mut self, id: ForwardId, client: OwnedFd, from: SocketAddr) -> io::Result<()> {
@@ -160,12 +176,32 @@ impl Lane {
 
     fn accept_guests(&mut self, listener: &UnixListener, options: &PortOptions, by: ListenerId) {
         for _ in 0..ACCEPTS {
-            let Ok((guest, _)) = listener.accept() else {
-                return;
+            let guest = match listener.accept() {
+                Ok((guest, _)) => guest,
+                Err(error) if is_exhausted(&error) => {
+                    self.turn_away(&error, || drop(listener.accept()));
+                    continue;
+                }
+                Err(_) => return,
             };
             if let Err(error) = self.welcome(guest.into(), options.clone(), by) {
                 tracing::warn!(%error, "a guest cannot be attached");
             }
         }
     }
+}
+
+/// A descriptor to give up when there is no other.
+///
+/// # Errors
+/// There is none.
+pub(super) fn spare() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(
+        0,
+        rustix::event::EventfdFlags::CLOEXEC,
+    )?)
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

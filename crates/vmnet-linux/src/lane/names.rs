@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll::EventFlags;
 use rustix::net::RecvFlags;
 use vmnet_core::gateway::dns::{QueryId, Transport};
-use vmnet_core::{Event, SocketId};
+use vmnet_core::{Drop, Event, SocketId};
 
 use crate::dns_stream::{self, Status, udp_query};
 use crate::lane::datapath::Lane;
@@ -124,21 +124,34 @@ impl Lane {
         };
         let mut questions = Vec::new();
         let result = continue_stream(&mut session.stream, flags, &mut questions);
-        session.owed += questions.len();
         match result {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => session.ended = true,
             Err(_) => return drop(self.dns_sessions.remove(socket)),
         }
+        // The flow's own end is gone: there is nobody left to answer.
+        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            return drop(self.dns_sessions.remove(socket));
+        }
         for message in &questions {
-            self.network.event(
-                self.now,
-                &Event::StreamQuery { socket, message },
-                &mut self.out,
-            );
-            self.carry_out(Hand::EMPTY);
+            self.question(socket, message);
         }
         self.watch_dns_session(socket);
+    }
+
+    /// Hands a question to the proxy; an answer is owed unless it is dropped.
+    fn question(&mut self, socket: SocketId, message: &[u8]) {
+        let dropped = self.network.drops().of(Drop::Dns);
+        if let Some(session) = self.dns_sessions.get_mut(socket) {
+            session.owed += 1;
+        }
+        let event = Event::StreamQuery { socket, message };
+        self.network.event(self.now, &event, &mut self.out);
+        let was_dropped = self.network.drops().of(Drop::Dns) > dropped;
+        if was_dropped && let Some(session) = self.dns_sessions.get_mut(socket) {
+            session.owed = session.owed.saturating_sub(1);
+        }
+        self.carry_out(Hand::EMPTY);
     }
 
     pub(super) fn stream_answer(&mut self, socket: SocketId, message: &[u8]) {

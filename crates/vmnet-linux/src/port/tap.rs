@@ -76,25 +76,32 @@ impl Tap {
                 )
             });
         }
-        let written = write(self.fd.as_fd(), frame);
-        if written.is_err() && udp {
-            self.udp_segments = false;
-            return self.send(frame, mtu);
+        match try_write(self.fd.as_fd(), frame) {
+            // The kernel is older, or whoever opened the tap did not ask for it.
+            Err(rustix::io::Errno::INVAL) if udp => {
+                self.udp_segments = false;
+                self.send(frame, mtu)
+            }
+            written => dropped(written),
         }
-        written
     }
 }
 
 fn write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>) -> Result<(), Drop> {
+    dropped(try_write(fd, frame))
+}
+
+fn try_write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>) -> rustix::io::Result<usize> {
     let header = frame.offload.write(frame.head.len());
     let pieces = [
         IoSlice::new(&header),
         IoSlice::new(frame.head),
         IoSlice::new(frame.body),
     ];
-    match rustix::io::writev(fd, &pieces) {
-        Ok(_) => Ok(()),
-        // The interface is down, or its queue is full.
-        Err(_) => Err(Drop::PortFull),
-    }
+    rustix::io::writev(fd, &pieces)
+}
+
+/// A frame that was not written is lost: the interface is down, or its queue is full.
+fn dropped(written: rustix::io::Result<usize>) -> Result<(), Drop> {
+    written.map(|_| ()).map_err(|_| Drop::PortFull)
 }
