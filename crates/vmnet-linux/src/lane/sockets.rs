@@ -1,15 +1,17 @@
 //! The flows' sockets: what is sent by them, and what happens to them.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use rustix::event::epoll::EventFlags;
 use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, Read, SocketId};
 
 use crate::lane::datapath::Lane;
 use crate::lane::execute::Hand;
-use crate::poller::{EDGES, Token};
+use crate::poller::{EDGES, READ, Token};
 use crate::port::FRAME_MAX;
 use crate::slots::Slot;
+use crate::socket::datagrams::Datagrams;
 use crate::socket::{HostSocket, host_error};
 use crate::sys::datagram::Batch;
 
@@ -217,13 +219,24 @@ impl Lane {
         }
     }
 
-    /// Receives a batch. Answers whether there may be more.
+    /// Receives a batch from each of a flow's sockets. Answers whether there may be more.
     fn receive_datagrams(&mut self, socket: SocketId, batch: &mut Batch) -> bool {
+        let open = self.receive_batch(socket, batch, |datagrams| Some(datagrams.fd()));
+        let direct = self.receive_batch(socket, batch, Datagrams::direct);
+        open || direct
+    }
+
+    fn receive_batch(
+        &mut self,
+        socket: SocketId,
+        batch: &mut Batch,
+        by: impl FnOnce(&Datagrams) -> Option<BorrowedFd<'_>>,
+    ) -> bool {
         let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
             return false;
         };
-        if batch.receive(datagrams.fd()).is_err() {
-            // Nothing there, or the error of an earlier datagram, which its queue tells.
+        // Nothing there, or the error of an earlier datagram, which its queue tells.
+        if by(datagrams).is_none_or(|fd| batch.receive(fd).is_err()) {
             return false;
         }
         for received in batch.received() {
@@ -320,6 +333,12 @@ impl Lane {
             return self.network.count_drop(Drop::HostRefused);
         };
         let Err(error) = datagrams.send(payload, how) else {
+            if datagrams.follow(how.to)
+                && let Some(direct) = datagrams.direct()
+            {
+                let token = Token::Socket(Slot::of(socket));
+                let _unheard = self.poller.add(direct, token, READ);
+            }
             return;
         };
         self.network.count_drop(cause(&error));

@@ -12,13 +12,57 @@ use crate::sys::{datagram, sockopt};
 /// Hops that the host gives a datagram, which is as good as one less.
 const TTL_DEFAULT: u8 = 64;
 
-/// A socket for datagrams.
+/// After so many datagrams in a row to one peer, it gets a socket of its own.
+const STREAK: u32 = 64;
+
+/// A descriptor, and what was told to the kernel about what leaves by it.
 #[derive(Debug)]
-pub(crate) struct Datagrams {
+struct Socket {
     fd: OwnedFd,
     v6: bool,
     ttl: u8,
     dont_fragment: Option<bool>,
+}
+
+impl Socket {
+    fn new(fd: OwnedFd, v6: bool) -> io::Result<Self> {
+        sockopt::set_receive_errors(&fd, v6)?;
+        Ok(Self {
+            fd,
+            v6,
+            ttl: TTL_DEFAULT,
+            dont_fragment: None,
+        })
+    }
+
+    fn prepare(&mut self, how: &Datagram) -> io::Result<()> {
+        let ttl = if how.ttl >= TTL_DEFAULT - 1 {
+            TTL_DEFAULT
+        } else {
+            how.ttl
+        };
+        if ttl != self.ttl {
+            sockopt::set_ttl(&self.fd, self.v6, ttl)?;
+            self.ttl = ttl;
+        }
+        if self.dont_fragment != Some(how.dont_fragment) {
+            sockopt::set_dont_fragment(&self.fd, self.v6, how.dont_fragment)?;
+            self.dont_fragment = Some(how.dont_fragment);
+        }
+        Ok(())
+    }
+}
+
+/// A flow's sockets for datagrams.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    /// Speaks to everybody.
+    open: Socket,
+    /// Of the same port, connected to the peer that is spoken to most: the kernel looks its route up once, and gives it
+    /// what comes from that peer.
+    direct: Option<(SocketAddr, Socket)>,
+    /// To whom the last datagrams went, and how many.
+    streak: (Option<SocketAddr>, u32),
     /// Several of one size may be sent as one (`UDP_SEGMENT`).
     segments: bool,
 }
@@ -29,8 +73,7 @@ impl Datagrams {
     /// # Errors
     /// As the kernel says.
     pub(crate) fn udp(v6: bool) -> io::Result<Self> {
-        let fd = open(v6, None)?;
-        Self::bound(fd, v6)
+        Self::bound(open(v6, None)?, v6)
     }
 
     /// A UDP socket that somebody bound.
@@ -52,22 +95,65 @@ impl Datagrams {
         let protocol = if v6 { ipproto::ICMPV6 } else { ipproto::ICMP };
         let fd = open(v6, Some(protocol))?;
         sockopt::set_receive_ttl(&fd)?;
-        Self::new(fd, v6)
+        let mut echo = Self::new(fd, v6)?;
+        // Never in a row: the kernel gives a ping socket of its own another identifier.
+        echo.streak.1 = u32::MAX;
+        Ok(echo)
     }
 
     fn new(fd: OwnedFd, v6: bool) -> io::Result<Self> {
-        sockopt::set_receive_errors(&fd, v6)?;
         Ok(Self {
-            fd,
-            v6,
-            ttl: TTL_DEFAULT,
-            dont_fragment: None,
+            open: Socket::new(fd, v6)?,
+            direct: None,
+            streak: (None, 0),
             segments: true,
         })
     }
 
+    /// The socket that speaks to everybody.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.open.fd.as_fd()
+    }
+
+    /// The socket of the peer that is spoken to most, if it has one.
+    pub(crate) fn direct(&self) -> Option<BorrowedFd<'_>> {
+        self.direct.as_ref().map(|(_, socket)| socket.fd.as_fd())
+    }
+
+    /// A datagram went to `peer`. Answers whether it has a socket of its own from now on.
+    pub(crate) fn follow(&mut self, peer: SocketAddr) -> bool {
+        if self.direct.is_some() || self.streak.1 == u32::MAX {
+            return false;
+        }
+        if self.streak.0 != Some(peer) {
+            self.streak = (Some(peer), 0);
+        }
+        self.streak.1 += 1;
+        if self.streak.1 < STREAK {
+            return false;
+        }
+        match self.connect(peer) {
+            Ok(socket) => self.direct = Some((peer, socket)),
+            // Then it goes on as before, and is not tried again.
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no socket of its own for a peer");
+                self.streak.1 = u32::MAX;
+            }
+        }
+        self.direct.is_some()
+    }
+
+    /// A socket of the same port, for `peer` alone.
+    fn connect(&self, peer: SocketAddr) -> io::Result<Socket> {
+        let here = local(&self.open.fd)?;
+        let fd = open(self.open.v6, None)?;
+        // Not before the port was chosen, or the kernel might choose one for two guests.
+        rustix::net::sockopt::set_socket_reuseaddr(&self.open.fd, true)?;
+        rustix::net::sockopt::set_socket_reuseaddr(&fd, true)?;
+        rustix::net::bind(&fd, &here)?;
+        rustix::net::connect(&fd, &peer)?;
+        let _one_by_one = sockopt::set_udp_gro(&fd);
+        Socket::new(fd, self.open.v6)
     }
 
     /// Sends a datagram, or several.
@@ -75,69 +161,59 @@ impl Datagrams {
     /// # Errors
     /// As the kernel says. `EMSGSIZE` has an entry in the error queue.
     pub(crate) fn send(&mut self, payload: &[u8], how: &Datagram) -> io::Result<()> {
-        self.prepare(how)?;
-        if how.segment.is_some() && !self.segments {
-            return self.send_singly(payload, how);
-        }
-        match self.send_once(payload, how) {
-            Ok(()) => Ok(()),
-            // The kernel, or the route's device, cannot cut: we do.
-            Err(error) if how.segment.is_some() && is_no_segments(&error) => {
-                self.segments = false;
-                self.send_singly(payload, how)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn send_once(&self, payload: &[u8], how: &Datagram) -> io::Result<()> {
-        let segment = how
+        let segments = self.segments;
+        let (socket, to) = match &mut self.direct {
+            Some((peer, socket)) if *peer == how.to => (socket, None),
+            _ => (&mut self.open, Some(how.to)),
+        };
+        socket.prepare(how)?;
+        let size = how
             .segment
             .filter(|size| usize::from(*size) < payload.len());
-        match datagram::send(&self.fd, &how.to, payload, segment) {
-            Ok(_) => Ok(()),
-            // An earlier datagram's error is reported once, by whichever call comes next (ip(7), IP_RECVERR).
-            Err(error) if is_of_earlier(&error) => {
-                datagram::send(&self.fd, &how.to, payload, segment).map(|_| ())
+        if let Some(size) = size
+            && segments
+        {
+            match send_once(&socket.fd, to.as_ref(), payload, Some(size)) {
+                // The kernel, or the route's device, cannot cut: we do.
+                Err(error) if is_no_segments(&error) => self.segments = false,
+                sent => return sent,
             }
-            Err(error) => Err(error),
         }
-    }
-
-    fn send_singly(&self, payload: &[u8], how: &Datagram) -> io::Result<()> {
-        let size = how.segment.map_or(payload.len(), usize::from).max(1);
-        let single = Datagram {
-            segment: None,
-            ..*how
+        let fd = match (&self.direct, to) {
+            (Some((_, socket)), None) => &socket.fd,
+            _ => &self.open.fd,
         };
+        let size = size.map_or(payload.len(), usize::from).max(1);
+        if payload.is_empty() {
+            return send_once(fd, to.as_ref(), payload, None);
+        }
         payload
             .chunks(size)
-            .try_for_each(|piece| self.send_once(piece, &single))
-    }
-
-    fn prepare(&mut self, how: &Datagram) -> io::Result<()> {
-        let ttl = if how.ttl >= TTL_DEFAULT - 1 {
-            TTL_DEFAULT
-        } else {
-            how.ttl
-        };
-        if ttl != self.ttl {
-            sockopt::set_ttl(&self.fd, self.v6, ttl)?;
-            self.ttl = ttl;
-        }
-        if self.dont_fragment != Some(how.dont_fragment) {
-            sockopt::set_dont_fragment(&self.fd, self.v6, how.dont_fragment)?;
-            self.dont_fragment = Some(how.dont_fragment);
-        }
-        Ok(())
+            .try_for_each(|piece| send_once(fd, to.as_ref(), piece, None))
     }
 
     /// The next entry of the error queue.
     pub(crate) fn take_queued_error(&self, original: &mut [u8]) -> Option<datagram::QueuedError> {
-        datagram::take_queued_error(&self.fd, original)
-            .ok()
-            .flatten()
+        let of = |fd: &OwnedFd, original: &mut [u8]| {
+            datagram::take_queued_error(fd, original).ok().flatten()
+        };
+        let direct = self.direct.as_ref().map(|(_, socket)| &socket.fd);
+        of(&self.open.fd, original).or_else(|| of(direct?, original))
     }
+}
+
+fn send_once(
+    fd: &OwnedFd,
+    to: Option<&SocketAddr>,
+    payload: &[u8],
+    segment: Option<u16>,
+) -> io::Result<()> {
+    match datagram::send(fd, to, payload, segment) {
+        // An earlier datagram's error is reported once, by whichever call comes next (ip(7), IP_RECVERR).
+        Err(error) if is_of_earlier(&error) => datagram::send(fd, to, payload, segment),
+        sent => sent,
+    }
+    .map(|_| ())
 }
 
 fn open(v6: bool, protocol: Option<rustix::net::Protocol>) -> io::Result<OwnedFd> {
@@ -181,4 +257,61 @@ fn is_of_earlier(error: &io::Error) -> bool {
 /// As the kernel says.
 pub(crate) fn local(fd: impl AsFd) -> io::Result<SocketAddr> {
     Ok(SocketAddr::try_from(rustix::net::getsockname(fd)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    fn heard(socket: &UdpSocket) -> SocketAddr {
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        socket.recv_from(&mut [0; 16]).unwrap().1
+    }
+
+    #[test]
+    fn a_peer_with_a_socket_of_its_own_sees_the_same_port_as_others() {
+        let (peer, other) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        let to = |socket: &UdpSocket| Datagram {
+            to: socket.local_addr().unwrap(),
+            ttl: 63,
+            dont_fragment: false,
+            segment: None,
+        };
+        let mut datagrams = Datagrams::udp(false).unwrap();
+        let mut became_direct = 0;
+        let mut ports = Vec::new();
+        for _ in 0..STREAK + 10 {
+            datagrams.send(b"hello", &to(&peer)).unwrap();
+            became_direct += u32::from(datagrams.follow(to(&peer).to));
+            ports.push(heard(&peer).port());
+        }
+        assert_eq!(became_direct, 1);
+        datagrams.send(b"hello", &to(&other)).unwrap();
+        let seen = heard(&other);
+        assert!(ports.iter().all(|port| *port == seen.port()));
+        // Each answer comes by its socket, and both are heard.
+        peer.send_to(b"from peer", seen).unwrap();
+        other.send_to(b"from other", seen).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let mut batch = datagram::Batch::new(4, 64);
+        for (fd, from) in [
+            (datagrams.direct().unwrap(), &peer),
+            (datagrams.fd(), &other),
+        ] {
+            batch.receive(fd).unwrap();
+            let heard: Vec<_> = batch
+                .received()
+                .iter()
+                .map(|received| received.from)
+                .collect();
+            assert_eq!(heard, [from.local_addr().unwrap()]);
+        }
+    }
 }

@@ -12,17 +12,17 @@ const CONTROL: usize = 256;
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
-/// Sends one datagram, or with `segment` several of that size, to `to`.
+/// Sends one datagram, or with `segment` several of that size, to `to`, or to the peer of a connected socket.
 ///
 /// # Errors
 /// As the kernel says.
 pub fn send(
     fd: impl AsFd,
-    to: &SocketAddr,
+    to: Option<&SocketAddr>,
     payload: &[u8],
     segment: Option<u16>,
 ) -> io::Result<usize> {
-    let (mut address, address_len) = to_raw(to);
+    let mut address = to.map(to_raw);
     let mut iov = libc::iovec {
         iov_base: payload.as_ptr().cast_mut().cast(),
         iov_len: payload.len(),
@@ -30,8 +30,10 @@ pub fn send(
     let mut control = Control([0; CONTROL]);
     // SAFETY: an all-zero msghdr is valid: null pointers with zero lengths.
     let mut message: libc::msghdr = unsafe { zeroed() };
-    message.msg_name = (&raw mut address).cast();
-    message.msg_namelen = address_len;
+    if let Some((address, len)) = &mut address {
+        message.msg_name = std::ptr::from_mut(address).cast();
+        message.msg_namelen = *len;
+    }
     message.msg_iov = &raw mut iov;
     message.msg_iovlen = 1;
     if let Some(size) = segment {
@@ -367,7 +369,7 @@ mod tests {
         );
         sockopt::set_receive_ttl(&b).unwrap();
         let payload: Vec<u8> = (0..2500u32).map(|n| n as u8).collect();
-        send(&a, &b.local_addr().unwrap(), &payload, Some(1000)).unwrap();
+        send(&a, Some(&b.local_addr().unwrap()), &payload, Some(1000)).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut batch = Batch::new(8, 2048);
         batch.receive(&b).unwrap();
@@ -394,7 +396,7 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        send(&a, &closed, b"anybody", None).unwrap();
+        send(&a, Some(&closed), b"anybody", None).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut original = [0; 64];
         let error = take_queued_error(&a, &mut original).unwrap().unwrap();
