@@ -4,7 +4,6 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
-use vmnet_wire::arp as arp_packet;
 use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::icmpv4;
 use vmnet_wire::ip::Protocol;
@@ -27,15 +26,13 @@ use crate::reassembly::{Key, Reassembly};
 use crate::subnet::Subnet;
 use crate::switch::fdb::{Fdb, Learned};
 use crate::switch::port::Port;
+use crate::switch::spoof;
 
 /// The smallest MTU that IPv4 lets a link have and DHCP option 26 may name (RFC 2132 §5.1 says 68; a host
 /// must take 576).
 pub const MTU_MIN: u16 = 576;
 /// The largest MTU: what fits an IPv4 packet, less what our buffers add.
 pub const MTU_MAX: u16 = 65_520;
-
-/// Tags that are looked behind.
-const TAGS_MAX: usize = 4;
 
 /// What a network is to be.
 #[derive(Clone, Debug)]
@@ -263,7 +260,7 @@ impl Network {
             }
             Learned::NoRoom => return Err(Drop::MacTableFull),
         }
-        self.refuse_spoofed(header.ether_type(), payload)?;
+        spoof::refuse(&self.gateway, header.ether_type(), payload)?;
         let for_gateway = to == self.gateway.mac;
         if for_gateway || to.is_multicast() || header.ether_type() == EtherType::ARP {
             let from = From {
@@ -296,34 +293,6 @@ impl Network {
                 }
             }
         }
-    }
-
-    /// Nobody speaks in the gateway's name, behind tags (802.1Q, 802.1ad) neither: a Linux guest takes a frame with
-    /// the tag of no VLAN as its own.
-    fn refuse_spoofed(&self, ether_type: EtherType, payload: &[u8]) -> Result<(), Drop> {
-        let (mut ether_type, mut payload) = (ether_type, payload);
-        for _ in 0..TAGS_MAX {
-            if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
-                break;
-            }
-            let [_, _, high, low, rest @ ..] = payload else {
-                return Err(Drop::Malformed);
-            };
-            ether_type = EtherType(u16::from_be_bytes([*high, *low]));
-            payload = rest;
-        }
-        let gateway = self.gateway.address();
-        let spoofed = match ether_type {
-            EtherType::ARP => arp_packet::Packet::read(payload).is_some_and(|packet| {
-                packet.sender() == gateway || packet.sender_mac() == self.gateway.mac
-            }),
-            EtherType::IPV4 => ipv4::Packet::read(payload, usize::MAX)
-                .is_ok_and(|packet| packet.header.source() == gateway),
-            // So many tags have no honest meaning here.
-            EtherType::VLAN | EtherType::SERVICE_VLAN => true,
-            _ => false,
-        };
-        if spoofed { Err(Drop::Spoofed) } else { Ok(()) }
     }
 
     /// A frame that the gateway may have to take, alone or among others.
@@ -364,9 +333,6 @@ impl Network {
     ) -> Result<(), Drop> {
         let (source, to) = (packet.header.source(), packet.header.destination());
         let subnet = self.gateway.subnet;
-        if source == self.gateway.address() {
-            return Err(Drop::Spoofed);
-        }
         let start = ethernet::Header::LEN + packet.header_len;
         let broadcast = to.is_broadcast() || to == subnet.broadcast();
         let ours = to == self.gateway.address();

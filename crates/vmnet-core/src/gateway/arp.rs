@@ -19,9 +19,6 @@ pub(crate) fn receive(
 ) -> Result<(), Drop> {
     let packet = Packet::read(payload).ok_or(Drop::Malformed)?;
     let gateway = link.gateway;
-    if packet.sender() == gateway.address() || packet.sender_mac() == gateway.mac {
-        return Err(Drop::Spoofed);
-    }
     // A probe (RFC 5227) has no sender address, and a proxy's answer is not believed.
     if gateway.subnet.is_guest(packet.sender()) && packet.sender_mac() == ethernet_source {
         link.neighbours

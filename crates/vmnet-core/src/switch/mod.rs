@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`fdb`] | where a MAC is learned, how it ages and moves |
 //! | [`port`] | the ports |
+//! | `spoof` | nobody speaks in the gateway's name |
 
 pub mod fdb;
 pub mod port;
+pub(crate) mod spoof;

@@ -1,0 +1,77 @@
+//! Nobody speaks in the gateway's name: every frame of a guest is looked at before it goes anywhere.
+
+use vmnet_wire::ethernet::EtherType;
+use vmnet_wire::{arp, ipv4};
+
+use crate::drop::Drop;
+use crate::link::Gateway;
+
+/// Tags that are looked behind.
+const TAGS_MAX: usize = 4;
+
+/// Refuses what claims the gateway's address, behind tags (802.1Q, 802.1ad) too: a Linux guest takes a frame with the tag
+/// of no VLAN as its own.
+///
+/// # Errors
+/// Why the frame must not go on.
+pub(crate) fn refuse(
+    gateway: &Gateway,
+    mut ether_type: EtherType,
+    mut payload: &[u8],
+) -> Result<(), Drop> {
+    for _ in 0..TAGS_MAX {
+        if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
+            break;
+        }
+        let [_, _, high, low, rest @ ..] = payload else {
+            return Err(Drop::Malformed);
+        };
+        ether_type = EtherType(u16::from_be_bytes([*high, *low]));
+        payload = rest;
+    }
+    let spoofed = match ether_type {
+        EtherType::ARP => arp::Packet::read(payload).is_some_and(|packet| {
+            packet.sender() == gateway.address() || packet.sender_mac() == gateway.mac
+        }),
+        EtherType::IPV4 => ipv4::Packet::read(payload, usize::MAX)
+            .is_ok_and(|packet| packet.header.source() == gateway.address()),
+        // So many tags have no honest meaning here.
+        EtherType::VLAN | EtherType::SERVICE_VLAN => true,
+        _ => false,
+    };
+    if spoofed { Err(Drop::Spoofed) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmnet_wire::ethernet::Mac;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn the_gateways_address_is_refused_behind_any_tags() {
+        let gateway = Gateway {
+            mac: Mac([2; 6]),
+            subnet: "192.168.64.0/24".parse().unwrap(),
+            mtu: 1500,
+        };
+        let [guest, other] = [[192, 168, 64, 2].into(), [192, 168, 64, 3].into()];
+        for tags in 0..=TAGS_MAX + 1 {
+            for (sender, expected) in [(gateway.address(), false), (guest, tags <= TAGS_MAX)] {
+                let mut ether_type = EtherType::ARP;
+                let mut payload = arp::Packet::request(Mac([4; 6]), sender, other)
+                    .as_bytes()
+                    .to_vec();
+                for _ in 0..tags {
+                    let [high, low] = ether_type.0.to_be_bytes();
+                    payload.splice(0..0, [0, 0, high, low]);
+                    ether_type = EtherType::VLAN;
+                }
+                let passes = refuse(&gateway, ether_type, &payload).is_ok();
+                assert_eq!(passes, expected, "{sender} behind {tags} tags");
+            }
+        }
+        let cut = refuse(&gateway, EtherType::VLAN, &[0, 0, 8]);
+        assert_eq!(cut, Err(Drop::Malformed));
+    }
+}
