@@ -1,0 +1,1 @@
+//! The service: named networks that any process joins, with addresses that stay.
