@@ -5,6 +5,10 @@
 //! | `args` | what can be typed |
 //! | `port_spec` | `-p [ADDR:]8080:80[/udp]` |
 //! | `run`, `qemu`, `up`, `attach`, `status` | one file per verb |
+//! | `verb/` | the verbs that ask the service |
+//! | `forward_spec` | `[ADDR:]8080:web:80[/udp]` |
+//! | `span` | times and spans of time |
+//! | `pages` | completions and manual pages |
 //! | `command/` | a command's life: its namespace, its signals, its end |
 //! | `control/` | the socket of a named network |
 //! | `network` | the private network or the named one a verb works on |
@@ -14,14 +18,19 @@ mod args;
 mod attach;
 mod command;
 mod control;
+mod forward_spec;
 mod identity;
 mod logging;
 mod network;
+mod pages;
 mod port_spec;
 mod qemu;
 mod run;
+mod span;
+#[allow(dead_code)]
 mod status;
 mod up;
+mod verb;
 
 use clap::Parser as _;
 use command::Ending;
@@ -39,7 +48,7 @@ fn main() -> ExitCode {
         args::Verb::Up(up) => up::run(up).map(|()| Ending::SUCCESS),
         args::Verb::Attach(attach) => attach::run(attach).map(|()| Ending::SUCCESS),
         args::Verb::Leases(leases) => status::leases(&leases).map(|()| Ending::SUCCESS),
-        args::Verb::Status(status) => status::status(&status).map(|()| Ending::SUCCESS),
+        args::Verb::Service(verb) => return asked(verb),
     };
     match outcome {
         Ok(Ending::Status(status)) => ExitCode::from(status),
@@ -47,6 +56,17 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("vmnet: {}", chain(&*error));
             ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Verbs without a command: 0 when it was done, 1 when it was not, 2 (by `clap`) when it was not understood.
+fn asked(verb: args::service::ServiceVerb) -> ExitCode {
+    match verb::run(verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmnet: {}", chain(&error));
+            ExitCode::FAILURE
         }
     }
 }

@@ -106,7 +106,7 @@ impl FromStr for PortSpec {
 }
 
 /// The address before the last colon, if there is one, and the ports after it.
-fn split_address(text: &str) -> Result<(IpAddr, &str), ParsePortError> {
+pub(crate) fn split_address(text: &str) -> Result<(IpAddr, &str), ParsePortError> {
     if let Some(rest) = text.strip_prefix('[') {
         let bad = || ParsePortError::Address(text.to_owned());
         let (address, ports) = rest.split_once("]:").ok_or_else(bad)?;
@@ -125,7 +125,8 @@ fn split_address(text: &str) -> Result<(IpAddr, &str), ParsePortError> {
     }
 }
 
-fn range(text: &str) -> Result<RangeInclusive<u16>, ParsePortError> {
+/// `PORT` or `FIRST-LAST`.
+pub(crate) fn range(text: &str) -> Result<RangeInclusive<u16>, ParsePortError> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (port(first)?, port(last)?);
     if last < first {

@@ -1,4 +1,22 @@
 //! What can be typed.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | here | verbs that bring guests: `run`, `qemu`, `attach` |
+//! | `service` | verbs that ask the service |
+//! | `network`, `interface`, `identity`, `forward`, `lease`, `status` | one file for each of these |
+//! | `daemon` | the service itself |
+//! | `pages` | completions and manual pages |
+
+pub(crate) mod daemon;
+pub(crate) mod forward;
+pub(crate) mod identity;
+pub(crate) mod interface;
+pub(crate) mod lease;
+pub(crate) mod network;
+pub(crate) mod pages;
+pub(crate) mod service;
+pub(crate) mod status;
 
 use crate::identity::{GuestName, NetworkName};
 use crate::port_spec::PortSpec;
@@ -70,8 +88,8 @@ pub(crate) enum Verb {
     Attach(Attach),
     /// List the leases of a network.
     Leases(Leases),
-    /// Show a network, or all that are up.
-    Status(Status),
+    #[command(flatten)]
+    Service(service::ServiceVerb),
 }
 
 /// How a network is made that nobody else holds.

@@ -1,0 +1,55 @@
+//! `vmnet daemon`.
+
+use crate::span::Span;
+use std::path::PathBuf;
+
+#[allow(dead_code)]
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  vmnet daemon                                           in the foreground; ends with Ctrl-C, or when idle
+  vmnet daemon --idle-timeout never --config ./vmnet.toml
+  vmnet daemon --no-state                                nothing stays when it ends
+  sudo vmnet daemon --system";
+
+/// How long the service waits for something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IdleTimeout {
+    /// Until it is ended.
+    Never,
+    /// This long.
+    After(Span),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Daemon {
+    /// Serve the whole machine, with privileges, from /run/vmnet and /var/lib/vmnet.
+    #[arg(long)]
+    pub(crate) system: bool,
+    /// Stay in the foreground and log to stderr; this is what happens anyway.
+    #[arg(long, conflicts_with = "activated")]
+    pub(crate) foreground: bool,
+    /// End after so long without clients, interfaces and networks, like 30s or 10m, or `never`.
+    #[arg(long, value_name = "DURATION", value_parser = idle_timeout)]
+    pub(crate) idle_timeout: Option<IdleTimeout>,
+    /// Where to keep what must stay [default: $XDG_STATE_HOME/vmnet; /var/lib/vmnet with --system]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_state")]
+    pub(crate) state: Option<PathBuf>,
+    /// Keep nothing: networks, identities and leases end with the service.
+    #[arg(long)]
+    pub(crate) no_state: bool,
+    /// The configuration file [default: $XDG_CONFIG_HOME/vmnet/vmnet.toml; /etc/vmnet/vmnet.toml with --system]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Started by a client: the socket is standard input, and the service goes into the background.
+    #[arg(long, hide = true)]
+    pub(crate) activated: bool,
+}
+
+fn idle_timeout(text: &str) -> Result<IdleTimeout, String> {
+    if text == "never" {
+        return Ok(IdleTimeout::Never);
+    }
+    text.parse()
+        .map(IdleTimeout::After)
+        .map_err(|error| format!("{error}, or `never`"))
+}

@@ -1,0 +1,227 @@
+//! `vmnet network`.
+
+use crate::span::Span;
+use clap::{Subcommand, ValueEnum};
+use std::net::Ipv4Addr;
+
+const EXAMPLES: &str = "\
+Examples:
+  vmnet network create lab
+  vmnet network list
+  vmnet network show lab --counters
+  vmnet network delete lab";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  vmnet network create lab
+  vmnet network create lab --subnet 10.77.0.0/24 --dhcp-range 10.77.0.100-10.77.0.199 --lease-time 12h
+  vmnet network create cage --mode host --isolation      guests see the host, not each other, nor the world
+  vmnet network create wire --private                    a switch, and nothing else
+  vmnet network create office --resolver 10.0.0.53 --domain office.internal --json";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  vmnet network list
+  vmnet network list --json | jq -r '.networks[].name'";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  vmnet network show lab
+  vmnet network show lab --counters --json | jq '.counters.drop_spoofed'";
+
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  vmnet network delete lab
+  vmnet network delete --force lab cage                  also while guests are on them";
+
+/// Networks: make, list, show, delete.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkVerb {
+    /// Make a network that stays until it is deleted.
+    ///
+    /// It is there at once, and again whenever the service starts, with its reservations and forwards. `vmnet run --network
+    /// NAME` and `vmnet qemu --network NAME` join it. What is not given is chosen: a free subnet, the host's resolvers, a
+    /// random UUID.
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(Box<Create>),
+    /// List the networks.
+    #[command(alias = "ls", after_help = LIST_EXAMPLES)]
+    List(List),
+    /// Show a network: its addresses, its switches, what it counted.
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show(Show),
+    /// Delete networks that were created, with their leases, reservations and forwards.
+    #[command(alias = "rm", after_help = DELETE_EXAMPLES)]
+    Delete(Delete),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(subcommand_required = true, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Network {
+    #[command(subcommand)]
+    pub(crate) verb: NetworkVerb,
+}
+
+/// Where a network leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// To other guests, the host, and through NAT to the world.
+    Shared,
+    /// To other guests and the host, and no farther.
+    Host,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// The network's name: lower-case letters, digits, dots, hyphens and underscores.
+    pub(crate) name: String,
+    /// Where it leads [default: shared; host with --private]
+    #[arg(long)]
+    pub(crate) mode: Option<Mode>,
+    /// IPv4 subnet, or the gateway's address in it [default: a /24 that the host does not use, of 192.168.64.0 to
+    /// 192.168.127.0; in host mode of 192.168.128.0 to 192.168.191.0]
+    #[arg(long, value_name = "ADDRESS/LENGTH", value_parser = subnet)]
+    pub(crate) subnet: Option<String>,
+    /// The addresses that DHCP gives [default: all of the subnet but the gateway's]
+    #[arg(long, value_name = "FIRST-LAST", value_parser = address_range)]
+    pub(crate) dhcp_range: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Largest packet, 576 to 65520 [default: 1500]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(576..=65520))]
+    pub(crate) mtu: Option<u16>,
+    /// Give no addresses.
+    #[arg(long, conflicts_with_all = ["dhcp_range", "lease_time"])]
+    pub(crate) no_dhcp: bool,
+    /// Answer no DNS questions; guests are told the resolvers themselves.
+    #[arg(long)]
+    pub(crate) no_dns: bool,
+    /// Translate nothing to the outside.
+    #[arg(long)]
+    pub(crate) no_nat44: bool,
+    /// The host's interface by which guests reach the outside [default: as the host's routes say]
+    #[arg(long, value_name = "IF")]
+    pub(crate) external_interface: Option<String>,
+    /// The domain of guests' names [default: vmnet.internal]
+    #[arg(long)]
+    pub(crate) domain: Option<String>,
+    /// Ask this resolver: ADDRESS or ADDRESS:PORT, an IPv6 address with a port in brackets; may be repeated [default: the
+    /// host's]
+    #[arg(long = "resolver", value_name = "ADDRESS[:PORT]", value_parser = resolver)]
+    pub(crate) resolvers: Vec<String>,
+    /// How long a lease lasts, like 90s, 30m, 12h or 7d [default: 1d]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) lease_time: Option<Span>,
+    /// Guests reach the gateway and the outside, but not each other.
+    #[arg(long)]
+    pub(crate) isolation: bool,
+    /// Let the gateway's address reach services on the host's loopback too.
+    #[arg(long)]
+    pub(crate) host_loopback: bool,
+    /// Only a switch, without DHCP and DNS; the host has an address on it if --subnet says which.
+    #[arg(long, conflicts_with_all = ["dhcp_range", "lease_time", "domain", "resolvers", "external_interface"])]
+    pub(crate) private: bool,
+    /// The network's UUID [default: a random one]
+    #[arg(long)]
+    pub(crate) uuid: Option<String>,
+    /// Print the network as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// The network's name or UUID.
+    pub(crate) network: String,
+    /// Also what it counted since it began.
+    #[arg(long)]
+    pub(crate) counters: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// Names or UUIDs.
+    #[arg(required = true, value_name = "NETWORK")]
+    pub(crate) networks: Vec<String>,
+    /// Also while others use it; their interfaces end.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// `ADDRESS/LENGTH`; which ones can be had is the service's to say.
+fn subnet(text: &str) -> Result<String, String> {
+    let form = || "say ADDRESS/LENGTH, like 10.77.0.0/24".to_owned();
+    let (address, length) = text.split_once('/').ok_or_else(form)?;
+    let _address: Ipv4Addr = address.parse().map_err(|_| form())?;
+    let length: u8 = length.parse().map_err(|_| form())?;
+    if !(16..=30).contains(&length) {
+        return Err("the length is 16 to 30".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn address_range(text: &str) -> Result<(Ipv4Addr, Ipv4Addr), String> {
+    let form = || "say FIRST-LAST, like 10.77.0.100-10.77.0.199".to_owned();
+    let (first, last) = text.split_once('-').ok_or_else(form)?;
+    let first: Ipv4Addr = first.parse().map_err(|_| form())?;
+    let last: Ipv4Addr = last.parse().map_err(|_| form())?;
+    if last < first {
+        return Err(format!("{last} comes before {first}"));
+    }
+    Ok((first, last))
+}
+
+fn resolver(text: &str) -> Result<String, String> {
+    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    if is_address || text.parse::<std::net::SocketAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("say ADDRESS or ADDRESS:PORT, like 10.0.0.53, 10.0.0.53:5353 or [fd00::53]:5353".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets() {
+        assert_eq!(subnet("10.77.0.1/24").as_deref(), Ok("10.77.0.1/24"));
+        for bad in [
+            "10.77.0.0",
+            "10.77.0/24",
+            "10.0.0.0/8",
+            "10.0.0.0/31",
+            "fd00::/64",
+            "",
+        ] {
+            assert!(subnet(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_addresses() {
+        let (first, last) = address_range("10.0.0.5-10.0.0.5").unwrap();
+        assert_eq!(first, last);
+        for bad in ["10.0.0.5", "10.0.0.5-10.0.0.4", "10.0.0.5-9", "-", ""] {
+            assert!(address_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn resolvers() {
+        for good in ["10.0.0.53", "10.0.0.53:5353", "fd00::53", "[fd00::53]:5353"] {
+            assert!(resolver(good).is_ok(), "{good}");
+        }
+        for bad in ["dns.example", "10.0.0.53:", "[fd00::53]", ""] {
+            assert!(resolver(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The verbs that ask the service, and those that write about the command line itself.
+
+use super::{forward, identity, interface, lease, network, pages, status};
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceVerb {
+    /// Networks: make, list, show, delete.
+    Network(network::Network),
+    /// Interfaces: list who is on which network, and end them.
+    Interface(interface::Interface),
+    /// Interface ids: list them with the MACs that stay with them, and forget them.
+    Identity(identity::Identity),
+    /// Forwards: add, list and remove ports of the host that lead to guests.
+    Forward(forward::Forward),
+    /// Leases: list them, release them, and keep addresses for guests.
+    Lease(lease::Lease),
+    /// Show the service and its networks, or one network with all that is on it.
+    ///
+    /// Starts nothing: if the service does not run, it says so.
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::Status),
+    /// Print completions for a shell.
+    #[command(after_help = pages::COMPLETIONS_EXAMPLES)]
+    Completions(pages::Completions),
+    /// Write the manual pages.
+    #[command(after_help = pages::MAN_EXAMPLES)]
+    Man(pages::Man),
+}

@@ -1,0 +1,206 @@
+//! `vmnet lease`.
+
+use super::table::{Table, or_none};
+use super::{VerbError, keeping, show};
+use crate::args::lease::{LeaseVerb, List, Reserve};
+use crate::span;
+use openvmnet::client::Client;
+use openvmnet::service::{Lease, LeaseState, Reservation, Reserved};
+use serde::Serialize;
+use std::net::Ipv4Addr;
+
+/// Leases, and addresses that are kept.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Addresses {
+    pub(super) leases: Vec<Lease>,
+    pub(super) reservations: Vec<Reserved>,
+}
+
+pub(crate) fn run(verb: LeaseVerb) -> Result<(), VerbError> {
+    match verb {
+        LeaseVerb::List(asked) => list(&asked),
+        LeaseVerb::Reserve(asked) => reserve(asked),
+        LeaseVerb::Unreserve(at) => {
+            let address = at.address.to_string();
+            Ok(Client::connect()?.unreserve_lease(&at.network, &address)?)
+        }
+        LeaseVerb::Release(at) => {
+            let address = at.address.to_string();
+            Ok(Client::connect()?.release_lease(&at.network, &address)?)
+        }
+    }
+}
+
+fn list(list: &List) -> Result<(), VerbError> {
+    let addresses = match keeping()? {
+        Some(mut client) => addresses(&mut client, list.network.as_deref())?,
+        None => Addresses::default(),
+    };
+    show(list.json, &addresses, || table(&addresses, span::now()))
+}
+
+/// What the service says of addresses.
+pub(super) fn addresses(
+    client: &mut Client,
+    network: Option<&str>,
+) -> Result<Addresses, VerbError> {
+    Ok(Addresses {
+        leases: client.list_leases(network)?.leases,
+        reservations: client.list_reservations(network)?.reservations,
+    })
+}
+
+fn reserve(reserve: Reserve) -> Result<(), VerbError> {
+    let reservation = Reservation {
+        address: reserve.address.to_string(),
+        mac: reserve.mac.map(|mac| mac.to_string()),
+        client_id: reserve.client_id,
+        name: reserve.name,
+    };
+    Ok(Client::connect()?.reserve_lease(&reserve.network, reservation)?)
+}
+
+/// One line of the table.
+struct Row<'a> {
+    network: &'a str,
+    address: &'a str,
+    lease: Option<&'a Lease>,
+    reservation: Option<&'a Reservation>,
+}
+
+impl Row<'_> {
+    fn cells(&self, now: u64) -> [String; 8] {
+        let lease = self.lease;
+        let kept = self.reservation;
+        let mac = lease.map(|lease| &lease.mac).or_else(|| kept?.mac.as_ref());
+        let name = lease
+            .and_then(|lease| lease.name.as_ref())
+            .or_else(|| kept?.name.as_ref());
+        let client_id = lease
+            .and_then(|lease| lease.client_id.as_ref())
+            .or_else(|| kept?.client_id.as_ref());
+        [
+            self.network.to_owned(),
+            self.address.to_owned(),
+            or_none(mac),
+            or_none(name),
+            lease
+                .map_or("reserved", |lease| state(lease.state))
+                .to_owned(),
+            or_none(lease.map(|lease| span::seen_from(now, lease.expires))),
+            reserved_by(lease, kept),
+            or_none(client_id),
+        ]
+    }
+}
+
+fn state(state: LeaseState) -> &'static str {
+    match state {
+        LeaseState::Offered => "offered",
+        LeaseState::Bound => "bound",
+        LeaseState::Expired => "expired",
+        LeaseState::Released => "released",
+        LeaseState::Declined => "declined",
+    }
+}
+
+fn reserved_by(lease: Option<&Lease>, kept: Option<&Reservation>) -> String {
+    let Some(kept) = kept else {
+        return "-".to_owned();
+    };
+    let property = match kept {
+        Reservation { mac: Some(mac), .. } => format!("MAC {mac}"),
+        Reservation {
+            client_id: Some(id),
+            ..
+        } => format!("client id {id}"),
+        Reservation {
+            name: Some(name), ..
+        } => format!("name {name}"),
+        _ => "-".to_owned(),
+    };
+    match lease {
+        // Somebody else had the address first.
+        Some(lease) if !lease.reserved => format!("for another: {property}"),
+        _ => property,
+    }
+}
+
+fn table(addresses: &Addresses, now: u64) -> String {
+    let mut rows: Vec<Row<'_>> = addresses
+        .leases
+        .iter()
+        .map(|lease| Row {
+            network: lease.network_name.as_ref().unwrap_or(&lease.network),
+            address: &lease.address,
+            lease: Some(lease),
+            reservation: addresses
+                .reservations
+                .iter()
+                .find(|kept| {
+                    kept.network == lease.network && kept.reservation.address == lease.address
+                })
+                .map(|kept| &kept.reservation),
+        })
+        .collect();
+    for kept in &addresses.reservations {
+        let leased = addresses.leases.iter().any(|lease| {
+            lease.network == kept.network && lease.address == kept.reservation.address
+        });
+        if !leased {
+            rows.push(Row {
+                network: kept.network_name.as_ref().unwrap_or(&kept.network),
+                address: &kept.reservation.address,
+                lease: None,
+                reservation: Some(&kept.reservation),
+            });
+        }
+    }
+    rows.sort_by_key(|row| (row.network, row.address.parse::<Ipv4Addr>().ok()));
+    let mut table = Table::new([
+        "NETWORK",
+        "ADDRESS",
+        "MAC",
+        "NAME",
+        "STATE",
+        "EXPIRES",
+        "RESERVED FOR",
+        "CLIENT ID",
+    ]);
+    for row in rows {
+        table.row(row.cells(now));
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples;
+    use super::*;
+
+    #[test]
+    fn leases_and_reservations_as_one_table() {
+        let mut stranger = examples::bare_lease();
+        stranger.address = "10.77.0.20".into();
+        let mut wanted = examples::reserved();
+        wanted.reservation = Reservation {
+            address: "10.77.0.20".into(),
+            mac: None,
+            client_id: None,
+            name: Some("db".into()),
+        };
+        let mut waiting = wanted.clone();
+        waiting.reservation.address = "10.77.0.9".into();
+        let addresses = Addresses {
+            leases: vec![examples::lease(), examples::bare_lease(), stranger],
+            reservations: vec![examples::reserved(), wanted, waiting],
+        };
+        insta::assert_snapshot!(table(&addresses, examples::NOW), @r"
+        NETWORK                               ADDRESS     MAC                NAME  STATE     EXPIRES    RESERVED FOR           CLIENT ID
+        6ba7b810-9dad-41d1-80b4-00c04fd430c8  10.77.0.11  52:54:00:00:00:11  -     expired   3d ago     -                      -
+        6ba7b810-9dad-41d1-80b4-00c04fd430c8  10.77.0.20  52:54:00:00:00:11  db    expired   3d ago     for another: name db   -
+        lab                                   10.77.0.9   -                  db    reserved  -          name db                -
+        lab                                   10.77.0.10  52:54:00:12:34:56  web   bound     in 11h56m  MAC 52:54:00:12:34:56  01525400123456
+        ");
+    }
+}

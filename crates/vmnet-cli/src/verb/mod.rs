@@ -1,0 +1,182 @@
+//! The verbs that list and change what the service has.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `network`, `interface`, `identity`, `forward`, `lease`, `status` | one file per noun |
+//! | `table` | how lists look |
+//!
+//! What is changed is said to the service alone; nothing is printed when it is done, but for what the service chose itself.
+//! What is listed is printed as a table, or as JSON (`docs/json.md`).
+
+mod forward;
+mod identity;
+mod interface;
+mod lease;
+mod network;
+mod status;
+mod table;
+
+use crate::args::service::ServiceVerb;
+use crate::forward_spec::NothingLeft;
+use crate::pages::{self, PagesError};
+use openvmnet::client::{CallError, Client, ConnectError};
+use openvmnet::place::{self, Scope};
+use serde::Serialize;
+use std::fs;
+use std::io::{self, Write as _};
+
+/// Does what was typed.
+pub(crate) fn run(verb: ServiceVerb) -> Result<(), VerbError> {
+    match verb {
+        ServiceVerb::Network(network) => network::run(network.verb),
+        ServiceVerb::Interface(interface) => interface::run(&interface.verb),
+        ServiceVerb::Identity(identity) => identity::run(&identity.verb),
+        ServiceVerb::Forward(forward) => forward::run(&forward.verb),
+        ServiceVerb::Lease(lease) => lease::run(lease.verb),
+        ServiceVerb::Status(status) => status::run(&status),
+        ServiceVerb::Completions(completions) => Ok(pages::completions(&completions)?),
+        ServiceVerb::Man(man) => Ok(pages::man(&man)?),
+    }
+}
+
+/// A verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VerbError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// One line each.
+    #[error("{}", join(.0))]
+    Several(Vec<CallError>),
+    #[error(transparent)]
+    Forward(#[from] forward::ForwardError),
+    #[error(transparent)]
+    NothingLeft(#[from] NothingLeft),
+    #[error(
+        "the service does not run, so nothing has a number: `vmnet {0} list` shows what there is"
+    )]
+    NoNumbers(&'static str),
+    #[error("the service does not run, so nobody is on {0}: `vmnet network show {0}` starts it")]
+    NothingUp(String),
+    #[error(transparent)]
+    Pages(#[from] PagesError),
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+    #[error("JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+fn join(errors: &[CallError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\nvmnet: ")
+}
+
+/// Does something with each, and goes on when the service refuses one.
+fn each<T>(items: &[T], mut act: impl FnMut(&T) -> Result<(), CallError>) -> Result<(), VerbError> {
+    let mut refusals = Vec::new();
+    for item in items {
+        match act(item) {
+            Ok(()) => {}
+            Err(error @ CallError::Refused(_)) => refusals.push(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match refusals.len() {
+        0 => Ok(()),
+        1 => refusals.pop().map_or(Ok(()), |one| Err(one.into())),
+        _ => Err(VerbError::Several(refusals)),
+    }
+}
+
+/// The service, if it runs.
+fn running() -> Result<Option<Client>, ConnectError> {
+    match Client::connect_running() {
+        Ok(client) => Ok(Some(client)),
+        Err(ConnectError::NotRunning(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The service, started if there may be something that it keeps.
+fn keeping() -> Result<Option<Client>, ConnectError> {
+    if is_something_kept() {
+        Client::connect().map(Some)
+    } else {
+        running()
+    }
+}
+
+/// Whether there is a store or a configuration file, so that there may be networks without a service.
+fn is_something_kept() -> bool {
+    if place::configuration(Scope::User).is_some_and(|file| file.exists()) {
+        return true;
+    }
+    let Some(folder) = place::state(Scope::User) else {
+        return false;
+    };
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.any(|entry| {
+            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("store"))
+        }),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// Prints JSON, or the text.
+fn show(
+    json: bool,
+    value: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<(), VerbError> {
+    if json {
+        print(&(serde_json::to_string_pretty(value)? + "\n"))?;
+    } else {
+        print(&text())?;
+    }
+    Ok(())
+}
+
+/// Prints; a reader that has gone is no mistake.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
+mod schema;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openvmnet::service::ServiceError;
+
+    #[test]
+    fn one_refusal_does_not_hinder_the_others() {
+        let mut tried = Vec::new();
+        let error = each(&[1, 2, 3, 4], |&number| {
+            tried.push(number);
+            if number % 2 == 0 {
+                return Ok(());
+            }
+            let reason = format!("there is no interface {number}");
+            Err(ServiceError::NotFound { reason }.into())
+        })
+        .unwrap_err();
+        assert_eq!(tried, [1, 2, 3, 4]);
+        assert_eq!(
+            error.to_string(),
+            "there is no interface 1\nvmnet: there is no interface 3"
+        );
+        let error = each(&[1, 2], |_| Err(CallError::Gone)).unwrap_err();
+        assert!(matches!(error, VerbError::Call(CallError::Gone)), "{error}");
+    }
+}

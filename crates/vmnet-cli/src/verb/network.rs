@@ -1,0 +1,356 @@
+//! `vmnet network`.
+
+use super::table::{Table, or_none, sheet, yes_or_no};
+use super::{VerbError, each, keeping, show};
+use crate::args::network::{Create, Delete, List, Mode as Leading, NetworkVerb, Show};
+use crate::span::Span;
+use openvmnet::client::Client;
+use openvmnet::service::{Lifetime, Mode, Network, NetworkConfiguration, Networks};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A network with what it counted.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    #[serde(flatten)]
+    pub(super) network: Network,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) counters: Option<BTreeMap<String, u64>>,
+}
+
+pub(crate) fn run(verb: NetworkVerb) -> Result<(), VerbError> {
+    match verb {
+        NetworkVerb::Create(asked) => create(*asked),
+        NetworkVerb::List(asked) => list(&asked),
+        NetworkVerb::Show(asked) => one(&asked),
+        NetworkVerb::Delete(asked) => delete(&asked),
+    }
+}
+
+fn create(create: Create) -> Result<(), VerbError> {
+    let json = create.json;
+    let network = Client::connect()?.create_network(configuration(create))?;
+    show(json, &network, || line(&network) + "\n")
+}
+
+/// What was typed is what is asked for; what was not typed is the service's to choose.
+fn configuration(create: Create) -> NetworkConfiguration {
+    let no = |said: bool| said.then_some(false);
+    let yes = |said: bool| said.then_some(true);
+    let mode = match create.mode {
+        Some(Leading::Host) => Mode::Host,
+        Some(Leading::Shared) => Mode::Shared,
+        None if create.private => Mode::Host,
+        None => Mode::Shared,
+    };
+    let (first, last) = create.dhcp_range.unzip();
+    NetworkConfiguration {
+        mode,
+        name: Some(create.name),
+        uuid: create.uuid,
+        subnet: create.subnet,
+        dhcp_first: first.map(|address| address.to_string()),
+        dhcp_last: last.map(|address| address.to_string()),
+        mtu: create.mtu,
+        dhcp: no(create.no_dhcp),
+        dns_proxy: no(create.no_dns),
+        nat44: no(create.no_nat44),
+        external_interface: create.external_interface,
+        domain: create.domain,
+        resolvers: Some(create.resolvers).filter(|resolvers| !resolvers.is_empty()),
+        lease_seconds: create
+            .lease_time
+            .map(|span| u32::try_from(span.seconds).unwrap_or(u32::MAX)),
+        isolation: yes(create.isolation),
+        host_loopback: yes(create.host_loopback),
+        private: yes(create.private),
+    }
+}
+
+fn list(list: &List) -> Result<(), VerbError> {
+    let networks = match keeping()? {
+        Some(mut client) => client.list_networks(None)?,
+        None => Networks {
+            networks: Vec::new(),
+        },
+    };
+    show(list.json, &networks, || table(&networks.networks))
+}
+
+fn one(asked: &Show) -> Result<(), VerbError> {
+    let mut client = Client::connect()?;
+    let networks = client.list_networks(Some(&asked.network))?.networks;
+    for network in networks {
+        let counters = if asked.counters {
+            Some(client.get_counters(&network.uuid)?.counters)
+        } else {
+            None
+        };
+        let shown = Shown { network, counters };
+        show(asked.json, &shown, || describe(&shown))?;
+    }
+    Ok(())
+}
+
+fn delete(delete: &Delete) -> Result<(), VerbError> {
+    let mut client = Client::connect()?;
+    each(&delete.networks, |network| {
+        client.delete_network(network, delete.force)
+    })
+}
+
+pub(super) fn table(networks: &[Network]) -> String {
+    let headings = ["NAME", "MODE", "SUBNET", "LIFETIME", "INTERFACES", "UUID"];
+    let mut table = Table::new(headings);
+    for network in networks {
+        table.row([
+            or_none(network.name.as_ref()),
+            kind(network).to_owned(),
+            or_none(network.subnet.as_ref()),
+            lifetime(network).to_owned(),
+            network.interfaces.to_string(),
+            network.uuid.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A network in one line.
+fn line(network: &Network) -> String {
+    let name = network.name.as_ref().unwrap_or(&network.uuid);
+    let mut text = format!("{name}: {}", kind(network));
+    if let Some(subnet) = &network.subnet {
+        text.push_str(&format!(", {subnet}"));
+    }
+    if let Some(gateway) = &network.gateway {
+        text.push_str(&format!(", gateway {gateway}"));
+    }
+    text
+}
+
+pub(super) fn kind(network: &Network) -> &'static str {
+    match network.mode {
+        _ if network.private => "private",
+        Mode::Host => "host",
+        Mode::Shared => "shared",
+    }
+}
+
+fn lifetime(network: &Network) -> &'static str {
+    match network.lifetime {
+        Lifetime::Kept => "kept",
+        Lifetime::Configured => "configured",
+        Lifetime::Held => "held",
+    }
+}
+
+/// All of a network, and what it counted.
+fn describe(shown: &Shown) -> String {
+    let mut text = sheet(&properties(&shown.network));
+    if let Some(counters) = &shown.counters {
+        let lines: Vec<(&str, String)> = counters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_string()))
+            .collect();
+        text.push('\n');
+        text.push_str(&sheet(&lines));
+    }
+    text
+}
+
+/// All of a network, each with its name.
+pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
+    let pool = match (&network.dhcp_first, &network.dhcp_last) {
+        (Some(first), Some(last)) if network.dhcp => format!("{first}-{last}"),
+        _ => yes_or_no(network.dhcp),
+    };
+    let resolvers = match &network.configuration.resolvers {
+        Some(resolvers) => resolvers.join(" "),
+        None => "the host's".to_owned(),
+    };
+    let way_out = network.external_interface.clone();
+    vec![
+        ("name", or_none(network.name.as_ref())),
+        ("uuid", network.uuid.clone()),
+        ("mode", kind(network).to_owned()),
+        ("subnet", or_none(network.subnet.as_ref())),
+        ("gateway", or_none(network.gateway.as_ref())),
+        ("mtu", network.mtu.to_string()),
+        ("dhcp", pool),
+        (
+            "lease time",
+            Span::seconds(network.lease_seconds.into()).to_string(),
+        ),
+        ("dns proxy", yes_or_no(network.dns_proxy)),
+        ("resolvers", resolvers),
+        ("domain", network.domain.clone()),
+        ("nat44", yes_or_no(network.nat44)),
+        (
+            "external interface",
+            way_out.unwrap_or_else(|| "as the host routes".to_owned()),
+        ),
+        ("isolation", yes_or_no(network.isolation)),
+        ("host loopback", yes_or_no(network.host_loopback)),
+        ("lifetime", lifetime(network).to_owned()),
+        ("holders", network.holders.to_string()),
+        ("interfaces", network.interfaces.to_string()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples;
+    use super::*;
+    use crate::args::service::ServiceVerb;
+    use crate::args::{Args, Verb};
+    use clap::Parser as _;
+
+    fn asked(words: &str) -> NetworkConfiguration {
+        let words = format!("vmnet network create {words}");
+        match Args::parse_from(words.split_whitespace()).verb {
+            Verb::Service(ServiceVerb::Network(network)) => match network.verb {
+                NetworkVerb::Create(create) => configuration(*create),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_typed_is_not_asked_for() {
+        let mut expected = NetworkConfiguration::new(Mode::Shared);
+        expected.name = Some("lab".into());
+        assert_eq!(asked("lab"), expected);
+        expected.mode = Mode::Host;
+        assert_eq!(asked("lab --mode host"), expected);
+        expected.private = Some(true);
+        assert_eq!(asked("lab --private"), expected);
+    }
+
+    #[test]
+    fn everything_can_be_typed() {
+        let configuration = asked(
+            "lab --mode shared --subnet 10.77.0.1/24 --dhcp-range 10.77.0.100-10.77.0.199 --mtu 9000 \
+             --no-dns --no-nat44 --external-interface eth0 --domain lab.internal --resolver 10.0.0.53 \
+             --resolver [fd00::53]:5353 --lease-time 12h --isolation --host-loopback \
+             --uuid 6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+        );
+        insta::assert_snapshot!(serde_json::to_string_pretty(&configuration).unwrap(), @r#"
+        {
+          "mode": "shared",
+          "name": "lab",
+          "uuid": "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+          "subnet": "10.77.0.1/24",
+          "dhcp_first": "10.77.0.100",
+          "dhcp_last": "10.77.0.199",
+          "mtu": 9000,
+          "dns_proxy": false,
+          "nat44": false,
+          "external_interface": "eth0",
+          "domain": "lab.internal",
+          "resolvers": [
+            "10.0.0.53",
+            "[fd00::53]:5353"
+          ],
+          "lease_seconds": 43200,
+          "isolation": true,
+          "host_loopback": true
+        }
+        "#);
+        assert_eq!(asked("lab --no-dhcp").dhcp, Some(false));
+    }
+
+    #[test]
+    fn what_cannot_be_together_is_refused() {
+        for words in [
+            "lab --no-dhcp --lease-time 1h",
+            "lab --private --domain x",
+            "lab --mtu 500",
+            "lab --mode bridged",
+            "",
+        ] {
+            let words = format!("vmnet network create {words}");
+            assert!(
+                Args::try_parse_from(words.split_whitespace()).is_err(),
+                "{words}"
+            );
+        }
+    }
+
+    #[test]
+    fn networks_as_a_table() {
+        let networks = [examples::network(), examples::bare_network()];
+        insta::assert_snapshot!(table(&networks), @r"
+        NAME  MODE     SUBNET        LIFETIME  INTERFACES  UUID
+        lab   shared   10.77.0.0/24  kept      2           6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        -     private  -             held      0           01234567-89ab-4cde-8f01-23456789abcd
+        ");
+        assert_eq!(
+            line(&networks[0]),
+            "lab: shared, 10.77.0.0/24, gateway 10.77.0.1"
+        );
+        assert_eq!(
+            line(&networks[1]),
+            "01234567-89ab-4cde-8f01-23456789abcd: private"
+        );
+    }
+
+    #[test]
+    fn a_network_in_full() {
+        let counters = BTreeMap::from([
+            ("drop_spoofed".to_owned(), 7),
+            ("frames_forwarded".to_owned(), 12_345),
+        ]);
+        let shown = Shown {
+            network: examples::network(),
+            counters: Some(counters),
+        };
+        insta::assert_snapshot!(describe(&shown), @r"
+        name                lab
+        uuid                6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        mode                shared
+        subnet              10.77.0.0/24
+        gateway             10.77.0.1
+        mtu                 9000
+        dhcp                10.77.0.2-10.77.0.254
+        lease time          12h
+        dns proxy           yes
+        resolvers           10.0.0.53 [fd00::53]:5353
+        domain              lab.internal
+        nat44               yes
+        external interface  eth0
+        isolation           no
+        host loopback       yes
+        lifetime            kept
+        holders             1
+        interfaces          2
+
+        drop_spoofed      7
+        frames_forwarded  12345
+        ");
+        let shown = Shown {
+            network: examples::bare_network(),
+            counters: None,
+        };
+        insta::assert_snapshot!(describe(&shown), @r"
+        name                -
+        uuid                01234567-89ab-4cde-8f01-23456789abcd
+        mode                private
+        subnet              -
+        gateway             -
+        mtu                 1500
+        dhcp                no
+        lease time          1d
+        dns proxy           no
+        resolvers           the host's
+        domain              vmnet.internal
+        nat44               no
+        external interface  as the host routes
+        isolation           no
+        host loopback       no
+        lifetime            held
+        holders             1
+        interfaces          0
+        ");
+    }
+}
