@@ -12,7 +12,8 @@ use zerocopy::IntoBytes;
 use crate::drop::Drop;
 use crate::frame::{Frame, Span};
 use crate::gateway::{arp, dhcp, icmp};
-use crate::link::Link;
+use crate::link::{Gateway, Link};
+use crate::nat::destination::DNS;
 use crate::nat::outward::Outward;
 use crate::network::Network;
 use crate::outbox::{Action, Outbox, PortId};
@@ -25,6 +26,9 @@ impl Network {
     pub fn receive(&mut self, now: Instant, port: PortId, frame: &Frame<'_>, out: &mut Outbox) {
         if let Err(cause) = self.switch(now, port, frame, out) {
             self.drops.count(cause);
+        }
+        if self.neighbours.take_moved() {
+            self.follow_forwards(now, out);
         }
     }
 
@@ -41,7 +45,8 @@ impl Network {
             return Err(Drop::SourceMac);
         }
         let place = self.ports.get(port).ok_or(Drop::NoPort)?;
-        if source == self.gateway.mac || place.mac.is_some_and(|mac| mac != source) {
+        let is_gateways = |mac: Mac| self.gateway.is_some_and(|gateway| gateway.mac == mac);
+        if is_gateways(source) || place.mac.is_some_and(|mac| mac != source) {
             return Err(Drop::Spoofed);
         }
         match self.fdb.learn(now, source, port) {
@@ -57,24 +62,37 @@ impl Network {
             }
             Learned::NoRoom => return Err(Drop::MacTableFull),
         }
-        spoof::refuse(&self.gateway, header.ether_type(), payload)?;
-        let for_gateway = to == self.gateway.mac;
-        if for_gateway || to.is_multicast() || header.ether_type() == EtherType::ARP {
-            let from = From {
-                port,
-                mac: source,
-                for_gateway,
-            };
-            self.gateway(now, from, header.ether_type(), frame, payload, out)?;
+        let for_gateway = self.gateway.is_some_and(|gateway| gateway.mac == to);
+        let from = From {
+            port,
+            mac: source,
+            for_gateway,
+        };
+        let mut taken = false;
+        if let Some(gateway) = self.gateway {
+            spoof::refuse(&gateway, header.ether_type(), payload)?;
+            if for_gateway || to.is_multicast() || header.ether_type() == EtherType::ARP {
+                let ether_type = header.ether_type();
+                taken = self.gateway(gateway, now, from, (ether_type, frame, payload), out)?;
+            }
         }
-        if !for_gateway {
-            self.forward(now, port, to, out);
+        if for_gateway {
+            return Ok(());
         }
-        Ok(())
+        self.forward(now, port, to, taken, out)
     }
 
-    /// To the port where `to` is, or to all others if nobody knows or all are meant.
-    fn forward(&self, now: Instant, from: PortId, to: Mac, out: &mut Outbox) {
+    /// To the port where `to` is, or to all others if nobody knows or all are meant; never between a port that is
+    /// isolated and another. `taken`: the gateway has taken it.
+    fn forward(
+        &self,
+        now: Instant,
+        from: PortId,
+        to: Mac,
+        taken: bool,
+        out: &mut Outbox,
+    ) -> Result<(), Drop> {
+        let is_kept = |to: PortId| self.is_isolated(from) || self.is_isolated(to);
         let known = if to.is_multicast() {
             None
         } else {
@@ -83,79 +101,93 @@ impl Network {
         match known {
             // The guest is behind the port that the frame came from: it has it already.
             Some(port) if port == from => {}
+            Some(port) if is_kept(port) => return Err(Drop::Isolated),
             Some(port) => out.push(Action::Forward { port }),
             None => {
+                let (mut reached, mut kept) = (taken, false);
                 for port in self.ports.keys().filter(|port| *port != from) {
-                    out.push(Action::Forward { port });
+                    if is_kept(port) {
+                        kept = true;
+                    } else {
+                        out.push(Action::Forward { port });
+                        reached = true;
+                    }
+                }
+                if kept && !reached {
+                    return Err(Drop::Isolated);
                 }
             }
         }
+        Ok(())
     }
 
-    /// A frame that the gateway may have to take, alone or among others.
+    /// A frame that the gateway may have to take, alone or among others. Answers whether it was for the gateway.
     fn gateway(
         &mut self,
+        gateway: Gateway,
         now: Instant,
         from: From,
-        ether_type: EtherType,
-        frame: &Frame<'_>,
-        payload: &[u8],
+        (ether_type, frame, payload): (EtherType, &Frame<'_>, &[u8]),
         out: &mut Outbox,
-    ) -> Result<(), Drop> {
-        let mut link = link!(self, now, out);
+    ) -> Result<bool, Drop> {
+        let mut link = link!(self, gateway, now, out);
         match ether_type {
             EtherType::ARP => arp::receive(&mut link, from.mac, payload),
             EtherType::IPV4 => {
                 let len = frame.len.saturating_sub(ethernet::Header::LEN);
                 match ipv4::Packet::read(payload, len) {
-                    Ok(packet) => self.receive_ipv4(now, from, frame, (&packet, payload), out),
+                    Ok(packet) => {
+                        self.receive_ipv4(gateway, now, from, frame, (&packet, payload), out)
+                    }
                     // What is not for us is none of our business.
-                    Err(_) if !from.for_gateway => Ok(()),
+                    Err(_) if !from.for_gateway => Ok(false),
                     Err(ipv4::Malformed::Checksum) => Err(Drop::Checksum),
                     Err(_) => Err(Drop::Malformed),
                 }
             }
             _ if from.for_gateway => Err(Drop::Protocol),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
     fn receive_ipv4(
         &mut self,
+        gateway: Gateway,
         now: Instant,
         from: From,
         frame: &Frame<'_>,
         (packet, bytes): (&ipv4::Packet<'_>, &[u8]),
         out: &mut Outbox,
-    ) -> Result<(), Drop> {
+    ) -> Result<bool, Drop> {
         let (source, to) = (packet.header.source(), packet.header.destination());
-        let subnet = self.gateway.subnet;
         let start = ethernet::Header::LEN + packet.header_len;
-        let broadcast = to.is_broadcast() || to == subnet.broadcast();
-        let ours = to == self.gateway.address();
+        let broadcast = to.is_broadcast() || to == gateway.ipv4.subnet().broadcast();
+        let ours = to == gateway.address();
         if (broadcast || ours) && !packet.header.is_fragment() && is_dhcp(packet) {
-            let mut link = link!(self, now, out);
+            let mut link = link!(self, gateway, now, out);
             let request = dhcp::Request {
                 ethernet_source: from.mac,
                 ip_source: source,
                 ip_destination: to,
                 payload: datagram(packet)?.1,
             };
-            self.services.receive_dhcp(&mut link, &request);
-            self.follow_forwards(now, out);
-            return Ok(());
+            if self.services.receive_dhcp(&mut link, &request) {
+                self.follow_forwards(now, out);
+                return Ok(true);
+            }
         }
         if !from.for_gateway {
-            return Ok(());
+            return Ok(false);
         }
-        if !subnet.is_guest(source) {
+        if !gateway.ipv4.is_guest(source) {
             return Err(Drop::ForeignSource);
         }
         self.neighbours.learn(now, IpAddr::V4(source), from.mac);
         if packet.header.is_fragment() {
-            return self.receive_fragment(now, from, packet, bytes, out);
+            self.receive_fragment(now, from, packet, bytes, out)?;
+            return Ok(true);
         }
-        let mut link = link!(self, now, out);
+        let mut link = link!(self, gateway, now, out);
         let outward = Outward::ipv4(
             from.mac,
             bytes,
@@ -164,7 +196,7 @@ impl Network {
             frame.offload,
         );
         match packet.header.protocol() {
-            Protocol::UDP if ours && is_dns(packet) => {
+            Protocol::UDP if ours && gateway.dns && goes_to(packet, DNS) => {
                 if frame.offload.checksum == vmnet_wire::offload::Checksum::Wrong {
                     return Err(Drop::Checksum);
                 }
@@ -186,7 +218,7 @@ impl Network {
             }
             protocol => self.nat.receive(&mut link, protocol, &outward),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A piece of a datagram: kept until the others are there.
@@ -224,7 +256,7 @@ impl Network {
         let Some(len) = kept.complete else {
             return Ok(());
         };
-        let ethernet = ethernet::Header::new(self.gateway.mac, from.mac, EtherType::IPV4);
+        let ethernet = ethernet::Header::new(self.mac, from.mac, EtherType::IPV4);
         let header = bytes.get(..packet.header_len).ok_or(Drop::Malformed)?;
         let headers = out.write(&[ethernet.as_bytes(), header]);
         let total = packet.header_len + len;
@@ -251,10 +283,6 @@ struct From {
 
 fn is_dhcp(packet: &ipv4::Packet<'_>) -> bool {
     goes_to(packet, dhcp::SERVER_PORT)
-}
-
-fn is_dns(packet: &ipv4::Packet<'_>) -> bool {
-    goes_to(packet, 53)
 }
 
 fn goes_to(packet: &ipv4::Packet<'_>, port: u16) -> bool {

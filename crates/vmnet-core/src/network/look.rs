@@ -8,7 +8,7 @@ use crate::drop::{Drop, Drops};
 use crate::gateway::{dhcp, dns};
 use crate::network::Network;
 use crate::outbox::PortId;
-use crate::subnet::Subnet;
+use crate::subnet::Ipv4;
 use crate::switch::port::Port;
 
 impl Network {
@@ -37,14 +37,7 @@ impl Network {
 
     /// Addresses that guests have, had, or were offered.
     pub fn leases(&self) -> impl Iterator<Item = &dhcp::Lease> {
-        self.services.dhcp.leases()
-    }
-
-    /// The address that the guest behind a port has leased. If several have, that of the one heard last.
-    #[must_use]
-    pub fn address_of(&self, port: PortId) -> Option<Ipv4Addr> {
-        self.services
-            .address_of(|mac| self.fdb.seen_behind(port, mac))
+        self.services.leases()
     }
 
     /// The MAC addresses that were seen behind a port.
@@ -53,28 +46,34 @@ impl Network {
         entries.map(|(mac, _)| mac)
     }
 
-    /// The gateway's MAC address.
+    /// The gateway's MAC address; nobody's, if there is no gateway.
     #[must_use]
     pub fn gateway_mac(&self) -> Mac {
-        self.gateway.mac
+        self.mac
     }
 
-    /// Where guests' addresses come from.
+    /// The subnet and the gateway's address, if there is a gateway.
     #[must_use]
-    pub fn subnet(&self) -> Subnet {
-        self.gateway.subnet
+    pub fn ipv4(&self) -> Option<Ipv4> {
+        self.gateway.map(|gateway| gateway.ipv4)
     }
 
     /// The gateway's IPv4 address.
     #[must_use]
-    pub fn gateway_address(&self) -> Ipv4Addr {
-        self.gateway.address()
+    pub fn gateway_address(&self) -> Option<Ipv4Addr> {
+        self.ipv4().map(|ipv4| ipv4.gateway())
     }
 
     /// The largest IP packet.
     #[must_use]
     pub fn mtu(&self) -> u16 {
-        self.gateway.mtu
+        self.mtu
+    }
+
+    /// A port exchanges frames with the gateway alone, by its own setting or by the network's.
+    #[must_use]
+    pub fn is_isolated(&self, port: PortId) -> bool {
+        self.isolation || self.ports.get(port).is_some_and(|port| port.isolated)
     }
 
     /// One port.

@@ -15,8 +15,8 @@ use vmnet_wire::ethernet::Mac;
 
 use crate::drop::Drops;
 use crate::event::{Event, Read};
+use crate::gateway::dhcp;
 use crate::gateway::services::{DnsProxy, Services};
-use crate::gateway::{dhcp, dns};
 use crate::link::{Gateway, Link, Neighbours, PacketIds};
 use crate::nat::Nat;
 use crate::nat::destination::HostAccess;
@@ -28,10 +28,10 @@ use crate::switch::port::Port;
 
 /// Borrows the parts of a network that sending needs, apart from those that decide.
 macro_rules! link {
-    ($self:ident, $now:expr, $out:expr) => {
+    ($self:ident, $gateway:expr, $now:expr, $out:expr) => {
         Link {
             now: $now,
-            gateway: $self.gateway,
+            gateway: $gateway,
             ports: &$self.ports,
             fdb: &$self.fdb,
             neighbours: &mut $self.neighbours,
@@ -47,12 +47,17 @@ mod forward;
 mod frames;
 mod look;
 
-pub use config::{Config, ConfigError, MTU_MAX, MTU_MIN};
+pub use config::{Config, ConfigError, Dhcp, Dns, MTU_MAX, MTU_MIN};
 
 /// One network.
 #[derive(Debug)]
 pub struct Network {
-    gateway: Gateway,
+    mac: Mac,
+    mtu: u16,
+    /// `None`: guests are among themselves.
+    gateway: Option<Gateway>,
+    /// No port exchanges frames with another.
+    isolation: bool,
     ports: SlotMap<PortId, Port>,
     fdb: Fdb,
     neighbours: Neighbours,
@@ -69,41 +74,25 @@ impl Network {
     /// # Errors
     /// What of `config` cannot be.
     pub fn new(now: Instant, config: &Config) -> Result<Self, ConfigError> {
-        if !(MTU_MIN..=MTU_MAX).contains(&config.mtu) {
-            return Err(ConfigError::Mtu(config.mtu));
-        }
-        let gateway = Gateway {
+        config.check()?;
+        let gateway = config.ipv4.map(|ipv4| Gateway {
             mac: config.gateway_mac,
-            subnet: config.subnet,
+            ipv4,
             mtu: config.mtu,
-        };
-        let dhcp = dhcp::Server::new(dhcp::Config {
-            gateway: gateway.address(),
-            prefix_len: config.subnet.prefix_len(),
-            first: config.subnet.first(),
-            last: config.subnet.last(),
-            lease_time: config.lease_time,
-            mtu: config.mtu,
-            domain: config.domain.clone(),
-            search: vec![config.domain.clone()],
-            resolvers: vec![gateway.address()],
-            routes: Vec::new(),
-        })?;
-        let dns = DnsProxy::new(&dns::Config {
-            domain: config.domain.clone(),
-            gateway: vec![IpAddr::V4(gateway.address())],
-            subnets: vec![(
-                IpAddr::V4(config.subnet.network()),
-                config.subnet.prefix_len(),
-            )],
-            seed: config.seed,
-        })?;
+            nat44: config.nat44,
+            dns: config.dns != Dns::Off,
+        });
+        let dhcp = config.dhcp().map(dhcp::Server::new).transpose()?;
+        let dns = DnsProxy::new(&config.dns())?;
         let host = HostAccess {
             outside: None,
             loopback: config.host_loopback,
         };
         Ok(Self {
+            mac: config.gateway_mac,
+            mtu: config.mtu,
             gateway,
+            isolation: config.isolation,
             ports: SlotMap::with_key(),
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
@@ -162,7 +151,10 @@ impl Network {
 
     /// Something happened to a socket of the host.
     pub fn event(&mut self, now: Instant, event: &Event<'_>, out: &mut Outbox) {
-        let mut link = link!(self, now, out);
+        let Some(gateway) = self.gateway else {
+            return;
+        };
+        let mut link = link!(self, gateway, now, out);
         match event {
             Event::Answer { .. } | Event::QueryFailed { .. } => {
                 self.services.event(&mut link, &self.nat.table, event, None);
@@ -181,14 +173,16 @@ impl Network {
     /// What the next stream in line wants to read. Ask until there is none, and after each carry out the
     /// read, [`Event::Peeked`], and what comes of it: so streams take turns.
     pub fn next_read(&mut self, now: Instant, out: &mut Outbox) -> Option<Read> {
-        let mut link = link!(self, now, out);
+        let mut link = link!(self, self.gateway?, now, out);
         self.nat.next_read(&mut link)
     }
 
     /// A burst of frames and events is over: acknowledgements go out.
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
-        let mut link = link!(self, now, out);
-        self.nat.flush(&mut link);
+        if let Some(gateway) = self.gateway {
+            let mut link = link!(self, gateway, now, out);
+            self.nat.flush(&mut link);
+        }
     }
 
     /// When [`Network::timeout`] wants to be called next.
@@ -203,8 +197,13 @@ impl Network {
 
     /// Time has passed.
     pub fn timeout(&mut self, now: Instant, out: &mut Outbox) {
-        let mut link = link!(self, now, out);
+        let Some(gateway) = self.gateway else {
+            return;
+        };
+        let mut link = link!(self, gateway, now, out);
         self.nat.timeout(&mut link);
-        self.services.timeout(&mut link, &self.nat.table);
+        if self.services.timeout(&mut link, &self.nat.table) {
+            self.follow_forwards(now, out);
+        }
     }
 }
