@@ -5,16 +5,14 @@ use crate::control::client::{Client, ClientError};
 use crate::control::protocol::AttachKind;
 use crate::identity::{self, GuestName};
 use crate::port_spec::PortSpec;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::str::FromStr;
 use std::time::Duration;
 use vmnet_linux::kernel::route::{RouteError, Routes, Taken};
 use vmnet_linux::kernel::sysctl;
 use vmnet_linux::lane::{
-    self, AttachError, Attachment, Forward, ForwardError, ForwardGuest, Handle, Ipv4Net,
-    PortOptions, Protocol, Settings, StartError,
+    self, AttachError, Attachment, Dhcp, Dns, Forward, ForwardError, ForwardGuest, Handle, Ipv4,
+    PortOptions, Protocol, Settings, StartError, Subnet,
 };
 use vmnet_wire::ethernet::Mac;
 
@@ -26,82 +24,6 @@ pub(crate) const DOMAIN: &str = "vmnet.internal";
 const LEASE_TIME: Duration = Duration::from_secs(24 * 3600);
 /// The name a private network has, in logs and for MACs.
 const PRIVATE: &str = "private";
-
-/// An IPv4 subnet with room for a gateway and guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Subnet {
-    address: Ipv4Addr,
-    prefix_len: u8,
-}
-
-/// A text is no subnet.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ParseSubnetError {
-    #[error("say ADDRESS/LENGTH, like 192.168.64.0/24")]
-    Form,
-    #[error("the length is 8 to 29: shorter is no subnet, longer has no room for guests")]
-    Length,
-    #[error("{0} is no network address for that length: say {1}")]
-    HostBits(Ipv4Addr, Subnet),
-    #[error(
-        "{0} cannot be given to guests: loopback, multicast and reserved addresses are no subnet"
-    )]
-    Reserved(Ipv4Addr),
-}
-
-impl Subnet {
-    fn mask(prefix_len: u8) -> u32 {
-        u32::MAX
-            .checked_shl(32 - u32::from(prefix_len))
-            .unwrap_or(0)
-    }
-
-    fn overlaps(self, taken: &Taken) -> bool {
-        let mask = Self::mask(self.prefix_len.min(taken.prefix_len));
-        u32::from(self.address) & mask == u32::from(taken.network) & mask
-    }
-}
-
-impl From<Ipv4Net> for Subnet {
-    fn from(net: Ipv4Net) -> Self {
-        Self {
-            address: net.address,
-            prefix_len: net.prefix_len,
-        }
-    }
-}
-
-impl FromStr for Subnet {
-    type Err = ParseSubnetError;
-
-    fn from_str(text: &str) -> Result<Self, ParseSubnetError> {
-        let (address, length) = text.split_once('/').ok_or(ParseSubnetError::Form)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| ParseSubnetError::Form)?;
-        let prefix_len: u8 = length.parse().map_err(|_| ParseSubnetError::Form)?;
-        if !(8..=29).contains(&prefix_len) {
-            return Err(ParseSubnetError::Length);
-        }
-        let network = Ipv4Addr::from(u32::from(address) & Self::mask(prefix_len));
-        let [first, ..] = network.octets();
-        if first == 0 || first == 127 || first >= 224 {
-            return Err(ParseSubnetError::Reserved(address));
-        }
-        let subnet = Self {
-            address: network,
-            prefix_len,
-        };
-        if network != address {
-            return Err(ParseSubnetError::HostBits(address, subnet));
-        }
-        Ok(subnet)
-    }
-}
-
-impl fmt::Display for Subnet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix_len)
-    }
-}
 
 /// A network could not be found or made, or not be joined.
 #[derive(Debug, thiserror::Error)]
@@ -215,23 +137,27 @@ pub(crate) fn settings(name: &str, making: &Making) -> Result<Settings, NetworkE
     let taken = Routes::open()?.taken()?;
     let subnet = choose(making.subnet, &taken)?;
     tracing::info!(name, %subnet, "network");
+    let ipv4 = Ipv4::new(subnet);
     Ok(Settings {
         name: name.to_owned(),
-        subnet: Ipv4Net {
-            address: subnet.address,
-            prefix_len: subnet.prefix_len,
-        },
+        ipv4: Some(ipv4),
+        dhcp: Some(Dhcp::whole(&ipv4, LEASE_TIME)),
+        dns: Dns::Proxy,
+        nat44: true,
+        isolation: false,
         mtu: making.mtu.unwrap_or(DEFAULT_MTU),
         domain: DOMAIN.to_owned(),
         host_loopback: making.host_loopback,
-        lease_time: LEASE_TIME,
         resolvers: None,
     })
 }
 
 /// The subnet asked for, or the first free one of the default range; none that the host uses.
 fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, NetworkError> {
-    let user_of = |subnet: Subnet| taken.iter().find(|taken| subnet.overlaps(taken));
+    let user_of = |subnet: Subnet| {
+        let uses = |taken: &&Taken| subnet.overlaps(taken.network, taken.prefix_len);
+        taken.iter().find(uses)
+    };
     if let Some(subnet) = asked {
         return match user_of(subnet) {
             None => Ok(subnet),
@@ -245,9 +171,8 @@ fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, NetworkError
     }
     let mut last = None;
     for third in 64..=127 {
-        let subnet = Subnet {
-            address: Ipv4Addr::new(192, 168, third, 0),
-            prefix_len: 24,
+        let Ok(subnet) = Subnet::new(Ipv4Addr::new(192, 168, third, 0), 24) else {
+            continue;
         };
         match user_of(subnet) {
             None => return Ok(subnet),
@@ -300,6 +225,7 @@ impl Network {
                 let options = PortOptions {
                     name,
                     mac: Some(guest.mac),
+                    isolated: false,
                 };
                 let port = handle.attach(attachment, options)?;
                 for (listen, guest_port, protocol) in pairs(guest.forwards) {

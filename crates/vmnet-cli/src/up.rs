@@ -4,7 +4,7 @@ use crate::args::Up;
 use crate::control::folder::{self, Lock, SocketFile};
 use crate::control::protocol::AttachKind;
 use crate::control::server::{self, Served};
-use crate::network::{self, Subnet};
+use crate::network;
 use crate::port_spec::{ParsePortError, PortSpec};
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -58,12 +58,18 @@ pub(crate) fn run(up: Up) -> Result<(), Box<dyn Error>> {
     let folder = folder::folder()?;
     let _lock = Lock::take(&folder, &up.name)?;
     let settings = network::settings(up.name.as_str(), &up.making)?;
-    let subnet = Subnet::from(settings.subnet);
-    let mtu = settings.mtu;
+    let (ipv4, mtu) = (settings.ipv4, settings.mtu);
+    let subnet = ipv4.map(|ipv4| ipv4.subnet().to_string());
+    let subnet = subnet.unwrap_or_else(|| "no subnet".to_owned());
     let path = folder::socket_path(&folder, &up.name);
     let (listener, _socket) = folder::listen_stream(&path)?;
     let handle = lane::start(settings)?;
-    let served = Arc::new(Served::new(handle, up.name.to_string(), subnet, mtu));
+    let served = Arc::new(Served::new(
+        handle,
+        up.name.to_string(),
+        subnet.clone(),
+        mtu,
+    ));
     let mut said = format!("network {} is up: {subnet}, MTU {mtu}\n", up.name);
     let _sockets = attach_paths(&up, &served, &mut said)?;
     for port in &up.publish {

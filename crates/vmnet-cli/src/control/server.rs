@@ -4,7 +4,7 @@ use super::protocol::{
     AttachKind, Attached, Connection, ForwardTarget, Lease, Listener, Port, Reply, Request, Status,
     Way,
 };
-use crate::network::{self, Subnet};
+use crate::network;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -42,14 +42,14 @@ struct Owner {
 pub(crate) struct Served {
     handle: Handle,
     name: String,
-    subnet: Subnet,
+    subnet: String,
     mtu: u16,
     owners: Mutex<BTreeMap<Member, Owner>>,
     connections: AtomicUsize,
 }
 
 impl Served {
-    pub(crate) fn new(handle: Handle, name: String, subnet: Subnet, mtu: u16) -> Self {
+    pub(crate) fn new(handle: Handle, name: String, subnet: String, mtu: u16) -> Self {
         Self {
             handle,
             name,
@@ -89,6 +89,7 @@ impl Served {
         let options = PortOptions {
             name: name.clone(),
             mac,
+            isolated: false,
         };
         let member = match kind.join(descriptor) {
             Way::Port(attachment) => self.handle.attach(attachment, options).map(Member::Port),
@@ -147,7 +148,7 @@ impl Served {
         Status {
             name: self.name.clone(),
             pid: std::process::id(),
-            subnet: self.subnet.to_string(),
+            subnet: self.subnet.clone(),
             mtu: self.mtu,
             ports: ports.collect(),
             listeners: listeners.collect(),
