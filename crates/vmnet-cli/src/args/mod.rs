@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use uuid::Uuid;
 use vmnet_linux::kernel::existing_namespace::Netns;
+use vmnet_linux::lane::{MTU_MAX, MTU_MIN, Subnet};
 use vmnet_wire::ethernet::Mac;
 
 const EXAMPLES: &str = "\
@@ -73,11 +74,14 @@ pub(crate) enum Verb {
 /// How a network is made that is not there yet.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Making {
-    /// IPv4 subnet [default: the first free /24 from 192.168.64.0 to 192.168.127.0]
+    /// IPv4 subnet of /16 to /30 [default: the first free /24 from 192.168.64.0 to 192.168.127.0]
     #[arg(long, value_name = "ADDRESS/LENGTH")]
-    pub(crate) subnet: Option<crate::network::subnet::Subnet>,
-    /// Largest packet, 1280 to 65520 [default: 1500]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1280..=65520))]
+    pub(crate) subnet: Option<Subnet>,
+    #[arg(
+        long,
+        value_parser = clap::value_parser!(u16).range(i64::from(MTU_MIN)..=i64::from(MTU_MAX)),
+        help = format!("Largest packet, {MTU_MIN} to {MTU_MAX} [default: 1500]")
+    )]
     pub(crate) mtu: Option<u16>,
     /// Let the gateway's address reach services on the host's loopback too.
     #[arg(long)]
@@ -246,6 +250,26 @@ mod tests {
         };
         assert_eq!(run.command, ["ls", "-v", "--", "-p"]);
         assert!(run.root && args.verbose == 0);
+    }
+
+    #[test]
+    fn subnets_and_mtus_are_those_that_a_network_can_have() {
+        for (words, good) in [
+            ("--subnet=10.0.0.0/16", true),
+            ("--subnet=172.16.0.8/30", true),
+            ("--subnet=10.0.0.0/15", false),
+            ("--subnet=10.0.0.0/8", false),
+            ("--subnet=10.0.0.0/31", false),
+            ("--subnet=10.0.0.1/24", false),
+            ("--subnet=127.0.0.0/24", false),
+            ("--mtu=575", false),
+            ("--mtu=576", true),
+            ("--mtu=65520", true),
+            ("--mtu=65521", false),
+        ] {
+            let parsed = Args::try_parse_from(["vmnet", "run", words, "--", "true"]);
+            assert_eq!(parsed.is_ok(), good, "{words}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use vmnet_linux::kernel::route::{RouteError, Routes};
 use vmnet_linux::kernel::sysctl;
 use vmnet_linux::lane::{
-    self, AttachError, Attachment, Forward, ForwardError, ForwardGuest, Handle, PortOptions,
-    Protocol, Settings, StartError,
+    self, AttachError, Attachment, Dhcp, Dns, Forward, ForwardError, ForwardGuest, Handle, Ipv4,
+    PortOptions, Protocol, Settings, StartError,
 };
 
 /// Apple's default; also what the world's paths take.
@@ -41,13 +41,17 @@ pub(super) fn settings(making: &Making) -> Result<Settings, PrivateError> {
     let taken = Routes::open()?.taken()?;
     let subnet = subnet::choose(making.subnet, &taken)?;
     tracing::info!(%subnet, "a private network");
+    let ipv4 = Ipv4::new(subnet);
     Ok(Settings {
         name: NAME.to_owned(),
-        subnet: subnet.into(),
+        ipv4: Some(ipv4),
+        dhcp: Some(Dhcp::whole(&ipv4, LEASE_TIME)),
+        dns: Dns::Proxy,
+        nat44: true,
+        isolation: false,
         mtu: making.mtu.unwrap_or(DEFAULT_MTU),
         domain: DOMAIN.to_owned(),
         host_loopback: making.host_loopback,
-        lease_time: LEASE_TIME,
         resolvers: None,
     })
 }
