@@ -19,6 +19,7 @@ fuzz_target!(|data: &[u8]| {
         domain: "vmnet.internal".to_owned(),
         search: vec!["vmnet.internal".to_owned()],
         resolvers: vec![address(1)],
+        router: Some(address(1)),
         routes: Vec::new(),
     })
     .expect("a server");

@@ -12,6 +12,7 @@ fuzz_target!(|data: &[u8]| {
         domain: "vmnet.internal".to_owned(),
         gateway: vec![gateway],
         subnets: vec![(gateway, 24)],
+        asks_outside: data.len() % 8 != 7,
         seed: [3; 16],
     })
     .expect("a proxy");

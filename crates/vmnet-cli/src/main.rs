@@ -4,21 +4,22 @@
 //! | --- | --- |
 //! | `args` | what can be typed |
 //! | `port_spec` | `-p [ADDR:]8080:80[/udp]` |
-//! | `run`, `qemu`, `up`, `attach`, `status` | one file per verb |
+//! | `run`, `qemu`, `attach/` | one file or folder per verb |
 //! | `verb/` | the verbs that ask the service |
 //! | `forward_spec` | `[ADDR:]8080:web:80[/udp]` |
 //! | `span` | times and spans of time |
 //! | `pages` | completions and manual pages |
 //! | `command/` | a command's life: its namespace, its signals, its end |
-//! | `control/` | the socket of a named network |
-//! | `network` | the private network or the named one a verb works on |
+//! | `network/` | the network a verb works on: private, or the service's |
 //! | `identity` | names, and MACs that stay |
+//! | `hiding` | what a command must not see of the service |
+//! | `socket_file` | sockets in the file system that guests come by |
 
 mod args;
 mod attach;
 mod command;
-mod control;
 mod forward_spec;
+mod hiding;
 mod identity;
 mod logging;
 mod network;
@@ -26,10 +27,8 @@ mod pages;
 mod port_spec;
 mod qemu;
 mod run;
+mod socket_file;
 mod span;
-#[allow(dead_code)]
-mod status;
-mod up;
 mod verb;
 
 use clap::Parser as _;
@@ -45,9 +44,7 @@ fn main() -> ExitCode {
     let outcome = match args.verb {
         args::Verb::Run(run) => run::run(run),
         args::Verb::Qemu(qemu) => qemu::run(qemu),
-        args::Verb::Up(up) => up::run(up).map(|()| Ending::SUCCESS),
-        args::Verb::Attach(attach) => attach::run(attach).map(|()| Ending::SUCCESS),
-        args::Verb::Leases(leases) => status::leases(&leases).map(|()| Ending::SUCCESS),
+        args::Verb::Attach(attach) => attach::run(&attach).map(|()| Ending::SUCCESS),
         args::Verb::Service(verb) => return asked(verb),
     };
     match outcome {

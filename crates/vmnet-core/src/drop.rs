@@ -49,6 +49,10 @@ causes! {
     NoService = "no-service",
     /// Loopback, multicast, broadcast or zero destinations never leave.
     Destination = "destination",
+    /// The network has no way out.
+    NoWayOut = "no-way-out",
+    /// From an isolated port, or to one: it would have come to no other port and was not the gateway's.
+    Isolated = "isolated",
     /// TTL ran out here.
     Expired = "expired",
     /// The table of flows is full of flows that are in use.

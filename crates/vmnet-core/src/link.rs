@@ -1,5 +1,6 @@
 //! The network as its gateway sees it: where frames towards guests are made.
 
+use core::hash::Hash;
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use zerocopy::IntoBytes;
 use crate::drop::{Drop, Drops};
 use crate::frame::Span;
 use crate::outbox::{Action, Outbox, PortId};
-use crate::subnet::Subnet;
+use crate::subnet::Ipv4;
 use crate::switch::fdb::Fdb;
 use crate::switch::port::Port;
 
@@ -25,17 +26,33 @@ const NEIGHBOURS_MAX: usize = 8192;
 /// A neighbour that was silent for so long may have moved: it is asked for again.
 const NEIGHBOUR_AGE: Duration = Duration::from_secs(300);
 
-/// The gateway's own addresses.
+/// The gateway: its own addresses, and what it does for guests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gateway {
     pub(crate) mac: Mac,
-    pub(crate) subnet: Subnet,
+    pub(crate) ipv4: Ipv4,
     pub(crate) mtu: u16,
+    /// It is a way to the outside.
+    pub(crate) nat44: bool,
+    /// It answers questions about names.
+    pub(crate) dns: bool,
 }
 
 impl Gateway {
     pub(crate) fn address(&self) -> Ipv4Addr {
-        self.subnet.gateway()
+        self.ipv4.gateway()
+    }
+
+    /// That of a shared network, for tests.
+    #[cfg(test)]
+    pub(crate) fn shared(subnet: &str) -> Self {
+        Self {
+            mac: Mac([2; 6]),
+            ipv4: Ipv4::new(subnet.parse().unwrap()),
+            mtu: 1500,
+            nat44: true,
+            dns: true,
+        }
     }
 }
 
@@ -43,28 +60,65 @@ impl Gateway {
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     entries: HashMap<IpAddr, (Mac, Instant)>,
+    /// From which address a MAC spoke last.
+    addresses: HashMap<Mac, (IpAddr, Instant)>,
+    /// A MAC spoke from another address than before.
+    moved: bool,
 }
 
 impl Neighbours {
     /// `address` spoke from `mac`.
     pub(crate) fn learn(&mut self, now: Instant, address: IpAddr, mac: Mac) {
-        if let Some(entry) = self.entries.get_mut(&address) {
-            *entry = (mac, now);
-            return;
-        }
-        if self.entries.len() >= NEIGHBOURS_MAX {
-            self.entries
-                .retain(|_, (_, seen)| now.saturating_duration_since(*seen) < NEIGHBOUR_AGE);
-        }
-        if self.entries.len() < NEIGHBOURS_MAX {
-            self.entries.insert(address, (mac, now));
-        }
+        remember(&mut self.entries, now, address, mac);
+        let before = remember(&mut self.addresses, now, mac, address);
+        self.moved |= before != Some(address);
     }
 
     pub(crate) fn look_up(&self, now: Instant, address: IpAddr) -> Option<Mac> {
-        let (mac, seen) = self.entries.get(&address)?;
-        (now.saturating_duration_since(*seen) < NEIGHBOUR_AGE).then_some(*mac)
+        look_up(&self.entries, now, address)
     }
+
+    /// The IPv4 address from which a MAC spoke last.
+    pub(crate) fn address_of(&self, now: Instant, mac: Mac) -> Option<Ipv4Addr> {
+        match look_up(&self.addresses, now, mac)? {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    /// Whether a MAC spoke from another address than before, since the last question.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        core::mem::take(&mut self.moved)
+    }
+}
+
+/// Writes down what belongs to a key, and returns what did before.
+fn remember<K: Eq + Hash, V: Copy>(
+    table: &mut HashMap<K, (V, Instant)>,
+    now: Instant,
+    key: K,
+    value: V,
+) -> Option<V> {
+    if let Some(entry) = table.get_mut(&key) {
+        let (before, _) = core::mem::replace(entry, (value, now));
+        return Some(before);
+    }
+    if table.len() >= NEIGHBOURS_MAX {
+        table.retain(|_, (_, seen)| now.saturating_duration_since(*seen) < NEIGHBOUR_AGE);
+    }
+    if table.len() < NEIGHBOURS_MAX {
+        table.insert(key, (value, now));
+    }
+    None
+}
+
+fn look_up<K: Eq + Hash, V: Copy>(
+    table: &HashMap<K, (V, Instant)>,
+    now: Instant,
+    key: K,
+) -> Option<V> {
+    let (value, seen) = table.get(&key)?;
+    (now.saturating_duration_since(*seen) < NEIGHBOUR_AGE).then_some(*value)
 }
 
 /// Identifications of packets that may be cut on their way: one sequence for a network, so that fragments of two

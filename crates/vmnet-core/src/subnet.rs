@@ -1,10 +1,10 @@
-//! An IPv4 subnet and the addresses that a network takes from it.
+//! An IPv4 subnet, and the address that the gateway takes of it.
 
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
 
-/// An IPv4 subnet of 4 to 65,536 addresses; the first after the network's is the gateway.
+/// An IPv4 subnet of 4 to 65,536 addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Subnet {
     network: Ipv4Addr,
@@ -68,21 +68,15 @@ impl Subnet {
         Ipv4Addr::from_bits(mask(self.prefix_len))
     }
 
-    /// The first address: ours.
+    /// The first address that a host can have.
     #[must_use]
-    pub fn gateway(&self) -> Ipv4Addr {
-        self.at(1)
+    pub fn first_host(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() + 1)
     }
 
-    /// The first address for guests.
+    /// The last address that a host can have.
     #[must_use]
-    pub fn first(&self) -> Ipv4Addr {
-        self.at(2)
-    }
-
-    /// The last address for guests.
-    #[must_use]
-    pub fn last(&self) -> Ipv4Addr {
+    pub fn last_host(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.broadcast().to_bits() - 1)
     }
 
@@ -98,10 +92,10 @@ impl Subnet {
         address.to_bits() & mask(self.prefix_len) == self.network.to_bits()
     }
 
-    /// The address may be a guest's: in the subnet, and neither ours nor one that means several.
+    /// The address is one host's: in the subnet, and neither its own nor the one that means all.
     #[must_use]
-    pub fn is_guest(&self, address: Ipv4Addr) -> bool {
-        (self.first()..=self.last()).contains(&address)
+    pub fn is_host(&self, address: Ipv4Addr) -> bool {
+        (self.first_host()..=self.last_host()).contains(&address)
     }
 
     /// Shares addresses with another.
@@ -110,9 +104,62 @@ impl Subnet {
         let common = mask(self.prefix_len.min(prefix_len));
         self.network.to_bits() & common == other.to_bits() & common
     }
+}
 
-    fn at(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() + index)
+/// A network's IPv4 addresses: the subnet, and the one of its hosts' addresses that is the gateway's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Ipv4 {
+    subnet: Subnet,
+    gateway: Ipv4Addr,
+}
+
+/// An address cannot be the gateway's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{gateway} cannot be the gateway's address in {subnet}: take one from {} to {}", subnet.first_host(), subnet.last_host())]
+pub struct GatewayError {
+    /// The address.
+    pub gateway: Ipv4Addr,
+    /// The subnet.
+    pub subnet: Subnet,
+}
+
+impl Ipv4 {
+    /// The gateway has the first host's address.
+    #[must_use]
+    pub fn new(subnet: Subnet) -> Self {
+        Self {
+            subnet,
+            gateway: subnet.first_host(),
+        }
+    }
+
+    /// The gateway has this address.
+    ///
+    /// # Errors
+    /// No host of the subnet can have it.
+    pub fn with_gateway(subnet: Subnet, gateway: Ipv4Addr) -> Result<Self, GatewayError> {
+        if !subnet.is_host(gateway) {
+            return Err(GatewayError { gateway, subnet });
+        }
+        Ok(Self { subnet, gateway })
+    }
+
+    /// All addresses of the network.
+    #[must_use]
+    pub fn subnet(&self) -> Subnet {
+        self.subnet
+    }
+
+    /// The gateway's own.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// The address may be a guest's: a host's, and not the gateway's.
+    #[must_use]
+    pub fn is_guest(&self, address: Ipv4Addr) -> bool {
+        self.subnet.is_host(address) && address != self.gateway
     }
 }
 
@@ -146,13 +193,36 @@ mod tests {
     #[test]
     fn addresses_of_a_subnet() {
         let subnet: Subnet = "192.168.64.0/24".parse().unwrap();
-        assert_eq!(subnet.gateway(), Ipv4Addr::new(192, 168, 64, 1));
-        assert_eq!(subnet.first(), Ipv4Addr::new(192, 168, 64, 2));
-        assert_eq!(subnet.last(), Ipv4Addr::new(192, 168, 64, 254));
+        assert_eq!(subnet.first_host(), Ipv4Addr::new(192, 168, 64, 1));
+        assert_eq!(subnet.last_host(), Ipv4Addr::new(192, 168, 64, 254));
         assert_eq!(subnet.broadcast(), Ipv4Addr::new(192, 168, 64, 255));
         assert!(subnet.overlaps(Ipv4Addr::new(192, 168, 0, 0), 16));
         assert!(subnet.overlaps(Ipv4Addr::UNSPECIFIED, 0));
         assert!(!subnet.overlaps(Ipv4Addr::new(192, 168, 65, 0), 24));
+    }
+
+    #[test]
+    fn the_gateway_is_any_host() {
+        let subnet: Subnet = "192.168.64.0/28".parse().unwrap();
+        let at = |last| Ipv4Addr::new(192, 168, 64, last);
+        assert_eq!(Ipv4::new(subnet).gateway(), at(1));
+        for (gateway, good) in [
+            (at(0), false),
+            (at(1), true),
+            (at(7), true),
+            (at(14), true),
+            (at(15), false),
+            (at(16), false),
+        ] {
+            let ipv4 = Ipv4::with_gateway(subnet, gateway);
+            assert_eq!(ipv4.is_ok(), good, "{gateway}");
+            for last in 0..=16 {
+                let is_guest = (1..=14).contains(&last) && at(last) != gateway;
+                assert!(ipv4.is_err() || ipv4.unwrap().is_guest(at(last)) == is_guest);
+            }
+        }
+        let error = Ipv4::with_gateway(subnet, at(15)).unwrap_err().to_string();
+        assert!(error.contains("192.168.64.1 to 192.168.64.14"), "{error}");
     }
 
     #[test]
@@ -161,6 +231,8 @@ mod tests {
             ("192.168.64.0", SubnetError::Syntax),
             ("192.168.64.0/31", SubnetError::PrefixLen(31)),
             ("10.0.0.0/8", SubnetError::PrefixLen(8)),
+            ("10.0.0.0/15", SubnetError::PrefixLen(15)),
+            ("10.0.0.0/x", SubnetError::Syntax),
             (
                 "192.168.64.1/24",
                 SubnetError::HostBits(
@@ -173,6 +245,11 @@ mod tests {
                 "127.1.0.0/24",
                 SubnetError::Unusable(Ipv4Addr::new(127, 1, 0, 0)),
             ),
+            (
+                "224.0.0.0/16",
+                SubnetError::Unusable(Ipv4Addr::new(224, 0, 0, 0)),
+            ),
+            ("0.0.0.0/16", SubnetError::Unusable(Ipv4Addr::UNSPECIFIED)),
         ] {
             assert_eq!(text.parse::<Subnet>(), Err(error), "{text}");
         }

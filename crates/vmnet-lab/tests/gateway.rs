@@ -93,7 +93,7 @@ fn dhcp_through_the_whole_network() {
     assert_eq!(lease.router, Some(gateway));
     assert_eq!(lease.address.prefix_len(), 24);
     assert_eq!(lease.dns_servers.first(), Some(&gateway));
-    assert_eq!(lan.network.address_of(port), Some(address));
+    assert_eq!(lan.address_of(port), Some(address));
     let heard = lan.heard(bystander);
     assert!(
         heard
@@ -110,7 +110,7 @@ fn dhcp_through_the_whole_network() {
         address
     );
     lan.run_for(3 * 3600 * SECOND);
-    assert_eq!(lan.network.address_of(port), Some(address));
+    assert_eq!(lan.address_of(port), Some(address));
     // Another gets another.
     let mut guest = Guest::new(3, lan.start, 1500);
     guest.start_dhcp();
@@ -131,7 +131,7 @@ fn with_names() -> (Lan, std::net::Ipv4Addr, vmnet_core::PortId, Ends) {
     port.name = Some("web".to_owned());
     let named = lan.plug_into(guest, port);
     assert!(lan.run_until(5 * SECOND, |lan| lan.guest(named).lease.is_some()));
-    let address = lan.network.address_of(named).unwrap();
+    let address = lan.address_of(named).unwrap();
     let raw = lan.add_raw(9);
     let ends = Ends {
         macs: (lan.guest(raw).mac, lan.network.gateway_mac()),

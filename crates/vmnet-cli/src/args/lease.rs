@@ -95,7 +95,9 @@ fn client_id(text: &str) -> Result<String, String> {
         return Err("between colons stand two hexadecimal digits, like 01:52:54:00".to_owned());
     }
     let digits = text.replace(':', "").to_ascii_lowercase();
-    if digits.is_empty() || digits.len() % 2 != 0 || !digits.bytes().all(|b| b.is_ascii_hexdigit())
+    if digits.is_empty()
+        || !digits.len().is_multiple_of(2)
+        || !digits.bytes().all(|b| b.is_ascii_hexdigit())
     {
         return Err("say bytes in hexadecimal, two digits each, like 01525400123456".to_owned());
     }

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use crate::drop::Drop;
 use crate::link::Link;
 
-/// An ARP packet of a guest, which may be for anyone: the switch forwards it too.
+/// An ARP packet of a guest, which may be for anyone: the switch forwards it too. Answers whether it was for the gateway.
 ///
 /// # Errors
 /// Why it must not be forwarded.
@@ -16,15 +16,16 @@ pub(crate) fn receive(
     link: &mut Link<'_>,
     ethernet_source: Mac,
     payload: &[u8],
-) -> Result<(), Drop> {
+) -> Result<bool, Drop> {
     let packet = Packet::read(payload).ok_or(Drop::Malformed)?;
     let gateway = link.gateway;
     // A probe (RFC 5227) has no sender address, and a proxy's answer is not believed.
-    if gateway.subnet.is_guest(packet.sender()) && packet.sender_mac() == ethernet_source {
+    if gateway.ipv4.is_guest(packet.sender()) && packet.sender_mac() == ethernet_source {
         link.neighbours
             .learn(link.now, IpAddr::V4(packet.sender()), ethernet_source);
     }
-    if packet.operation() == Operation::Request && packet.target() == gateway.address() {
+    let ours = packet.target() == gateway.address();
+    if ours && packet.operation() == Operation::Request {
         let ethernet = link.ethernet(ethernet_source, EtherType::ARP);
         let reply = Packet::reply(
             gateway.mac,
@@ -34,5 +35,5 @@ pub(crate) fn receive(
         );
         link.send(ethernet_source, &[ethernet.as_bytes(), reply.as_bytes()]);
     }
-    Ok(())
+    Ok(ours)
 }

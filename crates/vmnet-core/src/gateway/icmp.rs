@@ -102,7 +102,7 @@ pub(crate) fn send_error(
     guest: IpAddr,
     error: &Error<'_>,
 ) {
-    if !may_be_reported(error.packet, link.gateway.subnet) {
+    if !may_be_reported(error.packet, link.gateway.ipv4.subnet()) {
         return;
     }
     if !limiter.take(link.now) {

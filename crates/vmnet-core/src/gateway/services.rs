@@ -29,7 +29,7 @@ enum Asker {
 /// The gateway's services that keep state.
 #[derive(Debug)]
 pub(crate) struct Services {
-    pub(crate) dhcp: dhcp::Server,
+    pub(crate) dhcp: Option<dhcp::Server>,
     pub(crate) dns: DnsProxy,
     /// Filled by the proxy, emptied at once.
     outputs: Vec<dns::Output<Asker>>,
@@ -48,13 +48,17 @@ impl DnsProxy {
         self.0.set_resolvers(now, resolvers);
     }
 
+    pub(crate) fn address_named(&self, name: &dns::Label) -> Option<Ipv4Addr> {
+        self.0.address_named(name)
+    }
+
     pub(crate) fn counters(&self) -> &dns::Counters {
         self.0.counters()
     }
 }
 
 impl Services {
-    pub(crate) fn new(dhcp: dhcp::Server, dns: DnsProxy) -> Self {
+    pub(crate) fn new(dhcp: Option<dhcp::Server>, dns: DnsProxy) -> Self {
         Self {
             dhcp,
             dns,
@@ -62,9 +66,16 @@ impl Services {
         }
     }
 
-    /// A DHCP message of a guest.
-    pub(crate) fn receive_dhcp(&mut self, link: &mut Link<'_>, request: &dhcp::Request<'_>) {
-        let answer = self.dhcp.receive(link.now, request);
+    /// A DHCP message of a guest. Answers whether there is a server to take it.
+    pub(crate) fn receive_dhcp(
+        &mut self,
+        link: &mut Link<'_>,
+        request: &dhcp::Request<'_>,
+    ) -> bool {
+        let Some(dhcp) = &mut self.dhcp else {
+            return false;
+        };
+        let answer = dhcp.receive(link.now, request);
         for change in &answer.changes {
             self.follow(link, change);
         }
@@ -76,6 +87,7 @@ impl Services {
             dhcp::Outcome::Noted => {}
             dhcp::Outcome::Dropped(_) => link.drop(Drop::Dhcp),
         }
+        true
     }
 
     /// Names follow leases. A port's own name wins over what its guest calls itself.
@@ -174,20 +186,21 @@ impl Services {
         self.empty(link, streams);
     }
 
-    pub(crate) fn timeout(&mut self, link: &mut Link<'_>, streams: &Table) {
-        for change in self.dhcp.timeout(link.now) {
-            self.follow(link, &change);
+    /// Time has passed. Answers whether leases have ended.
+    pub(crate) fn timeout(&mut self, link: &mut Link<'_>, streams: &Table) -> bool {
+        let dhcp = self.dhcp.as_mut();
+        let ended = dhcp.map_or_else(Vec::new, |dhcp| dhcp.timeout(link.now));
+        for change in &ended {
+            self.follow(link, change);
         }
         self.dns.0.timeout(link.now, &mut self.outputs);
         self.empty(link, streams);
+        !ended.is_empty()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.dhcp
-            .next_deadline()
-            .into_iter()
-            .chain(self.dns.0.next_deadline())
-            .min()
+        let dhcp = self.dhcp.as_ref().and_then(dhcp::Server::next_deadline);
+        dhcp.into_iter().chain(self.dns.0.next_deadline()).min()
     }
 
     fn empty(&mut self, link: &mut Link<'_>, streams: &Table) {
@@ -256,10 +269,14 @@ impl Services {
         }
     }
 
+    /// What is known of every address, if there is a DHCP server.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &dhcp::Lease> {
+        self.dhcp.iter().flat_map(dhcp::Server::leases)
+    }
+
     /// The address that is leased by the MAC seen last, among those that `seen` knows.
     pub(crate) fn address_of(&self, seen: impl Fn(Mac) -> Option<Instant>) -> Option<Ipv4Addr> {
-        self.dhcp
-            .leases()
+        self.leases()
             .filter(|lease| lease.state == dhcp::State::Bound)
             .filter_map(|lease| Some((seen(lease.mac)?, lease)))
             .max_by_key(|(seen, lease)| (*seen, lease.expires))

@@ -5,8 +5,12 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use vmnet_wire::ip::Protocol;
 
 use crate::drop::Drop;
+use crate::gateway::dhcp;
 use crate::link::Gateway;
 use crate::nat::port_forward::Forwards;
+
+/// The port of DNS.
+pub(crate) const DNS: u16 = 53;
 
 /// What the gateway's address means to guests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +46,9 @@ pub(crate) fn resolve(
     if never_leaves(to.ip(), gateway) || (to.port() == 0 && protocol != Protocol::ICMPV4) {
         return Err(Drop::Destination);
     }
+    if !gateway.nat44 {
+        return Err(Drop::NoWayOut);
+    }
     Ok(Destination {
         address: to,
         otherwise: None,
@@ -62,6 +69,10 @@ fn at_gateway(
             address: listener,
             otherwise: None,
         });
+    }
+    // What the gateway does not do for guests, the host does not do in its place.
+    if port == DNS || (port == dhcp::SERVER_PORT && protocol == Protocol::UDP) {
+        return Err(Drop::NoService);
     }
     if host.loopback {
         return Ok(Destination {
@@ -87,7 +98,7 @@ fn never_leaves(address: IpAddr, gateway: &Gateway) -> bool {
                 || address.is_broadcast()
                 || address.octets()[0] == 0
                 || address.octets()[0] >= 240
-                || gateway.subnet.contains(address)
+                || gateway.ipv4.subnet().contains(address)
         }
         IpAddr::V6(address) => {
             address.is_loopback()
@@ -102,14 +113,9 @@ fn never_leaves(address: IpAddr, gateway: &Gateway) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmnet_wire::ethernet::Mac;
 
     fn gateway() -> Gateway {
-        Gateway {
-            mac: Mac([2; 6]),
-            subnet: "192.168.64.0/24".parse().unwrap(),
-            mtu: 1500,
-        }
+        Gateway::shared("192.168.64.0/24")
     }
 
     #[test]
@@ -137,6 +143,51 @@ mod tests {
             };
             let found = resolve(to, Protocol::TCP, &gateway(), &host, &Forwards::default());
             assert_eq!(found, Err(Drop::Destination), "{address}");
+        }
+    }
+
+    #[test]
+    fn without_a_way_out_the_gateway_alone_is_reached() {
+        let gateway = Gateway {
+            nat44: false,
+            ..gateway()
+        };
+        let host = HostAccess {
+            outside: Some([10, 0, 0, 5].into()),
+            loopback: false,
+        };
+        for (to, found) in [
+            ("10.0.0.1:80", Err(Drop::NoWayOut)),
+            ("10.0.0.5:80", Err(Drop::NoWayOut)),
+            ("10.0.0.1:0", Err(Drop::Destination)),
+            ("192.168.64.7:80", Err(Drop::Destination)),
+            ("224.0.0.1:80", Err(Drop::Destination)),
+            ("192.168.64.1:80", Ok("10.0.0.5:80".to_owned())),
+        ] {
+            let to = to.parse().unwrap();
+            let forwards = Forwards::default();
+            let way = resolve(to, Protocol::TCP, &gateway, &host, &forwards);
+            assert_eq!(way.map(|way| way.address.to_string()), found, "{to}");
+        }
+    }
+
+    #[test]
+    fn services_of_the_gateway_are_not_the_hosts() {
+        let host = HostAccess {
+            outside: Some([10, 0, 0, 5].into()),
+            loopback: true,
+        };
+        let (tcp, udp) = (Protocol::TCP, Protocol::UDP);
+        for (protocol, port, closed) in [
+            (tcp, 53, true),
+            (udp, 53, true),
+            (udp, 67, true),
+            (tcp, 67, false),
+            (udp, 54, false),
+        ] {
+            let to = SocketAddr::new([192, 168, 64, 1].into(), port);
+            let way = resolve(to, protocol, &gateway(), &host, &Forwards::default());
+            assert_eq!(way == Err(Drop::NoService), closed, "{protocol:?} {port}");
         }
     }
 

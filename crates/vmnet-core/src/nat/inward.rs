@@ -131,6 +131,7 @@ impl Nat {
         let mtu = u16::try_from(error.mtu).unwrap_or(u16::MAX);
         let gateway = link.gateway;
         match self.table.get_mut(socket) {
+            Some(Flow::Udp(mapping)) if mapping.is_lost() => {}
             Some(Flow::Udp(mapping)) => {
                 let peer = mapping.seen_as(error.to, &gateway);
                 let from = if error.from == error.to.ip() {
@@ -242,6 +243,7 @@ impl Nat {
             return id;
         }
         let key = Key::mapping(Protocol::UDP, guest);
+        // Rules whose guests have no address share a key that no packet has.
         self.make_way(link, &key);
         let mac = link
             .neighbours

@@ -1,6 +1,6 @@
 //! Packets from guests to the outside.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::icmpv4;
@@ -12,9 +12,9 @@ use vmnet_wire::{ipv4, udp};
 use crate::drop::Drop;
 use crate::frame::Span;
 use crate::gateway::icmp;
-use crate::link::Link;
+use crate::link::{Gateway, Link};
 use crate::nat::Nat;
-use crate::nat::destination::resolve;
+use crate::nat::destination::{DNS, resolve};
 use crate::nat::echo::{self, Echo};
 use crate::nat::flow::Key;
 use crate::nat::table::Flow;
@@ -91,15 +91,34 @@ impl Nat {
         if packet.checksum == Checksum::Wrong {
             return link.drop(Drop::Checksum);
         }
+        let ours = packet.destination == IpAddr::V4(link.gateway.address());
         match protocol {
+            // Nothing is forwarded, so nothing expires either.
+            _ if !link.gateway.nat44 && !ours => self.refuse_way(link, protocol, packet),
             Protocol::TCP => self.receive_tcp(link, packet),
             // Only what we forward expires: the gateway's services are at the end of the way (RFC 1812 §5.3.1).
-            _ if packet.ttl <= 1 && packet.destination != IpAddr::V4(link.gateway.address()) => {
-                self.expired(link, packet);
-            }
+            _ if packet.ttl <= 1 && !ours => self.expired(link, packet),
             Protocol::UDP => self.receive_udp(link, packet),
             Protocol::ICMPV4 => self.receive_echo(link, packet),
             _ => link.drop(Drop::Protocol),
+        }
+    }
+
+    /// There is no way out. Of the codes for that RFC 1812 §5.2.7.1 has "administratively prohibited" for a network that
+    /// is to have none; and systems give up at once when they hear it, by TCP as by UDP, while they take "network
+    /// unreachable" for something that passes (RFC 1122 §4.2.3.9).
+    fn refuse_way(&mut self, link: &mut Link<'_>, protocol: Protocol, packet: &Outward<'_>) {
+        let to = SocketAddr::new(packet.destination, 1);
+        let way = resolve(to, protocol, &link.gateway, &self.host, &self.forwards);
+        let cause = way.err().unwrap_or(Drop::NoWayOut);
+        link.drop(cause);
+        if cause == Drop::NoWayOut {
+            self.report(
+                link,
+                packet,
+                icmpv4::UNREACHABLE,
+                icmpv4::unreachable::PROHIBITED,
+            );
         }
     }
 
@@ -179,7 +198,7 @@ impl Nat {
         ends: Ends,
         syn: &Segment<'_>,
     ) {
-        let goal = if is_dns(ends.peer, link.gateway.address()) {
+        let goal = if is_dns(ends.peer, &link.gateway) {
             Goal {
                 target: Target::DnsStream,
                 otherwise: None,
@@ -409,6 +428,6 @@ fn is_opening(flags: Flags) -> bool {
     flags.has(Flags::SYN) && flags.0 & (Flags::ACK | Flags::RST | Flags::FIN).0 == 0
 }
 
-fn is_dns(to: SocketAddr, gateway: Ipv4Addr) -> bool {
-    to.ip() == IpAddr::V4(gateway) && to.port() == 53
+fn is_dns(to: SocketAddr, gateway: &Gateway) -> bool {
+    gateway.dns && to == SocketAddr::new(IpAddr::V4(gateway.address()), DNS)
 }

@@ -3,18 +3,24 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use slotmap::{SecondaryMap, SlotMap};
+use vmnet_wire::ethernet::Mac;
 use vmnet_wire::ip::Protocol;
 
+use crate::gateway::dns::Label;
 use crate::link::Gateway;
 use crate::outbox::{ForwardId, PortId, SocketId};
 
 /// The guest that a rule leads to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum ForwardGuest {
     /// Whoever has this address.
     Address(Ipv4Addr),
-    /// The guest behind this port, at whatever address it has leased.
+    /// The guest behind this port, at whatever address it has.
     Port(PortId),
+    /// The guest with this MAC address, at whatever address it has.
+    Mac(Mac),
+    /// The guest that has this name when a client comes.
+    Name(Label),
 }
 
 /// TCP or UDP.
@@ -57,14 +63,12 @@ pub(crate) struct Forwards {
 }
 
 impl Forwards {
-    /// Rules with a socket that leads to whoever is behind a port, and to which port of it.
-    pub(crate) fn followers(&self) -> impl Iterator<Item = (ForwardId, PortId, u16)> + '_ {
+    /// Rules with a socket that leads to a guest wherever it is: to whom, and to which port of it.
+    pub(crate) fn followers(&self) -> impl Iterator<Item = (ForwardId, ForwardGuest, u16)> + '_ {
         self.sockets.keys().filter_map(|id| {
             let rule = self.rules.get(id)?;
-            match rule.guest {
-                ForwardGuest::Port(port) => Some((id, port, rule.guest_port)),
-                ForwardGuest::Address(_) => None,
-            }
+            let moves = !matches!(rule.guest, ForwardGuest::Address(_));
+            moves.then_some((id, rule.guest, rule.guest_port))
         })
     }
 
@@ -90,7 +94,12 @@ impl Forwards {
 pub(crate) fn seen_by_guest(client: SocketAddr, gateway: &Gateway) -> SocketAddr {
     let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let own = match client.ip() {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_unspecified() && !gateway.subnet.contains(ip),
+        // Without a way out guests know none back.
+        IpAddr::V4(_) if !gateway.nat44 => false,
+        IpAddr::V4(ip) => {
+            let guests = gateway.ipv4.subnet().contains(ip);
+            !ip.is_loopback() && !ip.is_unspecified() && !guests
+        }
         // Guests have IPv4 alone: a client by IPv6 is the gateway's guest.
         IpAddr::V6(_) => false,
     };
@@ -104,6 +113,25 @@ pub(crate) fn seen_by_guest(client: SocketAddr, gateway: &Gateway) -> SocketAddr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_come_from_where_the_guest_can_answer() {
+        for (client, with_way_out) in [
+            ("10.0.0.9:700", "10.0.0.9:700"),
+            ("[::ffff:10.0.0.9]:700", "10.0.0.9:700"),
+            ("127.0.0.1:700", "192.168.64.1:700"),
+            ("192.168.64.9:700", "192.168.64.1:700"),
+            ("[2001:db8::1]:700", "192.168.64.1:700"),
+        ] {
+            let client = client.parse().unwrap();
+            let mut gateway = Gateway::shared("192.168.64.0/24");
+            let seen = seen_by_guest(client, &gateway);
+            assert_eq!(seen, with_way_out.parse().unwrap());
+            gateway.nat44 = false;
+            let seen = seen_by_guest(client, &gateway);
+            assert_eq!(seen, "192.168.64.1:700".parse().unwrap());
+        }
+    }
 
     #[test]
     fn a_hairpin_reaches_the_listener_by_the_guests_family() {

@@ -58,9 +58,22 @@ impl Mapping {
         }
     }
 
-    /// The guest of a rule is at another address, or has another MAC.
+    /// The guest of a rule is at another address, or has another MAC. Nobody is at the unspecified address.
     pub(crate) fn follow(&mut self, guest: SocketAddr, mac: Mac) {
         (self.guest, self.mac) = (guest, mac);
+    }
+
+    /// It is a rule's, whose guest has no address now.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.guest.ip().is_unspecified()
+    }
+
+    /// Without a way out nobody of the outside has a way in, but by a rule: the guest has spoken to the host alone,
+    /// which it knows by another address.
+    fn is_stranger(&self, from: SocketAddr, gateway: &Gateway) -> bool {
+        !gateway.nat44
+            && self.forward.is_none()
+            && !self.aliases.iter().any(|alias| alias.real == from)
     }
 
     /// Where a datagram goes that the guest sent to `seen`, if an alias says so.
@@ -118,6 +131,12 @@ impl Mapping {
         segment: Option<u16>,
         ttl: u8,
     ) {
+        if self.is_lost() {
+            return link.drop(Drop::NoNeighbour);
+        }
+        if self.is_stranger(from, &link.gateway) {
+            return link.drop(Drop::Filtered);
+        }
         self.seen = link.now;
         let from = self.seen_as(from, &link.gateway);
         if from.is_ipv4() != self.guest.is_ipv4() {
@@ -182,11 +201,7 @@ mod tests {
     use super::*;
 
     fn gateway() -> Gateway {
-        Gateway {
-            mac: Mac([2; 6]),
-            subnet: "192.168.64.0/24".parse().unwrap(),
-            mtu: 1500,
-        }
+        Gateway::shared("192.168.64.0/24")
     }
 
     #[test]

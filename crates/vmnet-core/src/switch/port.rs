@@ -9,6 +9,8 @@ pub struct Port {
     pub name: Option<String>,
     /// The guest's MAC address, if its owner fixed it: frames from others are dropped.
     pub mac: Option<Mac>,
+    /// It exchanges frames with the gateway alone, and with no other port.
+    pub isolated: bool,
     /// It takes frames that stand for several TCP segments ([`Offload`](vmnet_wire::offload::Offload)).
     pub large_segments: bool,
     /// Frames that wait on the way from the guest to us before one is lost.
@@ -24,6 +26,7 @@ impl Port {
         Self {
             name: None,
             mac: None,
+            isolated: false,
             large_segments: false,
             queue,
             ready: true,

@@ -50,11 +50,7 @@ mod tests {
 
     #[test]
     fn the_gateways_address_is_refused_behind_any_tags() {
-        let gateway = Gateway {
-            mac: Mac([2; 6]),
-            subnet: "192.168.64.0/24".parse().unwrap(),
-            mtu: 1500,
-        };
+        let gateway = Gateway::shared("192.168.64.0/24");
         let [guest, other] = [[192, 168, 64, 2].into(), [192, 168, 64, 3].into()];
         for tags in 0..=TAGS_MAX + 1 {
             for (sender, expected) in [(gateway.address(), false), (guest, tags <= TAGS_MAX)] {

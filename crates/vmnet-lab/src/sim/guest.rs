@@ -125,8 +125,13 @@ impl Guest {
         }
     }
 
-    /// Gives it an address by hand, and a default route.
-    pub fn set_address(&mut self, address: Ipv4Addr, prefix_len: u8, gateway: Ipv4Addr) {
+    /// Gives it an address by hand, and a default route if there is a gateway.
+    pub fn set_address(
+        &mut self,
+        address: Ipv4Addr,
+        prefix_len: u8,
+        gateway: impl Into<Option<Ipv4Addr>>,
+    ) {
         let stack = self.stack.as_mut().expect("a guest with a stack");
         stack.interface.update_ip_addrs(|addresses| {
             addresses.clear();
@@ -134,11 +139,13 @@ impl Guest {
                 .push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix_len)))
                 .expect("room");
         });
-        stack
-            .interface
-            .routes_mut()
-            .add_default_ipv4_route(gateway)
-            .expect("room");
+        if let Some(gateway) = gateway.into() {
+            stack
+                .interface
+                .routes_mut()
+                .add_default_ipv4_route(gateway)
+                .expect("room");
+        }
     }
 
     /// Its address.

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use vmnet_core::{
-    Config, Event, Forward, ForwardId, ForwardProtocol, Frame, HostError, IcmpError, Network,
-    Outbox, Port, PortId, SocketId,
+    Config, Dhcp, Dns, Event, Forward, ForwardId, ForwardProtocol, Frame, HostError, IcmpError,
+    Ipv4, Network, Outbox, Port, PortId, SocketId,
 };
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::offload::{Checksum, Offload};
@@ -20,6 +20,8 @@ use crate::sim::trouble::{Dice, Trouble};
 
 /// The way of a frame between port and guest.
 const WIRE: Duration = Duration::from_micros(20);
+/// How long leases are.
+pub const LEASE: Duration = Duration::from_secs(3600);
 /// So much work at one instant is no work but a loop.
 const BUSY: usize = 200_000;
 
@@ -101,12 +103,17 @@ impl Lan {
     /// A network, configured further by `change`.
     pub fn new(mtu: u16, change: impl FnOnce(&mut Config)) -> Self {
         let start = Instant::now();
+        let ipv4 = Ipv4::new("192.168.64.0/24".parse().expect("a subnet"));
         let mut config = Config {
-            subnet: "192.168.64.0/24".parse().expect("a subnet"),
+            ipv4: Some(ipv4),
             gateway_mac: Mac([0x52, 0x55, 0, 0, 0, 1]),
             mtu,
+            dhcp: Some(Dhcp::whole(&ipv4, LEASE)),
+            dns: Dns::Proxy,
+            resolvers_offered: Vec::new(),
+            nat44: true,
+            isolation: false,
             domain: "vmnet.internal".to_owned(),
-            lease_time: Duration::from_secs(3600),
             host_loopback: false,
             flows_max: 4096,
             seed: [7; 16],
@@ -134,9 +141,18 @@ impl Lan {
     }
 
     /// The gateway's address.
+    ///
+    /// # Panics
+    /// If there is no gateway.
     #[must_use]
     pub fn gateway(&self) -> Ipv4Addr {
-        self.network.gateway_address()
+        self.network.gateway_address().expect("a gateway")
+    }
+
+    /// The address of the guest behind a port.
+    #[must_use]
+    pub fn address_of(&self, port: PortId) -> Option<Ipv4Addr> {
+        self.network.address_of(self.now, port)
     }
 
     /// Plugs a guest in.
@@ -169,7 +185,8 @@ impl Lan {
     /// A guest with a stack and the address 192.168.64.`number`.
     pub fn add_guest(&mut self, number: u8) -> PortId {
         let mut guest = Guest::new(number, self.start, self.mtu);
-        guest.set_address(Ipv4Addr::new(192, 168, 64, number), 24, self.gateway());
+        let gateway = self.network.gateway_address();
+        guest.set_address(Ipv4Addr::new(192, 168, 64, number), 24, gateway);
         self.plug(guest)
     }
 
@@ -179,10 +196,10 @@ impl Lan {
         let mac = guest.mac;
         let port = self.plug(guest);
         let address = Ipv4Addr::new(192, 168, 64, number);
-        let gateway = self.gateway();
+        let target = self.network.gateway_address().unwrap_or(address);
         self.inject(
             port,
-            super::packets::arp_request(mac, (mac, address), gateway),
+            super::packets::arp_request(mac, (mac, address), target),
         );
         self.guest(port).heard.clear();
         port

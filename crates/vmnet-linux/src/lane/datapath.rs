@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
 use vmnet_core::gateway::dhcp::State;
-use vmnet_core::{Config, Network, Outbox, PortId, SocketId, Subnet};
+use vmnet_core::{Config, Dns, Network, Outbox, PortId, SocketId};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::StartError;
@@ -84,38 +84,26 @@ pub(super) struct Warned {
 }
 
 impl Lane {
-    pub(super) fn new(
-        settings: &Settings,
-        subnet: Subnet,
-        inbox: Inbox,
-    ) -> Result<Self, StartError> {
+    pub(super) fn new(settings: &Settings, inbox: Inbox) -> Result<Self, StartError> {
         let now = Instant::now();
         let mut seed = [0; 16];
         rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
             .map_err(io::Error::from)?;
-        let config = Config {
-            subnet,
-            // Locally administered; the same for the same network, so that guests' caches stay right.
-            gateway_mac: gateway_mac(subnet),
-            mtu: settings.mtu,
-            domain: settings.domain.clone(),
-            lease_time: settings.lease_time,
-            host_loopback: settings.host_loopback,
-            flows_max: flows_max()?,
-            seed,
-        };
-        let mut network = Network::new(now, &config)?;
+        let mut network = Network::new(now, &config(settings, flows_max()?, seed))?;
         let poller = Poller::new()?;
         poller.add(&inbox.wake, Token::Command, READ)?;
         let uplink = Uplink::new()?;
-        network.set_outside(uplink.address(subnet));
+        if let Some(ipv4) = network.ipv4() {
+            network.set_outside(uplink.address(ipv4.subnet()));
+        }
         poller.add(uplink.fd(), Token::Uplink, READ)?;
         let resolvers = match &settings.resolvers {
             Some(fixed) => {
                 network.set_resolvers(now, fixed);
                 None
             }
-            None => watch_resolvers(&mut network, now, &poller)?,
+            None if settings.dns == Dns::Proxy => watch_resolvers(&mut network, now, &poller)?,
+            None => None,
         };
         Ok(Self {
             network,
@@ -226,6 +214,12 @@ impl Lane {
         true
     }
 
+    /// The gateway as it reports errors; only one that has an address has any.
+    pub(super) fn gateway(&self) -> IpAddr {
+        let address = self.network.gateway_address();
+        IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED))
+    }
+
     fn obey(&mut self) {
         let mut count = [0; 8];
         let _drained = rustix::io::read(&*self.inbox.wake, &mut count);
@@ -287,8 +281,10 @@ impl Lane {
     }
 
     fn follow_uplink(&mut self) {
-        if self.uplink.changed() {
-            let address = self.uplink.address(self.network.subnet());
+        if self.uplink.changed()
+            && let Some(ipv4) = self.network.ipv4()
+        {
+            let address = self.uplink.address(ipv4.subnet());
             tracing::debug!(?address, "the host's outside address");
             self.network.set_outside(address);
         }
@@ -326,9 +322,32 @@ fn watch_resolvers(
     Ok(watch.ok())
 }
 
-fn gateway_mac(subnet: Subnet) -> Mac {
-    let [a, b, c, d] = subnet.gateway().octets();
-    Mac([0x5a, 0x94, a, b, c, d])
+/// The core's part of the settings.
+fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
+    let gateway = settings
+        .ipv4
+        .map_or(Ipv4Addr::UNSPECIFIED, |ipv4| ipv4.gateway());
+    let [a, b, c, d] = gateway.octets();
+    let resolvers = settings.resolvers.iter().flatten();
+    let offered = resolvers.filter_map(|resolver| match resolver {
+        SocketAddr::V4(resolver) if resolver.port() == 53 => Some(*resolver.ip()),
+        _ => None,
+    });
+    Config {
+        ipv4: settings.ipv4,
+        // Locally administered; the same for the same network, so that guests' caches stay right.
+        gateway_mac: Mac([0x5a, 0x94, a, b, c, d]),
+        mtu: settings.mtu,
+        dhcp: settings.dhcp,
+        dns: settings.dns,
+        resolvers_offered: offered.collect(),
+        nat44: settings.nat44,
+        isolation: settings.isolation,
+        domain: settings.domain.clone(),
+        host_loopback: settings.host_loopback,
+        flows_max,
+        seed,
+    }
 }
 
 /// As many flows as descriptors allow: each has one, and the soft limit is raised to the hard one.

@@ -10,7 +10,7 @@ use vmnet_core::{ForwardId, SocketId};
 
 use crate::lane::datapath::Lane;
 use crate::lane::execute::Hand;
-use crate::lane::{Forward, ForwardError, ListenerId, PortOptions, Protocol};
+use crate::lane::{Forward, ForwardError, ForwardGuest, ListenerId, PortOptions, Protocol};
 use crate::poller::{READ, Token};
 use crate::socket::HostSocket;
 use crate::socket::datagrams::Datagrams;
@@ -55,6 +55,7 @@ impl Lane {
     }
 
     pub(super) fn forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
+        self.check_guest(&forward)?;
         let refused = |error| ForwardError::Listen(forward.listen, error);
         let id = match forward.protocol {
             Protocol::Tcp => {
@@ -71,6 +72,17 @@ impl Lane {
             }
         };
         id.map_err(refused)
+    }
+
+    /// A guest can be at the other end of a rule.
+    fn check_guest(&self, forward: &Forward) -> Result<(), ForwardError> {
+        let ipv4 = self.network.ipv4().ok_or(ForwardError::NoGateway)?;
+        match forward.guest {
+            ForwardGuest::Address(address) if !ipv4.is_guest(address) => {
+                Err(ForwardError::NotAGuest(address, ipv4))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn remove_forward(&mut self, id: ForwardId) {

@@ -119,6 +119,7 @@ impl Lane {
         };
         let mut place = vmnet_core::Port::new(queue);
         (place.name, place.mac) = (options.name, options.mac);
+        place.isolated = options.isolated;
         place.large_segments = matches!(port, Port::Tap(_));
         let id = self.network.add_port(place);
         let watched = match port_fd(&port) {
@@ -335,7 +336,10 @@ impl Lane {
                 .map(|lease| lease.mac)
                 .or(fixed)
                 .or_else(|| seen.first().copied()),
-            address: lease.map(|lease| lease.address),
+            address: lease
+                .map(|lease| lease.address)
+                .or_else(|| self.network.address_of(self.now, id)),
+            isolated: self.network.is_isolated(id),
         }
     }
 

@@ -10,40 +10,40 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
+use vmnet_core::ConfigError;
 use vmnet_core::gateway::dhcp;
-use vmnet_core::subnet::SubnetError;
-use vmnet_core::{ConfigError, Subnet};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
 
-pub use vmnet_core::{Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, PortId};
-
-/// An IPv4 network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ipv4Net {
-    /// Its first address.
-    pub address: Ipv4Addr,
-    /// Bits that are equal for all stations.
-    pub prefix_len: u8,
-}
+pub use vmnet_core::{
+    Dhcp, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label, MTU_MAX,
+    MTU_MIN, PortId, Subnet,
+};
 
 /// What a network is made of.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The network's name.
     pub name: String,
-    /// Where guests get addresses from.
-    pub subnet: Ipv4Net,
-    /// The largest packet, in bytes.
+    /// The subnet and the gateway's address; `None`: a switch, on which guests are among themselves.
+    pub ipv4: Option<Ipv4>,
+    /// Which addresses guests are given, if any.
+    pub dhcp: Option<Dhcp>,
+    /// What the gateway knows of names.
+    pub dns: Dns,
+    /// Guests reach the outside. If not, they reach each other and the host.
+    pub nat44: bool,
+    /// No port exchanges frames with another.
+    pub isolation: bool,
+    /// The largest packet in bytes, [`MTU_MIN`] to [`MTU_MAX`].
     pub mtu: u16,
     /// Domain of the guests' names.
     pub domain: String,
     /// Whether the gateway's address reaches the host's loopback.
     pub host_loopback: bool,
-    /// How long a lease lasts.
-    pub lease_time: Duration,
-    /// Resolvers to ask; `None` follows `/etc/resolv.conf`.
+    /// Resolvers to ask; `None` follows `/etc/resolv.conf`. While `dns` is off, those that DHCP names to guests
+    /// instead, as far as it can: by IPv4, at port 53.
     pub resolvers: Option<Vec<SocketAddr>>,
 }
 
@@ -86,6 +86,8 @@ pub struct PortOptions {
     pub name: Option<String>,
     /// The guest's MAC: frames from others are dropped.
     pub mac: Option<Mac>,
+    /// It exchanges frames with the gateway alone, and with no other port.
+    pub isolated: bool,
 }
 
 /// How frames of a port travel.
@@ -112,8 +114,10 @@ pub struct PortRow {
     pub name: Option<String>,
     /// The guest's MAC: the one that has an address if several were seen, `None` before the first frame.
     pub mac: Option<Mac>,
-    /// The address it has leased.
+    /// The address it has leased, or speaks from.
     pub address: Option<Ipv4Addr>,
+    /// It exchanges frames with the gateway alone: it was attached so, or all ports of the network are.
+    pub isolated: bool,
 }
 
 /// A lease that is given.
@@ -139,9 +143,6 @@ pub struct CountersSnapshot {
 /// A network could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The subnet cannot be one.
-    #[error("the network's subnet: {0}")]
-    Subnet(#[from] SubnetError),
     /// The network cannot be so.
     #[error("the network: {0}")]
     Config(#[from] ConfigError),
@@ -164,6 +165,12 @@ pub enum AttachError {
 /// A port could not be forwarded.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
+    /// The network's gateway has no address.
+    #[error("nothing can be forwarded on a network without a gateway: give the network a subnet")]
+    NoGateway,
+    /// No guest can have the address.
+    #[error("{0} is no guest's address: it must be in {subnet} and not the gateway's, {gateway}", subnet = .1.subnet(), gateway = .1.gateway())]
+    NotAGuest(Ipv4Addr, Ipv4),
     /// The host address could not be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -213,7 +220,6 @@ pub struct Handle {
 /// # Errors
 /// See [`StartError`].
 pub fn start(settings: Settings) -> Result<Handle, StartError> {
-    let subnet = Subnet::new(settings.subnet.address, settings.subnet.prefix_len)?;
     let wake = Arc::new(
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?,
     );
@@ -226,7 +232,7 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
     let (ready, started) = sync_channel(1);
     let name = format!("vmnet-{}", settings.name);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        match Lane::new(&settings, subnet, inbox) {
+        match Lane::new(&settings, inbox) {
             Ok(lane) => {
                 let _gone = ready.send(Ok(()));
                 lane.run();

@@ -21,7 +21,7 @@ mod patience;
 mod sockets;
 
 pub use handle::{
-    AttachError, Attachment, CountersSnapshot, Forward, ForwardError, ForwardGuest, ForwardId,
-    GuestSocket, Handle, Ipv4Net, LeaseRow, ListenerId, PortId, PortKind, PortOptions, PortRow,
-    Protocol, Settings, StartError, start,
+    AttachError, Attachment, CountersSnapshot, Dhcp, Dns, Forward, ForwardError, ForwardGuest,
+    ForwardId, GuestSocket, Handle, Ipv4, Label, LeaseRow, ListenerId, MTU_MAX, MTU_MIN, PortId,
+    PortKind, PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
 };

@@ -265,7 +265,7 @@ impl Lane {
             let Some(queued) = datagrams.take_queued_error(&mut original) else {
                 return;
             };
-            let gateway = std::net::IpAddr::V4(self.network.gateway_address());
+            let gateway = self.gateway();
             let error = IcmpError {
                 to: queued.to,
                 from: queued.from.unwrap_or(gateway),
@@ -345,7 +345,7 @@ impl Lane {
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
             self.report_errors(socket);
         } else if let Some(code) = unreachable(&error) {
-            let from = std::net::IpAddr::V4(self.network.gateway_address());
+            let from = self.gateway();
             let error = IcmpError {
                 to: how.to,
                 from,

@@ -167,7 +167,8 @@ impl Book {
         }
     }
 
-    fn of(&self, mac: Mac) -> impl Iterator<Item = &Entry> {
+    /// What is written about the addresses of a MAC.
+    pub(super) fn of(&self, mac: Mac) -> impl Iterator<Item = &Entry> {
         self.by_mac
             .range((mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST))
             .filter_map(|(_, address)| self.get(*address))

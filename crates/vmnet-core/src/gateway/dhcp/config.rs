@@ -15,13 +15,14 @@ const MIN_MTU: u16 = 68;
 /// Settings of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Our address: server identifier and default route.
+    /// Our address: server identifier.
     pub gateway: Ipv4Addr,
     /// Length of the subnet's prefix, 8 to 30.
     pub prefix_len: u8,
     /// First address given to guests.
     pub first: Ipv4Addr,
-    /// Last address given to guests, included.
+    /// Last address given to guests, included. The one before `first`: none is given but to those for whom one is
+    /// reserved.
     pub last: Ipv4Addr,
     /// How long a lease is, at least a minute.
     pub lease_time: Duration,
@@ -33,6 +34,8 @@ pub struct Config {
     pub search: Vec<String>,
     /// Option 6, normally the gateway.
     pub resolvers: Vec<Ipv4Addr>,
+    /// Options 3 and 121: the way out, if there is one.
+    pub router: Option<Ipv4Addr>,
     /// More routes for option 121: network, prefix length, router.
     pub routes: Vec<(Ipv4Addr, u8, Ipv4Addr)>,
 }
@@ -48,7 +51,7 @@ pub enum ConfigError {
     Gateway(Ipv4Addr),
     /// The pool is not a range inside the subnet.
     #[error(
-        "the pool {first} to {last} is not inside the subnet {gateway}/{prefix_len}; choose both ends in it, the lower first"
+        "the pool {first} to {last} is not inside the subnet {gateway}/{prefix_len}; choose both ends in it, the lower first, or the one before the first for an empty pool"
     )]
     Pool {
         /// First of the pool.
@@ -60,9 +63,6 @@ pub enum ConfigError {
         /// Its prefix length.
         prefix_len: u8,
     },
-    /// Nothing is left to give.
-    #[error("the pool {0} to {1} has no address besides the gateway's; make it larger")]
-    PoolEmpty(Ipv4Addr, Ipv4Addr),
     /// The table of leases would be too big.
     #[error("the pool has {0} addresses; at most {MAX_POOL} are possible")]
     PoolTooLarge(u32),
@@ -124,7 +124,7 @@ impl Config {
 
     fn check_pool(&self) -> Result<(), ConfigError> {
         let (first, last) = (self.first, self.last);
-        if first > last || !self.in_subnet(first) || !self.in_subnet(last) {
+        if size(first, last).is_none() || !self.in_subnet(first) || !self.in_subnet(last) {
             let (gateway, prefix_len) = (self.gateway, self.prefix_len);
             return Err(ConfigError::Pool {
                 first,
@@ -133,15 +133,10 @@ impl Config {
                 prefix_len,
             });
         }
-        let span = u32::from(last) - u32::from(first);
-        if span >= MAX_POOL {
-            return Err(ConfigError::PoolTooLarge(span.saturating_add(1)));
+        match size(first, last) {
+            Some(size) if size > MAX_POOL => Err(ConfigError::PoolTooLarge(size)),
+            _ => Ok(()),
         }
-        let mut pool = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from);
-        if !pool.any(|address| self.is_guest_address(address)) {
-            return Err(ConfigError::PoolEmpty(first, last));
-        }
-        Ok(())
     }
 
     /// The subnet's mask.
@@ -175,6 +170,13 @@ impl Config {
             && address != self.broadcast()
             && address != self.gateway
     }
+}
+
+/// How many addresses there are from `first` to `last`; `None` if that is no range, not even an empty one.
+pub(super) fn size(first: Ipv4Addr, last: Ipv4Addr) -> Option<u32> {
+    u32::from(last)
+        .checked_add(1)?
+        .checked_sub(u32::from(first))
 }
 
 fn is_domain(text: &str) -> bool {

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use super::config;
+
 /// The pool's addresses, each taken or free.
 #[derive(Debug)]
 pub(super) struct FreeMap {
@@ -12,10 +14,10 @@ pub(super) struct FreeMap {
 }
 
 impl FreeMap {
-    /// A pool from `first` to `last`, both included, all free.
+    /// A pool from `first` to `last`, both included, all free; an empty one if `last` comes before `first`.
     pub(super) fn new(first: Ipv4Addr, last: Ipv4Addr) -> Self {
-        let (first, last) = (u32::from(first), u32::from(last));
-        let size = last.saturating_sub(first).saturating_add(1);
+        let size = config::size(first, last).unwrap_or(0);
+        let first = u32::from(first);
         let mut taken = vec![0; usize::try_from(size.div_ceil(64)).unwrap_or(0)];
         if let (Some(end), 1..) = (taken.last_mut(), size % 64) {
             *end = u64::MAX << (size % 64);
@@ -51,7 +53,8 @@ impl FreeMap {
 
     /// The first free address from the place that `hash` names, going up and around.
     pub(super) fn after(&self, hash: u64) -> Option<Ipv4Addr> {
-        let start = u32::try_from(hash % u64::from(self.size)).unwrap_or(0);
+        let place = hash.checked_rem(u64::from(self.size))?;
+        let start = u32::try_from(place).unwrap_or(0);
         let (word, bit) = split(start);
         let (before, from) = self.taken.split_at_checked(word)?;
         let below = (1_u64 << bit) - 1;
@@ -85,6 +88,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn an_empty_pool_has_nothing_free() {
+        let first = Ipv4Addr::new(10, 0, 0, 7);
+        let mut map = FreeMap::new(first, Ipv4Addr::new(10, 0, 0, 6));
+        map.mark(first, true);
+        assert_eq!((map.size(), map.after(5)), (0, None));
+        assert!(!map.contains(first) && !map.is_free(first));
+    }
 
     proptest! {
         #[test]

@@ -38,6 +38,7 @@ pub(super) fn config(first: u8, last: u8) -> Config {
         domain: "vmnet.internal".into(),
         search: vec!["vmnet.internal".into(), "example.org".into()],
         resolvers: vec![GATEWAY],
+        router: Some(GATEWAY),
         routes: Vec::new(),
     }
 }

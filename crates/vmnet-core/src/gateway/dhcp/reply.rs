@@ -147,7 +147,7 @@ fn settings(config: &Config, to: &Message, name: Option<&str>) -> Vec<Parameter>
 
 fn setting(config: &Config, code: u8, name: Option<&str>) -> Option<Parameter> {
     match code {
-        code::ROUTER => Some(Parameter::Router(config.gateway)),
+        code::ROUTER => config.router.map(Parameter::Router),
         code::RESOLVERS => Some(config.resolvers.clone())
             .filter(|list| !list.is_empty())
             .map(Parameter::Resolvers),
@@ -171,8 +171,9 @@ fn routes(config: &Config) -> Option<Vec<(Ipv4Addr, u8, Ipv4Addr)>> {
         return None;
     }
     let mut routes = config.routes.clone();
-    if routes.iter().all(|(_, prefix_len, _)| *prefix_len != 0) {
-        routes.push((Ipv4Addr::UNSPECIFIED, 0, config.gateway));
+    let default = routes.iter().any(|(_, prefix_len, _)| *prefix_len == 0);
+    if let Some(router) = config.router.filter(|_| !default) {
+        routes.push((Ipv4Addr::UNSPECIFIED, 0, router));
     }
     Some(routes)
 }

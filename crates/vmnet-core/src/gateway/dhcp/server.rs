@@ -24,6 +24,7 @@ use super::reservation::{ReserveError, Reservee};
 use super::{Answer, Drop, Outcome, Reply, Request, name};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+use vmnet_wire::ethernet::Mac;
 
 /// How long an offer is held.
 const OFFER_TIME: Duration = Duration::from_secs(60);
@@ -102,6 +103,11 @@ impl Server {
             }
         }
         changes
+    }
+
+    /// What is known of the addresses of one MAC.
+    pub fn leases_of(&self, mac: Mac) -> impl Iterator<Item = &Lease> {
+        self.pool.book().of(mac).map(|entry| &entry.lease)
     }
 
     /// When [`timeout`](Self::timeout) has something to do next.

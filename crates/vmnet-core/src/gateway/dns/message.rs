@@ -33,6 +33,7 @@ pub(super) const OPCODE_QUERY: u8 = 0;
 pub(super) enum Rcode {
     FormErr,
     NotImp,
+    Refused,
     ServFail,
 }
 
@@ -144,6 +145,7 @@ pub(super) fn error(query: &[u8], code: Rcode) -> Vec<u8> {
     let code = match code {
         Rcode::FormErr => ResponseCode::FormErr,
         Rcode::NotImp => ResponseCode::NotImp,
+        Rcode::Refused => ResponseCode::Refused,
         Rcode::ServFail => ResponseCode::ServFail,
     };
     let mut answer = start(query);

@@ -9,6 +9,7 @@
 //! | `pending` | which queries wait for an answer, and how many may |
 //! | `resolvers` | which resolver is asked first |
 //! | `names` | which address has a guest's name, and which names never leave |
+//! | `label` | which text is a guest's name |
 //! | `reverse` | which address does an `in-addr.arpa` or `ip6.arpa` name mean |
 //! | `message` | what does a message ask, and the bytes of our own answers (the only user of `hickory-proto`) |
 //! | `id` | an id that cannot be guessed |
@@ -17,6 +18,7 @@
 //! TLS or HTTPS. Sockets, ports and the TCP framing belong to the caller.
 
 mod id;
+mod label;
 mod message;
 mod names;
 mod pending;
@@ -26,6 +28,7 @@ mod reverse;
 #[cfg(test)]
 mod tests;
 
+pub use label::Label;
 pub use names::NameError;
 pub use proxy::Proxy;
 
@@ -133,6 +136,8 @@ pub struct Config {
     pub gateway: Vec<IpAddr>,
     /// Networks and prefix lengths of the guests, whose reverse lookups stay here.
     pub subnets: Vec<(IpAddr, u8)>,
+    /// Queries about other names are passed to the host's resolvers; if not, they are refused at once.
+    pub asks_outside: bool,
     /// 128 random bits, which make the ids of queries unpredictable.
     pub seed: [u8; 16],
 }
@@ -156,6 +161,8 @@ pub struct Counters {
     pub dropped_short: u64,
     /// Refused with an error because they were malformed or of a kind that cannot be passed on.
     pub refused_malformed: u64,
+    /// Refused because only names of this network are answered.
+    pub refused_outside: u64,
     /// Refused with SERVFAIL because the guest had too many queries in flight.
     pub refused_guest_limit: u64,
     /// Refused with SERVFAIL because the network had too many queries in flight.

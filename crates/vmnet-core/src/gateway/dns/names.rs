@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::label::{Label, first_label, is_label};
 use super::reverse::Arpa;
 use super::{Config, ConfigError};
 
@@ -31,11 +32,7 @@ pub(super) mod code {
 
 /// The gateway's own names.
 pub(super) const GATEWAY: &str = "gateway";
-const HOST: &str = "host";
-
-/// Names no guest may have: ours, those every system resolves by itself, and those by which programs find
-/// proxies and tunnels that they then trust.
-const RESERVED: [&str; 5] = [GATEWAY, HOST, "localhost", "wpad", "isatap"];
+pub(super) const HOST: &str = "host";
 
 /// Guests choose names, so there is an end to them.
 const NAME_LIMIT: usize = 4096;
@@ -158,15 +155,7 @@ impl Names {
 
     /// Gives an address a name. Of a name with dots only the first label counts.
     pub(super) fn set_name(&mut self, name: &str, address: IpAddr) -> Result<(), NameError> {
-        let label = host_label(name);
-        if !is_label(&label) {
-            return Err(NameError::Invalid {
-                name: name.chars().take(255).collect(),
-            });
-        }
-        if RESERVED.contains(&label.as_str()) {
-            return Err(NameError::Reserved { name: label });
-        }
+        let label = name.parse::<Label>()?.as_str().to_owned();
         let mut addresses = self.by_name.get(&label).copied().unwrap_or_default();
         match addresses.of_family(address) {
             Some(holder) if *holder == address => return Ok(()),
@@ -194,7 +183,7 @@ impl Names {
 
     /// Takes a name from everyone who has it.
     pub(super) fn remove_name(&mut self, name: &str) {
-        let label = host_label(name);
+        let label = first_label(name);
         let Some(addresses) = self.by_name.remove(&label) else {
             return;
         };
@@ -220,6 +209,11 @@ impl Names {
             }
             self.serial = self.serial.wrapping_add(1);
         }
+    }
+
+    /// The IPv4 address of a guest's name.
+    pub(super) fn address_named(&self, name: &Label) -> Option<IpAddr> {
+        self.by_name.get(name.as_str())?.v4
     }
 
     /// The labels of our domain, lower-case.
@@ -370,19 +364,4 @@ fn of_kind(addresses: &[IpAddr], kind: u16) -> Vec<Data> {
         .copied()
         .map(Data::Address)
         .collect()
-}
-
-fn host_label(name: &str) -> String {
-    name.split('.')
-        .next()
-        .unwrap_or_default()
-        .to_ascii_lowercase()
-}
-
-fn is_label(label: &str) -> bool {
-    let fits = (1..=63).contains(&label.len());
-    let plain = label
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    fits && plain && !label.starts_with('-') && !label.ends_with('-')
 }

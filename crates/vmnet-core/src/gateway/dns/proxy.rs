@@ -12,10 +12,11 @@
 //! came over TCP is asked over TCP.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::id::Ids;
+use super::label::Label;
 use super::message::{self, Head, OPCODE_QUERY, Question, Rcode};
 use super::names::{Names, code};
 use super::pending::{Number, Pending, Plan, Room, Waiting};
@@ -39,6 +40,7 @@ const REFUSAL_LIMIT: usize = 4096;
 pub struct Proxy<A> {
     names: Names,
     resolvers: Resolvers,
+    asks_outside: bool,
     ids: Ids,
     pending: Pending<A>,
     attempts: BTreeMap<QueryId, Attempt>,
@@ -69,6 +71,7 @@ impl<A: Copy + Eq> Proxy<A> {
         Ok(Self {
             names: Names::new(config)?,
             resolvers: Resolvers::default(),
+            asks_outside: config.asks_outside,
             ids: Ids::new(config.seed),
             pending: Pending::new(),
             attempts: BTreeMap::new(),
@@ -109,6 +112,15 @@ impl<A: Copy + Eq> Proxy<A> {
     /// Takes all names from an address. Call it when a lease ends.
     pub fn remove_address(&mut self, address: IpAddr) {
         self.names.remove_address(address.to_canonical());
+    }
+
+    /// The IPv4 address that has a name.
+    #[must_use]
+    pub fn address_named(&self, name: &Label) -> Option<Ipv4Addr> {
+        match self.names.address_named(name)? {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
     }
 
     /// A message of a guest to port 53 of the gateway.
@@ -154,6 +166,12 @@ impl<A: Copy + Eq> Proxy<A> {
             } else {
                 message::error(message, Rcode::NotImp)
             };
+            out.push(Output::Reply { asker, message });
+            return Ok(());
+        }
+        if !self.asks_outside {
+            self.counters.refused_outside += 1;
+            let message = message::error(message, Rcode::Refused);
             out.push(Output::Reply { asker, message });
             return Ok(());
         }

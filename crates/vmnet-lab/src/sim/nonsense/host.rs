@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use vmnet_core::{Event, Forward, ForwardGuest, ForwardProtocol, HostError, IcmpError};
 
+use vmnet_wire::ethernet::Mac;
+
 use crate::sim::nonsense::Nonsense;
 
 impl Nonsense<'_> {
@@ -134,10 +136,12 @@ impl Nonsense<'_> {
         let index = self.bytes.below(self.rules.len());
         match (self.bytes.below(4), self.rules.get(index).copied()) {
             (0, _) if self.rules.len() < super::RULES_MAX => {
-                let guest = if self.bytes.chance(2) {
-                    ForwardGuest::Port(self.ports[0])
-                } else {
-                    ForwardGuest::Address([192, 168, 64, 2 + self.bytes.byte() % 4].into())
+                let number = 2 + self.bytes.byte() % 4;
+                let guest = match self.bytes.below(4) {
+                    0 => ForwardGuest::Port(self.ports[0]),
+                    1 => ForwardGuest::Mac(Mac([0x52, 0x54, 0, 0, 0, number])),
+                    2 => ForwardGuest::Name("web".parse().expect("a name")),
+                    _ => ForwardGuest::Address([192, 168, 64, number].into()),
                 };
                 let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
                 let rule = Forward {

@@ -18,7 +18,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use vmnet_core::gateway::dns::QueryId;
-use vmnet_core::{Config, Event, ForwardId, Network, Outbox, Port, PortId, SocketId};
+use vmnet_core::{
+    Config, Dhcp, Dns, Event, ForwardId, Ipv4, Network, Outbox, Port, PortId, SocketId,
+};
 use vmnet_wire::ethernet::Mac;
 
 use crate::sim::contract::Contract;
@@ -38,6 +40,37 @@ pub fn run(bytes: &[u8]) {
         nonsense.settle();
     }
     nonsense.end();
+}
+
+/// A network of any mode.
+fn config(bytes: &mut Bytes<'_>) -> Config {
+    let subnet = "192.168.64.0/28".parse().expect("a subnet");
+    let gateway = [192, 168, 64, [1, 1, 7, 14][bytes.below(4)]].into();
+    let ipv4 = Ipv4::with_gateway(subnet, gateway).expect("a host's address");
+    let lease_time = Duration::from_secs(600);
+    let mut config = Config {
+        ipv4: Some(ipv4),
+        gateway_mac: Mac([0x52, 0x55, 0, 0, 0, 1]),
+        mtu: [1500, 576, 65_520][bytes.below(3)],
+        dhcp: match bytes.below(4) {
+            0 => None,
+            1 => Some(Dhcp::reserved_only(&ipv4, lease_time)),
+            _ => Some(Dhcp::whole(&ipv4, lease_time)),
+        },
+        dns: [Dns::Proxy, Dns::Proxy, Dns::Local, Dns::Off][bytes.below(4)],
+        resolvers_offered: Vec::new(),
+        nat44: !bytes.chance(4),
+        isolation: bytes.chance(8),
+        domain: "vmnet.internal".to_owned(),
+        host_loopback: bytes.chance(2),
+        flows_max: FLOWS_MAX,
+        seed: [1; 16],
+    };
+    if bytes.chance(16) {
+        (config.ipv4, config.dhcp) = (None, None);
+        (config.dns, config.nat44) = (Dns::Off, false);
+    }
+    config
 }
 
 /// A guest's address and port, and its peer's.
@@ -63,16 +96,7 @@ struct Nonsense<'a> {
 impl<'a> Nonsense<'a> {
     fn new(mut bytes: Bytes<'a>) -> Self {
         let now = Instant::now();
-        let config = Config {
-            subnet: "192.168.64.0/28".parse().expect("a subnet"),
-            gateway_mac: Mac([0x52, 0x55, 0, 0, 0, 1]),
-            mtu: [1500, 576, 65_520][bytes.below(3)],
-            domain: "vmnet.internal".to_owned(),
-            lease_time: Duration::from_secs(600),
-            host_loopback: bytes.chance(2),
-            flows_max: FLOWS_MAX,
-            seed: [1; 16],
-        };
+        let config = config(&mut bytes);
         let mut network = Network::new(now, &config).expect("a network");
         network.set_outside(Some(IpAddr::V4([10, 0, 0, 99].into())));
         network.set_resolvers(now, &["10.0.0.53:53".parse().expect("an address")]);
@@ -100,6 +124,8 @@ impl<'a> Nonsense<'a> {
     fn add_port(&mut self, large: bool) {
         let mut port = Port::new([256, 1, 0, 4096][self.bytes.below(4)]);
         port.large_segments = large;
+        port.isolated = self.bytes.chance(8);
+        port.name = self.bytes.chance(2).then(|| "web".to_owned());
         self.ports.push(self.network.add_port(port));
     }
 

@@ -11,6 +11,7 @@ fn good() -> Config {
         domain: "vmnet.internal".into(),
         search: vec!["vmnet.internal".into()],
         resolvers: vec![Ipv4Addr::new(192, 168, 64, 1)],
+        router: Some(Ipv4Addr::new(192, 168, 64, 1)),
         routes: Vec::new(),
     }
 }
@@ -54,7 +55,7 @@ fn faults_of_the_subnet_and_the_pool() {
         ConfigError::Gateway(ip(255))
     );
     let far = Ipv4Addr::new(192, 169, 0, 0);
-    for (first, last) in [(ip(9), ip(8)), (ip(9), far), (Ipv4Addr::UNSPECIFIED, ip(9))] {
+    for (first, last) in [(ip(9), ip(7)), (ip(9), far), (Ipv4Addr::UNSPECIFIED, ip(9))] {
         let error = fault(|c| (c.first, c.last) = (first, last));
         assert_eq!(
             error,
@@ -66,11 +67,15 @@ fn faults_of_the_subnet_and_the_pool() {
             }
         );
     }
-    for last in [ip(0), ip(1)] {
-        assert_eq!(
-            fault(|c| (c.first, c.last) = (ip(0), last)),
-            ConfigError::PoolEmpty(ip(0), last)
-        );
+    // Reservations may be all that there is.
+    for (first, last) in [(0, 0), (0, 1), (1, 1), (1, 0), (255, 254), (9, 8)] {
+        let (first, last) = (ip(first), ip(last));
+        let config = Config {
+            first,
+            last,
+            ..good()
+        };
+        assert_eq!(config.check(), Ok(()), "{first} to {last}");
     }
     let large = Ipv4Addr::new(192, 169, 64, 2);
     assert_eq!(

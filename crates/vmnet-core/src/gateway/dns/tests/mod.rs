@@ -58,6 +58,7 @@ fn config() -> Config {
             ("192.168.64.0".parse().unwrap(), 24),
             ("fd00:64::".parse().unwrap(), 64),
         ],
+        asks_outside: true,
         seed: *b"sixteen bytes ok",
     }
 }

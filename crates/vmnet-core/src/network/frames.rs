@@ -1,0 +1,302 @@
+//! A frame came from a guest: who takes it? The switch, the gateway, or its NAT.
+
+use core::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use vmnet_wire::ethernet::{self, EtherType, Mac};
+use vmnet_wire::icmpv4;
+use vmnet_wire::ip::Protocol;
+use vmnet_wire::{ipv4, udp};
+use zerocopy::IntoBytes;
+
+use crate::drop::Drop;
+use crate::frame::{Frame, Span};
+use crate::gateway::{arp, dhcp, icmp};
+use crate::link::{Gateway, Link};
+use crate::nat::destination::DNS;
+use crate::nat::outward::Outward;
+use crate::network::Network;
+use crate::outbox::{Action, Outbox, PortId};
+use crate::reassembly::Key;
+use crate::switch::fdb::Learned;
+use crate::switch::spoof;
+
+impl Network {
+    /// A frame came from a guest.
+    pub fn receive(&mut self, now: Instant, port: PortId, frame: &Frame<'_>, out: &mut Outbox) {
+        if let Err(cause) = self.switch(now, port, frame, out) {
+            self.drops.count(cause);
+        }
+        if self.neighbours.take_moved() {
+            self.follow_forwards(now, out);
+        }
+    }
+
+    fn switch(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        frame: &Frame<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Drop> {
+        let (header, payload) = ethernet::Header::read(frame.head).ok_or(Drop::Malformed)?;
+        let (source, to) = (header.source, header.destination);
+        if !source.is_unicast() {
+            return Err(Drop::SourceMac);
+        }
+        let place = self.ports.get(port).ok_or(Drop::NoPort)?;
+        let is_gateways = |mac: Mac| self.gateway.is_some_and(|gateway| gateway.mac == mac);
+        if is_gateways(source) || place.mac.is_some_and(|mac| mac != source) {
+            return Err(Drop::Spoofed);
+        }
+        match self.fdb.learn(now, source, port) {
+            Learned::Known => {}
+            Learned::Fresh => self.follow_forwards(now, out),
+            Learned::Moved(before) => {
+                // Who waited for room at the port before need not wait at this one.
+                let waits = self.ports.get(before).is_some_and(|port| !port.ready);
+                if waits && self.ports.get(port).is_some_and(|port| port.ready) {
+                    self.nat.unpark();
+                }
+                self.follow_forwards(now, out);
+            }
+            Learned::NoRoom => return Err(Drop::MacTableFull),
+        }
+        let for_gateway = self.gateway.is_some_and(|gateway| gateway.mac == to);
+        let from = From {
+            port,
+            mac: source,
+            for_gateway,
+        };
+        let mut taken = false;
+        if let Some(gateway) = self.gateway {
+            spoof::refuse(&gateway, header.ether_type(), payload)?;
+            if for_gateway || to.is_multicast() || header.ether_type() == EtherType::ARP {
+                let ether_type = header.ether_type();
+                taken = self.gateway(gateway, now, from, (ether_type, frame, payload), out)?;
+            }
+        }
+        if for_gateway {
+            return Ok(());
+        }
+        self.forward(now, port, to, taken, out)
+    }
+
+    /// To the port where `to` is, or to all others if nobody knows or all are meant; never between a port that is
+    /// isolated and another. `taken`: the gateway has taken it.
+    fn forward(
+        &self,
+        now: Instant,
+        from: PortId,
+        to: Mac,
+        taken: bool,
+        out: &mut Outbox,
+    ) -> Result<(), Drop> {
+        let is_kept = |to: PortId| self.is_isolated(from) || self.is_isolated(to);
+        let known = if to.is_multicast() {
+            None
+        } else {
+            self.fdb.look_up(now, to)
+        };
+        match known {
+            // The guest is behind the port that the frame came from: it has it already.
+            Some(port) if port == from => {}
+            Some(port) if is_kept(port) => return Err(Drop::Isolated),
+            Some(port) => out.push(Action::Forward { port }),
+            None => {
+                let (mut reached, mut kept) = (taken, false);
+                for port in self.ports.keys().filter(|port| *port != from) {
+                    if is_kept(port) {
+                        kept = true;
+                    } else {
+                        out.push(Action::Forward { port });
+                        reached = true;
+                    }
+                }
+                if kept && !reached {
+                    return Err(Drop::Isolated);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame that the gateway may have to take, alone or among others. Answers whether it was for the gateway.
+    fn gateway(
+        &mut self,
+        gateway: Gateway,
+        now: Instant,
+        from: From,
+        (ether_type, frame, payload): (EtherType, &Frame<'_>, &[u8]),
+        out: &mut Outbox,
+    ) -> Result<bool, Drop> {
+        let mut link = link!(self, gateway, now, out);
+        match ether_type {
+            EtherType::ARP => arp::receive(&mut link, from.mac, payload),
+            EtherType::IPV4 => {
+                let len = frame.len.saturating_sub(ethernet::Header::LEN);
+                match ipv4::Packet::read(payload, len) {
+                    Ok(packet) => {
+                        self.receive_ipv4(gateway, now, from, frame, (&packet, payload), out)
+                    }
+                    // What is not for us is none of our business.
+                    Err(_) if !from.for_gateway => Ok(false),
+                    Err(ipv4::Malformed::Checksum) => Err(Drop::Checksum),
+                    Err(_) => Err(Drop::Malformed),
+                }
+            }
+            _ if from.for_gateway => Err(Drop::Protocol),
+            _ => Ok(false),
+        }
+    }
+
+    fn receive_ipv4(
+        &mut self,
+        gateway: Gateway,
+        now: Instant,
+        from: From,
+        frame: &Frame<'_>,
+        (packet, bytes): (&ipv4::Packet<'_>, &[u8]),
+        out: &mut Outbox,
+    ) -> Result<bool, Drop> {
+        let (source, to) = (packet.header.source(), packet.header.destination());
+        let start = ethernet::Header::LEN + packet.header_len;
+        let broadcast = to.is_broadcast() || to == gateway.ipv4.subnet().broadcast();
+        let ours = to == gateway.address();
+        if (broadcast || ours) && !packet.header.is_fragment() && is_dhcp(packet) {
+            let mut link = link!(self, gateway, now, out);
+            let request = dhcp::Request {
+                ethernet_source: from.mac,
+                ip_source: source,
+                ip_destination: to,
+                payload: datagram(packet)?.1,
+            };
+            if self.services.receive_dhcp(&mut link, &request) {
+                self.follow_forwards(now, out);
+                return Ok(true);
+            }
+        }
+        if !from.for_gateway {
+            return Ok(false);
+        }
+        if !gateway.ipv4.is_guest(source) {
+            return Err(Drop::ForeignSource);
+        }
+        self.neighbours.learn(now, IpAddr::V4(source), from.mac);
+        if packet.header.is_fragment() {
+            self.receive_fragment(now, from, packet, bytes, out)?;
+            return Ok(true);
+        }
+        let mut link = link!(self, gateway, now, out);
+        let outward = Outward::ipv4(
+            from.mac,
+            bytes,
+            packet,
+            ethernet::Header::LEN,
+            frame.offload,
+        );
+        match packet.header.protocol() {
+            Protocol::UDP if ours && gateway.dns && goes_to(packet, DNS) => {
+                if frame.offload.checksum == vmnet_wire::offload::Checksum::Wrong {
+                    return Err(Drop::Checksum);
+                }
+                let (header, message) = datagram(packet)?;
+                let guest = SocketAddr::new(IpAddr::V4(source), header.source_port());
+                self.services
+                    .receive_dns(&mut link, &self.nat.table, from.mac, guest, message);
+            }
+            Protocol::ICMPV4 if ours => {
+                let request = icmpv4::Header::read(packet.payload).ok_or(Drop::Malformed)?;
+                if request.kind != icmpv4::ECHO_REQUEST {
+                    return Err(Drop::NoService);
+                }
+                let body = Span {
+                    start,
+                    len: packet.payload_len,
+                };
+                icmp::echo_reply(&mut link, from.mac, IpAddr::V4(source), request, body);
+            }
+            protocol => self.nat.receive(&mut link, protocol, &outward),
+        }
+        Ok(true)
+    }
+
+    /// A piece of a datagram: kept until the others are there.
+    fn receive_fragment(
+        &mut self,
+        now: Instant,
+        from: From,
+        packet: &ipv4::Packet<'_>,
+        bytes: &[u8],
+        out: &mut Outbox,
+    ) -> Result<(), Drop> {
+        let header = packet.header;
+        let key = Key {
+            port: from.port,
+            source: header.source(),
+            destination: header.destination(),
+            protocol: header.protocol(),
+            id: header.id(),
+        };
+        let offset = header.fragment_offset();
+        let place = offset..offset + packet.payload_len;
+        let kept = self
+            .reassembly
+            .receive(now, key, place, header.more_fragments())?;
+        let start = ethernet::Header::LEN + packet.header_len;
+        let span = Span {
+            start,
+            len: packet.payload_len,
+        };
+        out.push(Action::Hold {
+            buffer: kept.buffer,
+            at: offset,
+            span,
+        });
+        let Some(len) = kept.complete else {
+            return Ok(());
+        };
+        let ethernet = ethernet::Header::new(self.mac, from.mac, EtherType::IPV4);
+        let header = bytes.get(..packet.header_len).ok_or(Drop::Malformed)?;
+        let headers = out.write(&[ethernet.as_bytes(), header]);
+        let total = packet.header_len + len;
+        if let Some(whole) = out.bytes_mut(&headers).get_mut(ethernet::Header::LEN..) {
+            ipv4::rewrite(whole, total, packet.header.id(), ipv4::Fragment::default());
+        }
+        out.push(Action::Reassemble {
+            port: from.port,
+            headers,
+            buffer: kept.buffer,
+            len,
+        });
+        Ok(())
+    }
+}
+
+/// Whence a frame came, and whether it was for the gateway alone.
+#[derive(Clone, Copy, Debug)]
+struct From {
+    port: PortId,
+    mac: Mac,
+    for_gateway: bool,
+}
+
+fn is_dhcp(packet: &ipv4::Packet<'_>) -> bool {
+    goes_to(packet, dhcp::SERVER_PORT)
+}
+
+fn goes_to(packet: &ipv4::Packet<'_>, port: u16) -> bool {
+    packet.header.protocol() == Protocol::UDP
+        && udp::Header::read(packet.payload)
+            .is_some_and(|(header, _)| header.destination_port() == port)
+}
+
+/// A datagram for a service: all of it must be there.
+fn datagram<'a>(packet: &ipv4::Packet<'a>) -> Result<(&'a udp::Header, &'a [u8]), Drop> {
+    let (header, payload) = udp::Header::read(packet.payload).ok_or(Drop::Malformed)?;
+    let len = header
+        .len()
+        .checked_sub(udp::Header::LEN)
+        .ok_or(Drop::Malformed)?;
+    Ok((header, payload.get(..len).ok_or(Drop::Malformed)?))
+}

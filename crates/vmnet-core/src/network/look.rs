@@ -1,0 +1,89 @@
+//! What a network tells about itself.
+
+use core::net::Ipv4Addr;
+
+use vmnet_wire::ethernet::Mac;
+
+use crate::drop::{Drop, Drops};
+use crate::gateway::{dhcp, dns};
+use crate::network::Network;
+use crate::outbox::PortId;
+use crate::subnet::Ipv4;
+use crate::switch::port::Port;
+
+impl Network {
+    /// Counts a frame that the caller could not deliver.
+    pub fn count_drop(&mut self, cause: Drop) {
+        self.drops.count(cause);
+    }
+
+    /// Why frames were dropped, and how many.
+    #[must_use]
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// What the DNS proxy has seen.
+    #[must_use]
+    pub fn dns_counters(&self) -> &dns::Counters {
+        self.services.dns.counters()
+    }
+
+    /// Flows of the NAT.
+    #[must_use]
+    pub fn flows(&self) -> usize {
+        self.nat.table.len()
+    }
+
+    /// Addresses that guests have, had, or were offered.
+    pub fn leases(&self) -> impl Iterator<Item = &dhcp::Lease> {
+        self.services.leases()
+    }
+
+    /// The MAC addresses that were seen behind a port.
+    pub fn macs_behind(&self, port: PortId) -> impl Iterator<Item = Mac> {
+        let entries = self.fdb.entries().filter(move |(_, other)| *other == port);
+        entries.map(|(mac, _)| mac)
+    }
+
+    /// The gateway's MAC address; nobody's, if there is no gateway.
+    #[must_use]
+    pub fn gateway_mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// The subnet and the gateway's address, if there is a gateway.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4> {
+        self.gateway.map(|gateway| gateway.ipv4)
+    }
+
+    /// The gateway's IPv4 address.
+    #[must_use]
+    pub fn gateway_address(&self) -> Option<Ipv4Addr> {
+        self.ipv4().map(|ipv4| ipv4.gateway())
+    }
+
+    /// The largest IP packet.
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// A port exchanges frames with the gateway alone, by its own setting or by the network's.
+    #[must_use]
+    pub fn is_isolated(&self, port: PortId) -> bool {
+        self.isolation || self.ports.get(port).is_some_and(|port| port.isolated)
+    }
+
+    /// One port.
+    #[must_use]
+    pub fn port(&self, port: PortId) -> Option<&Port> {
+        self.ports.get(port)
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> impl Iterator<Item = (PortId, &Port)> {
+        self.ports.iter()
+    }
+}

@@ -1,0 +1,209 @@
+//! One network: its ports, its gateway, its NAT. Values in, values out; the clock is an argument.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `config` | what a network is to be |
+//! | `frames` | a frame came: who takes it |
+//! | `forward` | rules that lead to guests, and who these are now |
+//! | `look` | what a network tells about itself |
+
+use core::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use slotmap::SlotMap;
+use vmnet_wire::ethernet::Mac;
+
+use crate::drop::Drops;
+use crate::event::{Event, Read};
+use crate::gateway::dhcp;
+use crate::gateway::services::{DnsProxy, Services};
+use crate::link::{Gateway, Link, Neighbours, PacketIds};
+use crate::nat::Nat;
+use crate::nat::destination::HostAccess;
+use crate::nat::table::Flow;
+use crate::outbox::{Outbox, PortId};
+use crate::reassembly::Reassembly;
+use crate::switch::fdb::Fdb;
+use crate::switch::port::Port;
+
+/// Borrows the parts of a network that sending needs, apart from those that decide.
+macro_rules! link {
+    ($self:ident, $gateway:expr, $now:expr, $out:expr) => {
+        Link {
+            now: $now,
+            gateway: $gateway,
+            ports: &$self.ports,
+            fdb: &$self.fdb,
+            neighbours: &mut $self.neighbours,
+            ids: &mut $self.ids,
+            drops: &mut $self.drops,
+            out: $out,
+        }
+    };
+}
+
+mod config;
+mod forward;
+mod frames;
+mod look;
+
+pub use config::{Config, ConfigError, Dhcp, Dns, MTU_MAX, MTU_MIN};
+
+/// One network.
+#[derive(Debug)]
+pub struct Network {
+    mac: Mac,
+    mtu: u16,
+    /// `None`: guests are among themselves.
+    gateway: Option<Gateway>,
+    /// No port exchanges frames with another.
+    isolation: bool,
+    ports: SlotMap<PortId, Port>,
+    fdb: Fdb,
+    neighbours: Neighbours,
+    services: Services,
+    nat: Nat,
+    reassembly: Reassembly,
+    ids: PacketIds,
+    drops: Drops,
+}
+
+impl Network {
+    /// A network without ports.
+    ///
+    /// # Errors
+    /// What of `config` cannot be.
+    pub fn new(now: Instant, config: &Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        let gateway = config.ipv4.map(|ipv4| Gateway {
+            mac: config.gateway_mac,
+            ipv4,
+            mtu: config.mtu,
+            nat44: config.nat44,
+            dns: config.dns != Dns::Off,
+        });
+        let dhcp = config.dhcp().map(dhcp::Server::new).transpose()?;
+        let dns = DnsProxy::new(&config.dns())?;
+        let host = HostAccess {
+            outside: None,
+            loopback: config.host_loopback,
+        };
+        Ok(Self {
+            mac: config.gateway_mac,
+            mtu: config.mtu,
+            gateway,
+            isolation: config.isolation,
+            ports: SlotMap::with_key(),
+            fdb: Fdb::default(),
+            neighbours: Neighbours::default(),
+            services: Services::new(dhcp, dns),
+            nat: Nat::new(now, config.flows_max, host),
+            reassembly: Reassembly::default(),
+            ids: PacketIds::default(),
+            drops: Drops::default(),
+        })
+    }
+
+    // ---- changes ---------------------------------------------------------------------------
+
+    /// A guest's place on the switch.
+    pub fn add_port(&mut self, port: Port) -> PortId {
+        self.ports.insert(port)
+    }
+
+    /// A port is gone, with everything that was known behind it. Its guests' connections wait a little.
+    pub fn remove_port(&mut self, now: Instant, port: PortId) {
+        let fdb = &self.fdb;
+        let behind: Vec<Mac> = fdb
+            .entries()
+            .filter(|(_, other)| *other == port)
+            .map(|(mac, _)| mac)
+            .collect();
+        self.nat.orphan(now, |mac| behind.contains(&mac));
+        self.fdb.forget_port(port);
+        self.reassembly.forget_port(port);
+        self.ports.remove(port);
+        // Who waited for room at this port would wait forever.
+        self.nat.unpark();
+    }
+
+    /// A port's queue towards its guest is full, or has room again.
+    pub fn set_port_ready(&mut self, port: PortId, ready: bool) {
+        if let Some(port) = self.ports.get_mut(port) {
+            port.ready = ready;
+        }
+        if ready {
+            self.nat.unpark();
+        }
+    }
+
+    /// The address by which the outside reaches the host, if it has any: its services are the gateway's.
+    pub fn set_outside(&mut self, address: Option<IpAddr>) {
+        self.nat.host.outside = address;
+    }
+
+    /// The host's resolvers, best first.
+    pub fn set_resolvers(&mut self, now: Instant, resolvers: &[SocketAddr]) {
+        self.services.dns.set_resolvers(now, resolvers);
+    }
+
+    // ---- what happens ----------------------------------------------------------------------
+
+    /// Something happened to a socket of the host.
+    pub fn event(&mut self, now: Instant, event: &Event<'_>, out: &mut Outbox) {
+        let Some(gateway) = self.gateway else {
+            return;
+        };
+        let mut link = link!(self, gateway, now, out);
+        match event {
+            Event::Answer { .. } | Event::QueryFailed { .. } => {
+                self.services.event(&mut link, &self.nat.table, event, None);
+            }
+            Event::StreamQuery { socket, .. } => {
+                let mac = match self.nat.table.get_mut(*socket) {
+                    Some(Flow::Tcp(flow)) => Some(flow.mac),
+                    _ => return,
+                };
+                self.services.event(&mut link, &self.nat.table, event, mac);
+            }
+            _ => self.nat.event(&mut link, event),
+        }
+    }
+
+    /// What the next stream in line wants to read. Ask until there is none, and after each carry out the
+    /// read, [`Event::Peeked`], and what comes of it: so streams take turns.
+    pub fn next_read(&mut self, now: Instant, out: &mut Outbox) -> Option<Read> {
+        let mut link = link!(self, self.gateway?, now, out);
+        self.nat.next_read(&mut link)
+    }
+
+    /// A burst of frames and events is over: acknowledgements go out.
+    pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
+        if let Some(gateway) = self.gateway {
+            let mut link = link!(self, gateway, now, out);
+            self.nat.flush(&mut link);
+        }
+    }
+
+    /// When [`Network::timeout`] wants to be called next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.nat
+            .next_deadline()
+            .into_iter()
+            .chain(self.services.next_deadline())
+            .min()
+    }
+
+    /// Time has passed.
+    pub fn timeout(&mut self, now: Instant, out: &mut Outbox) {
+        let Some(gateway) = self.gateway else {
+            return;
+        };
+        let mut link = link!(self, gateway, now, out);
+        self.nat.timeout(&mut link);
+        if self.services.timeout(&mut link, &self.nat.table) {
+            self.follow_forwards(now, out);
+        }
+    }
+}
