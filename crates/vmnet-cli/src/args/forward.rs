@@ -43,10 +43,10 @@ pub(crate) enum ForwardVerb {
     #[command(after_help = ADD_EXAMPLES)]
     Add(Add),
     /// List the forwards.
-    #[command(alias = "ls", after_help = LIST_EXAMPLES)]
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
     List(List),
     /// End forwards; connections that came by them go on.
-    #[command(alias = "rm", after_help = REMOVE_EXAMPLES)]
+    #[command(visible_alias = "rm", after_help = REMOVE_EXAMPLES)]
     Remove(Remove),
 }
 

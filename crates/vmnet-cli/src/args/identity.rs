@@ -27,7 +27,7 @@ pub(crate) struct Identity {
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityVerb {
     /// List the interface ids that are known, each with its MAC.
-    #[command(alias = "ls", after_help = LIST_EXAMPLES)]
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
     List(List),
     /// Forget interface ids that no interface has: whoever comes with one again gets another MAC.
     #[command(after_help = FORGET_EXAMPLES)]

@@ -28,7 +28,7 @@ pub(crate) struct Interface {
 #[derive(Debug, Subcommand)]
 pub(crate) enum InterfaceVerb {
     /// List the interfaces: who is on which network.
-    #[command(alias = "ls", after_help = LIST_EXAMPLES)]
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
     List(List),
     /// End interfaces, whoever started them, with their forwards.
     #[command(after_help = STOP_EXAMPLES)]

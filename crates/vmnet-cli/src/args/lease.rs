@@ -40,7 +40,7 @@ pub(crate) struct Lease {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LeaseVerb {
     /// List leases and reservations.
-    #[command(alias = "ls", after_help = LIST_EXAMPLES)]
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
     List(List),
     /// Keep an address for a guest, for as long as the network is there.
     #[command(after_help = RESERVE_EXAMPLES)]

@@ -45,13 +45,13 @@ pub(crate) enum NetworkVerb {
     #[command(after_help = CREATE_EXAMPLES)]
     Create(Box<Create>),
     /// List the networks.
-    #[command(alias = "ls", after_help = LIST_EXAMPLES)]
+    #[command(visible_alias = "ls", after_help = LIST_EXAMPLES)]
     List(List),
     /// Show a network: its addresses, its switches, what it counted.
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
     /// Delete networks that were created, with their leases, reservations and forwards.
-    #[command(alias = "rm", after_help = DELETE_EXAMPLES)]
+    #[command(visible_alias = "rm", after_help = DELETE_EXAMPLES)]
     Delete(Delete),
 }
 

@@ -78,83 +78,50 @@ fn without_elements(kind: &str) -> String {
     kind.split(' ').take(1).collect()
 }
 
-#[test]
-fn the_document_has_each_field_of_each_object_and_no_other() {
+/// Field and type of each object, as it is printed.
+fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
+    use examples::*;
     let networks = Networks {
-        networks: vec![examples::network()],
+        networks: vec![network()],
     };
     let interfaces = Interfaces {
-        interfaces: vec![examples::interface()],
+        interfaces: vec![interface()],
     };
     let identities = Identities {
-        identities: vec![examples::identity()],
+        identities: vec![identity()],
     };
     let forwards = Forwards {
-        forwards: vec![examples::forward()],
+        forwards: vec![forward()],
     };
+    let (rule, bare_rule) = (forward().rule, bare_forward().rule);
     let least = NetworkConfiguration::new(Mode::Shared);
-    let objects = BTreeMap::from([
+    BTreeMap::from([
         ("Networks", printed(&networks, &networks)),
-        (
-            "Network",
-            printed(&examples::network(), &examples::bare_network()),
-        ),
+        ("Network", printed(&network(), &bare_network())),
         ("ShownNetwork", only_counters()),
-        (
-            "NetworkConfiguration",
-            printed(&examples::configuration(), &least),
-        ),
+        ("NetworkConfiguration", printed(&configuration(), &least)),
         ("Interfaces", printed(&interfaces, &interfaces)),
-        (
-            "Interface",
-            printed(&examples::interface(), &examples::bare_interface()),
-        ),
+        ("Interface", printed(&interface(), &bare_interface())),
         ("Identities", printed(&identities, &identities)),
-        (
-            "Identity",
-            printed(&examples::identity(), &examples::bare_identity()),
-        ),
+        ("Identity", printed(&identity(), &bare_identity())),
         ("Forwards", printed(&forwards, &forwards)),
-        (
-            "Forward",
-            printed(&examples::forward(), &examples::bare_forward()),
-        ),
-        (
-            "ForwardRule",
-            printed(&examples::forward().rule, &examples::bare_forward().rule),
-        ),
-        ("Guest", printed(&examples::guest(), &examples::nobody())),
-        (
-            "Addresses",
-            printed(&examples::addresses(), &Addresses::default()),
-        ),
-        (
-            "Lease",
-            printed(&examples::lease(), &examples::bare_lease()),
-        ),
-        (
-            "Reserved",
-            printed(&examples::reserved(), &examples::bare_reserved()),
-        ),
-        (
-            "Reservation",
-            printed(&examples::reservation(), &examples::bare_reservation()),
-        ),
-        (
-            "Overview",
-            printed(&examples::overview(), &Overview::default()),
-        ),
-        (
-            "Closeup",
-            printed(&examples::closeup(), &examples::closeup()),
-        ),
-        (
-            "Status",
-            printed(&examples::status(), &examples::bare_status()),
-        ),
-    ]);
+        ("Forward", printed(&forward(), &bare_forward())),
+        ("ForwardRule", printed(&rule, &bare_rule)),
+        ("Guest", printed(&guest(), &nobody())),
+        ("Addresses", printed(&addresses(), &Addresses::default())),
+        ("Lease", printed(&lease(), &bare_lease())),
+        ("Reserved", printed(&reserved(), &bare_reserved())),
+        ("Reservation", printed(&reservation(), &bare_reservation())),
+        ("Overview", printed(&overview(), &Overview::default())),
+        ("Closeup", printed(&closeup(), &closeup())),
+        ("Status", printed(&status(), &bare_status())),
+    ])
+}
+
+#[test]
+fn the_document_has_each_field_of_each_object_and_no_other() {
     let mut documented = documented();
-    for (object, fields) in objects {
+    for (object, fields) in objects() {
         let mut said = documented
             .remove(object)
             .unwrap_or_else(|| panic!("docs/json.md has no table of `{object}`"));
