@@ -58,11 +58,6 @@ impl Mapping {
         }
     }
 
-    /// The guest of a rule is at another address, or has another MAC.
-    pub(crate) fn follow(&mut self, guest: SocketAddr, mac: Mac) {
-        (self.guest, self.mac) = (guest, mac);
-    }
-
     /// Where a datagram goes that the guest sent to `seen`, if an alias says so.
     pub(crate) fn real(&self, seen: SocketAddr) -> Option<SocketAddr> {
         self.aliases

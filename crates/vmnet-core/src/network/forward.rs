@@ -1,6 +1,7 @@
 //! Rules that lead from ports of the host to guests, and who these guests are now.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::link::Link;
@@ -11,7 +12,7 @@ use crate::outbox::{ForwardId, Outbox, SocketId};
 impl Network {
     /// The host now listens for a forwarded port.
     pub fn add_forward(&mut self, rule: Forward) -> ForwardId {
-        self.nat.forwards.rules.insert(rule)
+        self.nat.forwards.add(rule)
     }
 
     /// The host listens no longer. Connections that were accepted go on.
@@ -55,7 +56,7 @@ impl Network {
 
     /// The address of the guest that a rule leads to, if it has one.
     fn forward_guest(&self, rule: ForwardId) -> Option<(Ipv4Addr, Forward)> {
-        let forward = *self.nat.forwards.rules.get(rule)?;
+        let forward = *self.nat.forwards.rule(rule)?;
         let address = match forward.guest {
             ForwardGuest::Address(address) => address,
             ForwardGuest::Port(port) => self.address_of(port)?,
@@ -65,12 +66,15 @@ impl Network {
 
     /// Sockets of UDP rules follow the guests behind ports to their addresses.
     pub(super) fn follow_forwards(&mut self, now: Instant, out: &mut Outbox) {
+        // Many rules lead to few guests, and an address is looked for among all leases.
+        let mut addresses = HashMap::new();
         let follow: Vec<(ForwardId, SocketAddr)> = self
             .nat
             .forwards
             .followers()
             .filter_map(|(rule, port, guest_port)| {
-                let address = self.address_of(port)?;
+                let known = addresses.entry(port);
+                let address = (*known.or_insert_with(|| self.address_of(port)))?;
                 Some((rule, SocketAddr::new(IpAddr::V4(address), guest_port)))
             })
             .collect();
