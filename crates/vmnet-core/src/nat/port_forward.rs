@@ -29,6 +29,15 @@ pub enum ForwardProtocol {
     Udp,
 }
 
+impl core::fmt::Display for ForwardProtocol {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
 impl ForwardProtocol {
     fn number(self) -> Protocol {
         match self {

@@ -9,19 +9,22 @@
 //! | `patience` | looking again for a moment before sleeping |
 //! | `sockets` | events of the flows' sockets |
 //! | `names` | queries to resolvers, and streams to the DNS proxy |
-//! | `forwarding` | listeners of forwarded ports |
+//! | `forwarding` | forwarded ports, sockets that guests come by |
+//! | `listen` | listening sockets, made in the asker's thread |
 
 mod datapath;
 mod execute;
 mod forwarding;
 mod guests;
 mod handle;
+mod listen;
 mod names;
 mod patience;
 mod sockets;
 
 pub use handle::{
-    AttachError, Attachment, CountersSnapshot, Forward, ForwardError, ForwardGuest, ForwardId,
-    GuestSocket, Handle, Ipv4Net, LeaseRow, ListenerId, PortId, PortKind, PortOptions, PortRow,
-    Protocol, Settings, StartError, start,
+    AttachError, Attachment, CountersSnapshot, Forward, ForwardGuest, ForwardId, GuestSocket,
+    Handle, Ipv4Net, LeaseRow, ListenerId, PortId, PortKind, PortOptions, PortRow, Protocol,
+    Settings, StartError, start,
 };
+pub use listen::ForwardError;
