@@ -15,11 +15,15 @@ use vmnet_core::gateway::dhcp;
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
+use crate::lane::listen::{self, ForwardError};
 
 pub use vmnet_core::{
     Dhcp, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label, MTU_MAX,
     MTU_MIN, PortId, Subnet,
 };
+
+/// Forwards that the lane takes before it looks at frames again.
+const FORWARDS_AT_ONCE: usize = 128;
 
 /// What a network is made of.
 #[derive(Debug, Clone)]
@@ -162,23 +166,6 @@ pub enum AttachError {
     Ended,
 }
 
-/// A port could not be forwarded.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
-    /// The network's gateway has no address.
-    #[error("nothing can be forwarded on a network without a gateway: give the network a subnet")]
-    NoGateway,
-    /// No guest can have the address.
-    #[error("{0} is no guest's address: it must be in {subnet} and not the gateway's, {gateway}", subnet = .1.subnet(), gateway = .1.gateway())]
-    NotAGuest(Ipv4Addr, Ipv4),
-    /// The host address could not be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, #[source] io::Error),
-    /// The lane has ended.
-    #[error("the network has ended")]
-    Ended,
-}
-
 /// A request, with the channel for its answer.
 pub(super) enum Command {
     Attach(
@@ -194,8 +181,12 @@ pub(super) enum Command {
     ),
     EndListener(ListenerId),
     Ports(SyncSender<Vec<PortRow>>),
-    Forward(Forward, SyncSender<Result<ForwardId, ForwardError>>),
-    RemoveForward(ForwardId),
+    Forward(
+        Vec<(Forward, OwnedFd)>,
+        SyncSender<Result<Vec<ForwardId>, ForwardError>>,
+    ),
+    /// Answered by the sockets, to be closed elsewhere.
+    RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
     Leases(SyncSender<Vec<LeaseRow>>),
     Counters(SyncSender<CountersSnapshot>),
     Stop,
@@ -300,13 +291,45 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub fn forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        self.ask(|answer| Command::Forward(forward, answer))
-            .unwrap_or(Err(ForwardError::Ended))
+        let ids = self.forward_all(vec![forward])?;
+        ids.first().copied().ok_or(ForwardError::Ended)
+    }
+
+    /// Forwards ports of the host to guests, all or none. The answer names them in their order.
+    ///
+    /// # Errors
+    /// See [`ForwardError`]; it is about the first that failed.
+    pub fn forward_all(&self, forwards: Vec<Forward>) -> Result<Vec<ForwardId>, ForwardError> {
+        let sockets = listen::open_all(&forwards)?;
+        let mut ids = Vec::with_capacity(forwards.len());
+        let mut pairs = forwards.into_iter().zip(sockets);
+        loop {
+            let some: Vec<_> = pairs.by_ref().take(FORWARDS_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(ids);
+            }
+            let answer = self.ask(|answer| Command::Forward(some, answer));
+            match answer.unwrap_or(Err(ForwardError::Ended)) {
+                Ok(more) => ids.extend(more),
+                Err(error) => {
+                    self.remove_forwards(ids);
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// Ends a forward. Connections that it made go on.
     pub fn remove_forward(&self, forward: ForwardId) {
-        self.tell(Command::RemoveForward(forward));
+        self.remove_forwards(vec![forward]);
+    }
+
+    /// Ends forwards; those that are not there are passed over. Connections that they made go on.
+    pub fn remove_forwards(&self, forwards: Vec<ForwardId>) {
+        for some in forwards.chunks(FORWARDS_AT_ONCE) {
+            // Closed here, in the asker's thread.
+            drop(self.ask(|answer| Command::RemoveForwards(some.to_vec(), answer)));
+        }
     }
 
     /// The leases that are given.

@@ -6,6 +6,7 @@
 //! | [`fd_passing`] | descriptors beside a message (`SCM_RIGHTS`) |
 //! | [`interfaces`] | addresses of the host |
 //! | [`ioctl`] | the ioctls of a tap |
+//! | [`limits`] | how many files may be open |
 //! | [`packet`] | a socket that sees the IPv4 packets of one interface |
 //! | [`peek`] | peeking behind the front without `SO_PEEK_OFF` |
 //! | [`process`] | fork into namespaces, exec, wait, die by a signal |
@@ -16,6 +17,7 @@ pub mod datagram;
 pub mod fd_passing;
 pub mod interfaces;
 pub mod ioctl;
+pub mod limits;
 pub mod packet;
 pub mod peek;
 pub mod process;
