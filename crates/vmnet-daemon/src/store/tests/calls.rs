@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::{Uuid, Variant};
 
 use super::{Model, address, id, keep_leases, lease, mac};
-use crate::store::database::Fault;
+use crate::store::fault::Fault;
 use crate::store::schema::{self, Step};
 use crate::store::{LeaseChange, OpenError, Opened, Store, StoreError};
 use vmnet_wire::ethernet::Mac;

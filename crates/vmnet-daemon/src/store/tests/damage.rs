@@ -196,3 +196,26 @@ fn pages_that_are_lost_or_exchanged_are_seen() {
         println!("{name}: {outcomes:?}");
     }
 }
+
+#[test]
+fn a_panic_at_any_read_of_an_open_is_contained() {
+    let (closed, _, model) = images();
+    let mut aside = 0;
+    for after in 0.. {
+        let disk = Arc::new(Disk::holding(closed.clone()));
+        disk.trouble().reads = Some(after);
+        let (store, opened) = Store::on(disk.clone()).unwrap();
+        if opened == Opened::Existing {
+            assert!(Model::of(&store) == model);
+            break;
+        }
+        let Opened::SetAside { reason, .. } = opened else {
+            panic!("{opened:?}")
+        };
+        assert_eq!(reason, "the disk panics");
+        store.adopt(id(1), mac(1)).unwrap();
+        aside += 1;
+    }
+    println!("{aside} reads of an open");
+    assert!(aside > 10);
+}

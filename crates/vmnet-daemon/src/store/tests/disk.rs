@@ -53,6 +53,8 @@ pub(super) struct Trouble {
     pub(super) syncs: Option<(usize, ErrorKind)>,
     /// Writes panic, as redb may when its file is damaged.
     pub(super) panics: bool,
+    /// One read panics, after so many.
+    pub(super) reads: Option<usize>,
 }
 
 /// A disk with a place for a file, and for the one that takes its place.
@@ -255,6 +257,17 @@ impl StorageBackend for Head {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut trouble = self.trouble.lock().unwrap();
+        match &mut trouble.reads {
+            Some(0) => {
+                trouble.reads = None;
+                drop(trouble);
+                panic!("the disk panics");
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        drop(trouble);
         let platter = self.platter.lock().unwrap();
         let start = usize::try_from(offset).map_err(|_| ErrorKind::InvalidInput)?;
         let end = start
