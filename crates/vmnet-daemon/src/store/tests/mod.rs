@@ -184,7 +184,7 @@ impl Model {
                 if !known && self.identities.values().any(|theirs| *theirs == mac(*m)) {
                     return Err(());
                 }
-                self.identities.entry(id(*n)).or_insert(mac(*m));
+                self.identities.entry(id(*n)).or_insert_with(|| mac(*m));
             }
             Call::ForgetIdentity(n) => _ = self.identities.remove(&id(*n)),
             Call::PutNetwork(n, v) => _ = self.networks.insert(id(*n), value(*v)),
