@@ -89,6 +89,7 @@ impl Served {
         let options = PortOptions {
             name: name.clone(),
             mac,
+            ..PortOptions::default()
         };
         let member = match kind.join(descriptor) {
             Way::Port(attachment) => self.handle.attach(attachment, options).map(Member::Port),

@@ -24,7 +24,7 @@ mod sockets;
 
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Forward, ForwardGuest, ForwardId, GuestSocket,
-    Handle, Ipv4Net, LeaseRow, ListenerId, PortId, PortKind, PortOptions, PortRow, Protocol,
-    Settings, StartError, start,
+    Handle, Ipv4Net, LeaseRow, ListenerId, PortId, PortKind, PortOffload, PortOptions, PortRow,
+    Protocol, Settings, StartError, start,
 };
 pub use listen::ForwardError;

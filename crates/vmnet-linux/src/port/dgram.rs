@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix};
 use vmnet_core::Drop;
 
-use crate::port::{FRAME_MAX, Flushed};
+use crate::port::software::Pieces;
+use crate::port::{Flushed, INPUT_MAX};
 
 /// Bytes that may wait for a guest that does not read.
 const QUEUE: usize = 1 << 20;
@@ -77,12 +78,14 @@ impl Dgram {
     ///
     /// # Errors
     /// The queue is full.
-    pub(crate) fn push(&mut self, head: &[u8], body: &[u8]) -> Result<(), Drop> {
-        if self.queue.len() + head.len() + body.len() > QUEUE {
+    pub(crate) fn push(&mut self, pieces: Pieces<'_>) -> Result<(), Drop> {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if self.queue.len() + len > QUEUE {
             return Err(Drop::PortFull);
         }
-        self.queue.extend_from_slice(head);
-        self.queue.extend_from_slice(body);
+        for piece in pieces {
+            self.queue.extend_from_slice(piece);
+        }
         self.ends.push(self.queue.len());
         Ok(())
     }
@@ -136,7 +139,7 @@ impl Dgram {
     }
 }
 
-/// Receives the next frame into `frame`, of at least [`FRAME_MAX`] bytes, and the path it came from, if it has one.
+/// Receives the next frame into `frame`, of at least [`INPUT_MAX`] bytes, and the path it came from, if it has one.
 /// `Ok(None)`: there is none.
 ///
 /// # Errors
@@ -145,7 +148,7 @@ pub(crate) fn receive(
     fd: BorrowedFd<'_>,
     frame: &mut [u8],
 ) -> io::Result<Option<(usize, Option<SocketAddrUnix>)>> {
-    debug_assert!(frame.len() >= FRAME_MAX);
+    debug_assert!(frame.len() >= INPUT_MAX);
     match rustix::net::recvfrom(fd, frame, RecvFlags::DONTWAIT) {
         Ok((_, len, from)) => {
             let path = from.and_then(|from| SocketAddrUnix::try_from(from).ok());
@@ -170,7 +173,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let mut dgram = Dgram::connected(ours.into());
         let mut pushed = 0u32;
-        while dgram.push(&pushed.to_be_bytes(), &[7; 1000]).is_ok() {
+        while dgram.push([&[], &pushed.to_be_bytes(), &[7; 1000]]).is_ok() {
             pushed += 1;
         }
         assert_eq!(dgram.flush().unwrap(), Flushed::Full);
