@@ -34,6 +34,8 @@ const BURST_BYTES: usize = 1 << 20;
 const SOCKET_QUEUE: usize = 512;
 /// Bytes that we wish sockets for guests to hold; the host may allow fewer.
 const SOCKET_BYTES: i32 = 4 << 20;
+/// The same where frames are large: 8 MiB fill in about 2 ms.
+const SOCKET_BYTES_LARGE: i32 = 8 << 20;
 /// Guests on one datagram socket.
 const PATHS_MAX: usize = 256;
 
@@ -51,7 +53,7 @@ impl Lane {
             Attachment::Stream(fd) => Ok(self.add_stream(fd, options)?),
             Attachment::Dgram(fd) => {
                 set_nonblocking(&fd)?;
-                widen(&fd);
+                widen(&fd, options.offload);
                 let port = Port::Dgram(Dgram::connected(fd), options.offload);
                 Ok(self.add_port(port, options)?)
             }
@@ -71,7 +73,7 @@ impl Lane {
             GuestSocket::Dgram(socket) => {
                 socket.set_nonblocking(true)?;
                 let socket = OwnedFd::from(socket);
-                widen(&socket);
+                widen(&socket, options.offload);
                 Listener::Datagrams(Rc::new(socket), options)
             }
         };
@@ -108,7 +110,7 @@ impl Lane {
 
     fn add_stream(&mut self, fd: OwnedFd, options: PortOptions) -> io::Result<PortId> {
         set_nonblocking(&fd)?;
-        widen(&fd);
+        widen(&fd, options.offload);
         self.add_port(Port::Stream(Stream::new(fd), options.offload), options)
     }
 
@@ -447,7 +449,12 @@ fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     )?)
 }
 
-fn widen(fd: &OwnedFd) {
+fn widen(fd: &OwnedFd, offload: PortOffload) {
+    let bytes = if offload.tso {
+        SOCKET_BYTES_LARGE
+    } else {
+        SOCKET_BYTES
+    };
     // The host may allow less, and says so by cutting; that is no error.
-    let _less = sockopt::set_queues(fd, SOCKET_BYTES);
+    let _less = sockopt::set_queues(fd, bytes);
 }
