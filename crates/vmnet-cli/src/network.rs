@@ -224,7 +224,7 @@ impl Network {
                 let options = PortOptions {
                     name,
                     mac: Some(guest.mac),
-                    isolated: false,
+                    ..PortOptions::default()
                 };
                 let port = handle.attach(attachment, options)?;
                 for (listen, guest_port, protocol) in pairs(guest.forwards) {

@@ -88,7 +88,7 @@ impl Served {
         let options = PortOptions {
             name: name.clone(),
             mac,
-            isolated: false,
+            ..PortOptions::default()
         };
         let member = match kind.join(descriptor) {
             Way::Port(attachment) => self.handle.attach(attachment, options).map(Member::Port),

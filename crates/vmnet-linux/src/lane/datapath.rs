@@ -31,8 +31,9 @@ use crate::uplink::Uplink;
 
 /// Streams of the NAT that are read in one turn before frames of guests are looked at again.
 const READS: usize = 64;
-/// How soon a port that cannot tell when it has room is tried again.
-const RETRY: Duration = Duration::from_millis(1);
+/// How soon a port that cannot tell when it has room is tried again: at first, and at most.
+const RETRY: Duration = Duration::from_micros(50);
+const RETRY_MAX: Duration = Duration::from_millis(1);
 /// Flows of the NAT at once, if descriptors allow.
 const FLOWS_MAX: usize = 32_768;
 /// So few flows are no network.
@@ -70,6 +71,8 @@ pub(super) struct Lane {
     /// See [`forwarding::spare`].
     pub(super) spare: Option<OwnedFd>,
     patience: Patience,
+    /// How soon ports that cannot tell are tried again.
+    retry: Duration,
     /// Bytes of guests and of their peers in this turn.
     pub(super) moved: usize,
     uplink: Uplink,
@@ -130,6 +133,7 @@ impl Lane {
             warned: Warned::default(),
             spare: Some(forwarding::spare()?),
             patience: Patience::new(now),
+            retry: RETRY,
             moved: 0,
             uplink,
             resolvers,
@@ -157,6 +161,12 @@ impl Lane {
                 return;
             }
             self.now = Instant::now();
+            // Who has not read for long is not asked so often.
+            self.retry = if events.is_empty() {
+                (self.retry * 2).min(RETRY_MAX)
+            } else {
+                RETRY
+            };
             for (token, flags) in events.drain(..) {
                 self.dispatch(token, flags);
             }
@@ -181,7 +191,7 @@ impl Lane {
             .full
             .iter()
             .any(|(_, retry)| *retry)
-            .then(|| self.now + RETRY);
+            .then(|| self.now + self.retry);
         let next = self
             .network
             .next_deadline()

@@ -92,6 +92,30 @@ pub struct PortOptions {
     pub mac: Option<Mac>,
     /// It exchanges frames with the gateway alone, and with no other port.
     pub isolated: bool,
+    /// What a socket's client leaves to us and takes from us. A tap says it by itself.
+    pub offload: PortOffload,
+}
+
+/// What the client of a stream or datagram port leaves to us and takes from us. Without any of it, frames are whole both
+/// ways, and no larger than the network's MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortOffload {
+    /// Every frame in both directions follows the 12 bytes of a virtio-net header (virtio 1.1 §5.1.6), little-endian.
+    pub virtio_header: bool,
+    /// TCP frames of up to 65,550 bytes come uncut towards the client, and it may send such.
+    pub tso: bool,
+    /// The client need not make the checksums of IPv4, TCP and UDP; what comes to it has right ones. Not together with
+    /// `virtio_header`, which says the same frame by frame.
+    pub checksum: bool,
+}
+
+impl PortOffload {
+    fn check(self) -> Result<(), AttachError> {
+        if self.virtio_header && self.checksum {
+            return Err(AttachError::HeaderAndChecksum);
+        }
+        Ok(())
+    }
 }
 
 /// How frames of a port travel.
@@ -161,6 +185,12 @@ pub enum AttachError {
     /// The descriptor is not what it was said to be.
     #[error("the port could not be attached: {0}")]
     Host(#[from] io::Error),
+    /// [`PortOffload::virtio_header`] and [`PortOffload::checksum`] were asked for together.
+    #[error(
+        "a port has a virtio header before its frames or leaves all checksums to the network, not both: the header \
+         says of each frame whether its checksum is made"
+    )]
+    HeaderAndChecksum,
     /// The lane has ended.
     #[error("the network has ended")]
     Ended,
@@ -253,6 +283,7 @@ impl Handle {
         attachment: Attachment,
         options: PortOptions,
     ) -> Result<PortId, AttachError> {
+        options.offload.check()?;
         self.ask(|answer| Command::Attach(attachment, options, answer))
             .unwrap_or(Err(AttachError::Ended))
     }
@@ -271,6 +302,7 @@ impl Handle {
         socket: GuestSocket,
         options: PortOptions,
     ) -> Result<ListenerId, AttachError> {
+        options.offload.check()?;
         self.ask(|answer| Command::Listen(socket, options, answer))
             .unwrap_or(Err(AttachError::Ended))
     }

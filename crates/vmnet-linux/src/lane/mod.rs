@@ -25,6 +25,6 @@ mod sockets;
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Dhcp, Dns, Forward, ForwardGuest, ForwardId,
     GuestSocket, Handle, Ipv4, Label, LeaseRow, ListenerId, MTU_MAX, MTU_MIN, PortId, PortKind,
-    PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
+    PortOffload, PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
 };
 pub use listen::ForwardError;

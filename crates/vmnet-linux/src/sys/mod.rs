@@ -12,6 +12,7 @@
 //! | [`process`] | fork into namespaces, exec, wait, die by a signal |
 //! | [`signal`] | signals as something to read |
 //! | [`sockopt`] | options of sockets |
+//! | [`unix_datagram`] | many frames to one guest in one call |
 
 pub mod datagram;
 pub mod fd_passing;
@@ -23,3 +24,4 @@ pub mod peek;
 pub mod process;
 pub mod signal;
 pub mod sockopt;
+pub mod unix_datagram;
