@@ -3,8 +3,8 @@
 //! After a failed commit redb refuses to go on, and the file may or may not have the commit. What is done depends on the cause:
 //!
 //! - The disk was full: nothing on it was lost. The file is opened again, and brought to what is in memory.
-//! - Any other error: after a failed sync, the pages that the kernel shows may not be those on the disk. A new file is written from
-//!   memory, and takes the place of the old one when it is complete.
+//! - Any other error: after a failed sync, the pages that the kernel shows may not be those on the disk, and the place where they
+//!   lie may be bad. A new file is written from memory, and takes the place of the old one when it is complete.
 //! - redb found damage, or panicked: the same, and the old file is kept aside.
 
 use std::io;

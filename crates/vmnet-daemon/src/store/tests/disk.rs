@@ -39,6 +39,8 @@ struct Platter {
     durable: Vec<u8>,
     cached: Vec<u8>,
     unsynced: Vec<Unsynced>,
+    /// Takes no writes any more.
+    worn: bool,
 }
 
 /// What a disk does wrong.
@@ -73,6 +75,7 @@ impl Disk {
             durable: bytes.clone(),
             cached: bytes,
             unsynced: Vec::new(),
+            worn: false,
         };
         Self {
             file: Mutex::new(Some(Arc::new(Mutex::new(platter)))),
@@ -100,6 +103,18 @@ impl Disk {
             .unwrap()
             .cached
             .clone()
+    }
+
+    /// The place where the file is takes no writes any more; others do.
+    pub(super) fn wear_out(&self) {
+        self.file
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .lock()
+            .unwrap()
+            .worn = true;
     }
 
     pub(super) fn has_file(&self) -> bool {
@@ -241,6 +256,11 @@ impl Head {
             return Err(kind.into());
         }
         let mut platter = self.platter.lock().unwrap();
+        if platter.worn {
+            return Err(io::Error::from_raw_os_error(
+                rustix::io::Errno::IO.raw_os_error(),
+            ));
+        }
         let spent = trouble.spend();
         // Without power the change may still be on its way to the disk, but nobody hears of it.
         if spent.is_ok() {

@@ -91,6 +91,20 @@ fn a_disk_whose_syncs_fail_and_forget() {
 }
 
 #[test]
+fn a_bad_place_on_the_disk_is_left() {
+    let disk = Arc::new(Disk::default());
+    let (store, _) = Store::on(disk.clone()).unwrap();
+    store.adopt(id(1), mac(1)).unwrap();
+    disk.wear_out();
+    let error = store.adopt(id(2), mac(2)).unwrap_err().to_string();
+    assert!(error.contains("kernel's log"), "{error}");
+    store.adopt(id(3), mac(3)).unwrap();
+    drop(store);
+    let (store, opened) = Store::on(disk).unwrap();
+    assert_eq!((opened, store.identities().len()), (Opened::Existing, 2));
+}
+
+#[test]
 fn a_store_whose_database_panics_is_written_anew() {
     let disk = Arc::new(Disk::default());
     let (store, _) = Store::on(disk.clone()).unwrap();

@@ -141,22 +141,21 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
                 "the process ended before it opened the store"
             );
         }
-        let killer = thread::spawn({
-            let wait = Duration::from_micros(rng.next() % 60_000);
-            move || {
-                thread::sleep(wait);
-                child.kill().unwrap();
-                child.wait().unwrap();
-            }
-        });
-        loop {
+        // After so many lines, at any moment.
+        for _ in 0..rng.below(40) {
             line.clear();
-            if lines.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
-                break;
-            }
+            lines.read_line(&mut line).unwrap();
+            assert!(line.ends_with('\n'), "the process ended by itself");
             acknowledged.read(line.trim_end());
         }
-        killer.join().unwrap();
+        thread::sleep(Duration::from_micros(rng.next() % 3000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let said: Vec<_> = lines.split(b'\n').map(Result::unwrap).collect();
+        // The last one may be torn.
+        for line in said.iter().take(said.len().saturating_sub(1)) {
+            acknowledged.read(str::from_utf8(line).unwrap());
+        }
         let (store, opened) = Store::open(folder.path()).unwrap();
         assert_eq!(opened, Opened::Existing);
         acknowledged.assert_in(&store);

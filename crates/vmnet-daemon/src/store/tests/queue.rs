@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -161,7 +162,8 @@ fn a_callback_may_have_the_last_handle() {
         done.send(result).unwrap();
     });
     let dropping = thread::spawn(move || drop(store));
-    dropping.join().unwrap();
+    thread::sleep(Duration::from_millis(20));
     drop(stalled);
+    dropping.join().unwrap();
     answer.recv().unwrap().unwrap();
 }
