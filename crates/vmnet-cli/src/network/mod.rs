@@ -155,7 +155,7 @@ impl Network {
                 let options = PortOptions {
                     name: guest.name.as_ref().map(ToString::to_string),
                     mac: Some(mac),
-                    isolated: false,
+                    ..PortOptions::default()
                 };
                 let handle = private::start(settings, attachment, options, guest.publish)?;
                 Ok(Joined::Private { handle, mtu, mac })

@@ -1,104 +1,25 @@
 //! redb: opened, written, and opened again after an error.
 //!
-//! Calls to redb are contained: an error is sorted into a [`Fault`], and so is a panic, which redb may do on a damaged file.
-//!
 //! After a failed commit redb refuses to go on, and the file may or may not have the commit. What is done depends on the cause:
 //!
 //! - The disk was full: nothing on it was lost. The file is opened again, and brought to what is in memory.
-//! - Any other error: after a failed sync, the pages that the kernel shows may not be those on the disk. A new file is written from
-//!   memory, and takes the place of the old one when it is complete.
+//! - Any other error: after a failed sync, the pages that the kernel shows may not be those on the disk, and the place where they
+//!   lie may be bad. A new file is written from memory, and takes the place of the old one when it is complete.
 //! - redb found damage, or panicked: the same, and the old file is kept aside.
 
-use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use redb::{Builder, Database, WriteTransaction};
 
 use super::contents::{Change, Contents};
+use super::fault::{Fault, close, contained, with};
 use super::medium::Medium;
 use super::{Opened, StoreError, schema};
 
 /// Pages that redb may keep in memory. The contents are there anyway.
 const CACHE: usize = 4 << 20;
-
-/// Why a file could not be opened or written.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// By another process.
-    InUse,
-    /// Of a later version.
-    Newer { found: u64 },
-    /// The system said no.
-    Io(io::Error),
-    /// It is not as redb and we wrote it.
-    Damaged(String),
-}
-
-impl From<redb::Error> for Fault {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::InUse,
-            // Of a file that is too short, is no database, or names pages that no file can have.
-            redb::Error::Io(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
-                ) =>
-            {
-                Self::Damaged(error.to_string())
-            }
-            redb::Error::Io(error) => Self::Io(error),
-            redb::Error::PreviousIo => Self::Io(io::Error::other("an I/O error before this one")),
-            other => Self::Damaged(other.to_string()),
-        }
-    }
-}
-
-macro_rules! fault_from {
-    ($($error:ident)*) => {
-        $(impl From<redb::$error> for Fault {
-            fn from(error: redb::$error) -> Self {
-                redb::Error::from(error).into()
-            }
-        })*
-    };
-}
-fault_from! { DatabaseError TableError StorageError TransactionError }
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl Fault {
-    fn into_io(self) -> io::Error {
-        match self {
-            Self::Io(error) => error,
-            Self::InUse => io::Error::new(ErrorKind::ResourceBusy, "another process has it open"),
-            Self::Newer { found } => {
-                io::Error::other(format!("it was replaced by a file of format {found}"))
-            }
-            Self::Damaged(reason) => io::Error::other(reason),
-        }
-    }
-
-    fn is_full_disk(&self) -> bool {
-        matches!(self, Self::Io(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
-    }
-}
-
-/// Runs what calls redb; its panic becomes a fault.
-fn contained<T>(call: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(Fault::Damaged(
-            said.unwrap_or_else(|| "its reader gave up".to_owned()),
-        ))
-    })
-}
 
 /// Commits what `write` does, all of it or nothing.
 pub(super) fn transact(
@@ -123,24 +44,21 @@ fn builder() -> Builder {
 
 /// Reads the file that is there, every page of it.
 fn read(medium: &dyn Medium) -> Result<(Database, Contents), Fault> {
-    contained(|| {
-        let database = medium.open(&builder())?;
-        schema::settle(&database)?;
-        let contents = schema::load(&database)?;
-        Ok((database, contents))
+    let database = contained(|| Ok(medium.open(&builder())?))?;
+    with(database, |database| {
+        schema::settle(database)?;
+        schema::load(database)
     })
 }
 
 /// Writes a new file, which takes the place of the one that is there when it is complete.
 fn create(medium: &dyn Medium, contents: &Contents) -> Result<Database, Fault> {
-    contained(|| {
-        let database = medium.create(&builder())?;
-        transact(&database, |transaction| {
-            schema::found(transaction, contents)
-        })?;
-        medium.publish()?;
-        Ok(database)
-    })
+    let database = contained(|| Ok(medium.create(&builder())?))?;
+    let written = with(database, |database| {
+        transact(database, |transaction| schema::found(transaction, contents))?;
+        Ok(medium.publish()?)
+    });
+    written.map(|(database, ())| database)
 }
 
 /// The file of a store, while it can be written and while it cannot.
@@ -254,17 +172,13 @@ impl Keeper {
     fn reopen(&mut self, contents: &Contents) -> Result<Option<Database>, Fault> {
         let changed = read(&*self.medium).and_then(|(database, found)| {
             let changes = contents.since(&found);
-            if !changes.is_empty() {
-                contained(|| {
-                    transact(&database, |transaction| {
-                        schema::write(transaction, &changes)
-                    })
-                })?;
-            }
-            Ok(database)
+            with(database, |database| match changes.as_slice() {
+                [] => Ok(()),
+                changes => transact(database, |transaction| schema::write(transaction, changes)),
+            })
         });
         match changed {
-            Ok(database) => Ok(Some(database)),
+            Ok((database, ())) => Ok(Some(database)),
             Err(fault) if fault.is_full_disk() => Err(fault),
             Err(fault) => {
                 tracing::warn!(
@@ -277,13 +191,9 @@ impl Keeper {
         }
     }
 
-    /// Closes the file; redb may panic there too.
+    /// Closes the file.
     fn leave(&mut self, next: State) {
-        let left = std::mem::replace(&mut self.state, next);
-        _ = contained(|| {
-            drop(left);
-            Ok(())
-        });
+        close(mem::replace(&mut self.state, next));
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -120,6 +120,12 @@ impl Medium for Folder {
 
     fn set_aside(&self) -> io::Result<PathBuf> {
         let aside = self.aside()?;
+        if let Some((_, last)) = aside.last()
+            && same_file(&self.file, last)?
+        {
+            // By an earlier start, which could not make a new file then.
+            return Ok(last.clone());
+        }
         let number = aside.last().map_or(1, |(last, _)| last.saturating_add(1));
         let path = self.folder.join(format!("{ASIDE}{}-{number}", today()));
         // A second name, so that there is a store.redb at every moment. Not every file system has them.
@@ -135,6 +141,12 @@ impl Medium for Folder {
         self.sync()?;
         Ok(path)
     }
+}
+
+/// Are these two names of one file?
+fn same_file(a: &Path, b: &Path) -> io::Result<bool> {
+    let (a, b) = (a.symlink_metadata()?, b.symlink_metadata()?);
+    Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
 /// The date in UTC, like `2026-03-01`.
@@ -165,7 +177,22 @@ fn date(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::date;
+    use super::{Folder, Medium, date};
+
+    #[test]
+    fn a_file_is_set_aside_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Folder::lock(folder.path()).unwrap();
+        std::fs::write(state.path(), "one").unwrap();
+        let path = state.set_aside().unwrap();
+        assert_eq!(state.set_aside().unwrap(), path);
+        std::fs::remove_file(state.path()).unwrap();
+        std::fs::write(state.path(), "two").unwrap();
+        let next = state.set_aside().unwrap();
+        assert_ne!(next, path);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(std::fs::read(&next).unwrap(), b"two");
+    }
 
     #[test]
     fn dates() {

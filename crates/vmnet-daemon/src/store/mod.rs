@@ -9,6 +9,7 @@
 //! | `contents.rs` | everything in memory, and changes to it |
 //! | `writer.rs` | the one thread that writes; what waits is committed together |
 //! | `database.rs` | redb: open, commit, and go on after an error |
+//! | `fault.rs` | errors and panics of redb, contained |
 //! | `schema.rs` | tables, the version of the format, its migrations |
 //! | `medium.rs` | where the file is: in memory, or (`folder.rs`) in a folder, with those set aside |
 //! | `error.rs` | what can fail, and what to do about it |
@@ -19,15 +20,17 @@
 //! **A change is there when its call returns, or it never was.** It is seen by readers after it is on the disk, and what failed is
 //! taken back from the file before the next change. (Only a crash between the two can leave it there.)
 //!
-//! **Commits are in two phases** (two syncs). With one phase redb takes a damaged newest commit for a torn one and silently goes
-//! back to the commit before it, an identity that was acknowledged would be gone; and guests choose bytes that are
-//! stored (client ids, host names), which redb's design warns about with one phase.
+//! **Commits are in two phases** (two syncs). With one phase, redb takes a damaged newest commit for a torn one, and silently goes
+//! back to the commit before it: an identity that was acknowledged would be gone. And guests choose some of the bytes that are
+//! stored (client ids, host names), which redb's design warns of with one phase. One bit is left that nothing
+//! protects: the one in the header of an open file that says which of two commits is the newest.
 //!
 //! Not here: what the values of networks, reservations and forwards mean, and whether a lease is still good.
 
 mod contents;
 mod database;
 mod error;
+mod fault;
 mod folder;
 mod identity;
 mod lease;
@@ -42,7 +45,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::contents::Draft;
-use self::database::{Fault, Keeper};
+use self::database::Keeper;
+use self::fault::Fault;
 use self::folder::Folder;
 use self::medium::{Medium, Memory};
 use self::writer::{Job, Queue};

@@ -5,7 +5,7 @@ use redb::{
 };
 
 use super::contents::{Change, Contents};
-use super::database::Fault;
+use super::fault::Fault;
 use super::identity::Identity;
 use super::{lease, network};
 

@@ -241,10 +241,7 @@ impl Lan {
         let socket = if rule.protocol == ForwardProtocol::Udp {
             let socket = self.network.forward_socket(self.now, id, &mut self.out);
             if let Some(socket) = socket {
-                self.contract.open(socket);
-                self.internet
-                    .bare
-                    .insert(socket, super::internet::Bare::Udp(rule.listen.port()));
+                self.adopt(socket, rule.listen.port());
             }
             socket
         } else {
@@ -252,6 +249,13 @@ impl Lan {
         };
         self.settle();
         (id, socket)
+    }
+
+    /// A socket that was bound for a UDP rule is a flow's from now on.
+    pub fn adopt(&mut self, socket: SocketId, port: u16) {
+        self.contract.open(socket);
+        let bare = super::internet::Bare::Udp(port);
+        self.internet.bare.insert(socket, bare);
     }
 
     /// A rule is gone.

@@ -39,6 +39,8 @@ struct Platter {
     durable: Vec<u8>,
     cached: Vec<u8>,
     unsynced: Vec<Unsynced>,
+    /// Takes no writes any more.
+    worn: bool,
 }
 
 /// What a disk does wrong.
@@ -49,7 +51,12 @@ pub(super) struct Trouble {
     /// What each write and change of length is answered.
     pub(super) writes: Option<ErrorKind>,
     /// What each sync is answered; and what was to be synced will never be, though it can be read.
-    pub(super) syncs: Option<ErrorKind>,
+    /// After so many that are made.
+    pub(super) syncs: Option<(usize, ErrorKind)>,
+    /// Writes panic, as redb may when its file is damaged.
+    pub(super) panics: bool,
+    /// One read panics, after so many.
+    pub(super) reads: Option<usize>,
 }
 
 /// A disk with a place for a file, and for the one that takes its place.
@@ -68,6 +75,7 @@ impl Disk {
             durable: bytes.clone(),
             cached: bytes,
             unsynced: Vec::new(),
+            worn: false,
         };
         Self {
             file: Mutex::new(Some(Arc::new(Mutex::new(platter)))),
@@ -95,6 +103,18 @@ impl Disk {
             .unwrap()
             .cached
             .clone()
+    }
+
+    /// The place where the file is takes no writes any more; others do.
+    pub(super) fn wear_out(&self) {
+        self.file
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .lock()
+            .unwrap()
+            .worn = true;
     }
 
     pub(super) fn has_file(&self) -> bool {
@@ -228,10 +248,19 @@ struct Head {
 impl Head {
     fn change(&self, change: Unsynced) -> io::Result<()> {
         let mut trouble = self.trouble.lock().unwrap();
+        if trouble.panics {
+            drop(trouble);
+            panic!("the disk panics");
+        }
         if let Some(kind) = trouble.writes {
             return Err(kind.into());
         }
         let mut platter = self.platter.lock().unwrap();
+        if platter.worn {
+            return Err(io::Error::from_raw_os_error(
+                rustix::io::Errno::IO.raw_os_error(),
+            ));
+        }
         let spent = trouble.spend();
         // Without power the change may still be on its way to the disk, but nobody hears of it.
         if spent.is_ok() {
@@ -248,6 +277,17 @@ impl StorageBackend for Head {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut trouble = self.trouble.lock().unwrap();
+        match &mut trouble.reads {
+            Some(0) => {
+                trouble.reads = None;
+                drop(trouble);
+                panic!("the disk panics");
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        drop(trouble);
         let platter = self.platter.lock().unwrap();
         let start = usize::try_from(offset).map_err(|_| ErrorKind::InvalidInput)?;
         let end = start
@@ -269,9 +309,16 @@ impl StorageBackend for Head {
     fn sync_data(&self) -> io::Result<()> {
         let mut trouble = self.trouble.lock().unwrap();
         let mut platter = self.platter.lock().unwrap();
-        if let Some(kind) = trouble.syncs {
-            platter.unsynced.clear();
-            return Err(kind.into());
+        match &mut trouble.syncs {
+            Some((0, kind)) => {
+                // The length of a file is in the journal of its file system, which is not forgotten.
+                platter
+                    .unsynced
+                    .retain(|change| matches!(change, Unsynced::SetLen(_)));
+                return Err((*kind).into());
+            }
+            Some((left, _)) => *left -= 1,
+            None => {}
         }
         trouble.spend()?;
         let Platter {

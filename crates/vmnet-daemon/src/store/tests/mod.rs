@@ -74,8 +74,10 @@ fn lease(n: u8, version: u8) -> LeaseRecord {
     LeaseRecord {
         address: address(n),
         mac: mac(version),
-        client_id: (version % 2 == 0).then(|| vec![version; 7]),
-        host_name: (version % 3 == 0).then(|| format!("guest-{version}")),
+        client_id: version.is_multiple_of(2).then(|| vec![version; 7]),
+        host_name: version
+            .is_multiple_of(3)
+            .then(|| format!("guest-{version}")),
         state: [LeaseState::Bound, LeaseState::Expired, LeaseState::Released]
             [usize::from(version % 3)],
         expires: 1_800_000_000 + u64::from(version),
@@ -178,16 +180,11 @@ impl Model {
     fn apply(&mut self, call: &Call) -> Result<(), ()> {
         match call {
             Call::Adopt(n, m) => {
-                let taken = self
-                    .identities
-                    .iter()
-                    .any(|(owner, theirs)| *theirs == mac(*m) && *owner != id(*n));
-                if !self.identities.contains_key(&id(*n)) {
-                    if taken {
-                        return Err(());
-                    }
-                    self.identities.insert(id(*n), mac(*m));
+                let known = self.identities.contains_key(&id(*n));
+                if !known && self.identities.values().any(|theirs| *theirs == mac(*m)) {
+                    return Err(());
                 }
+                self.identities.entry(id(*n)).or_insert_with(|| mac(*m));
             }
             Call::ForgetIdentity(n) => _ = self.identities.remove(&id(*n)),
             Call::PutNetwork(n, v) => _ = self.networks.insert(id(*n), value(*v)),

@@ -677,3 +677,31 @@ fn a_declined_offer_of_a_remembered_lease_is_forgotten_not_ended_again() {
     );
     assert_eq!(state(&server, address), Some(State::Declined));
 }
+
+#[test]
+fn an_empty_pool_serves_those_with_a_reservation() {
+    let mut server = Server::new(config(2, 1)).unwrap();
+    let now = Instant::now();
+    assert_eq!(
+        Wire::new(mac(1), DISCOVER).refused(&mut server, now),
+        Drop::NoFreeAddress
+    );
+    server.reserve(Reservee::Mac(mac(1)), ip(77)).unwrap();
+    assert_eq!(boot(&mut server, now, mac(1), None), ip(77));
+    for (other, wanted) in [(2, None), (3, Some(ip(77))), (4, Some(ip(2)))] {
+        let mut discover = Wire::new(mac(other), DISCOVER);
+        if let Some(wanted) = wanted {
+            discover = discover.requested(wanted);
+        }
+        assert_eq!(discover.refused(&mut server, now), Drop::NoFreeAddress);
+    }
+    // What a guest declines rests, and nothing else is there for it.
+    let decline = Wire::new(mac(1), DECLINE).requested(ip(77)).server(GATEWAY);
+    decline.send(&mut server, now);
+    assert_eq!(
+        Wire::new(mac(1), DISCOVER).refused(&mut server, now),
+        Drop::NoFreeAddress
+    );
+    server.unreserve(&Reservee::Mac(mac(1))).unwrap();
+    assert_eq!(server.leases().count(), 1);
+}
