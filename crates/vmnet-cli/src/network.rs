@@ -10,15 +10,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 use vmnet_linux::kernel::route::{RouteError, Routes, Taken};
 use vmnet_linux::lane::{
-    self, AttachError, Attachment, Dhcp, Dns, Forward, ForwardGuest, Handle, Ipv4, PortOptions,
-    Protocol, Settings, StartError, Subnet,
+    self, AttachError, Attachment, Forward, ForwardGuest, Handle, Ipv4, PortOptions, Protocol,
+    Settings, StartError, Subnet,
 };
 use vmnet_wire::ethernet::Mac;
 
-/// Apple's default; also what the world's paths take.
-const DEFAULT_MTU: u16 = 1500;
-/// The domain of guests' names.
-pub(crate) const DOMAIN: &str = "vmnet.internal";
 /// How long leases last.
 const LEASE_TIME: Duration = Duration::from_secs(24 * 3600);
 /// The name a private network has, in logs and for MACs.
@@ -137,18 +133,10 @@ pub(crate) fn settings(name: &str, making: &Making) -> Result<Settings, NetworkE
     let subnet = choose(making.subnet, &taken)?;
     tracing::info!(name, %subnet, "network");
     let ipv4 = Ipv4::new(subnet);
-    Ok(Settings {
-        name: name.to_owned(),
-        ipv4: Some(ipv4),
-        dhcp: Some(Dhcp::whole(&ipv4, LEASE_TIME)),
-        dns: Dns::Proxy,
-        nat44: true,
-        isolation: false,
-        mtu: making.mtu.unwrap_or(DEFAULT_MTU),
-        domain: DOMAIN.to_owned(),
-        host_loopback: making.host_loopback,
-        resolvers: None,
-    })
+    let mut settings = Settings::shared(name, ipv4, LEASE_TIME);
+    settings.mtu = making.mtu.unwrap_or(settings.mtu);
+    settings.host_loopback = making.host_loopback;
+    Ok(settings)
 }
 
 /// The subnet asked for, or the first free one of the default range; none that the host uses.
