@@ -53,3 +53,40 @@ fn idle_timeout(text: &str) -> Result<IdleTimeout, String> {
         .map(IdleTimeout::After)
         .map_err(|error| format!("{error}, or `never`"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        daemon: Daemon,
+    }
+
+    fn typed(words: &str) -> Option<Daemon> {
+        let words = format!("daemon {words}");
+        let typed = Typed::try_parse_from(words.split_whitespace()).ok()?;
+        Some(typed.daemon)
+    }
+
+    #[test]
+    fn how_long_it_waits() {
+        let timeout = |words| typed(words).map(|daemon| daemon.idle_timeout);
+        assert_eq!(timeout(""), Some(None));
+        let minutes = IdleTimeout::After(Span::seconds(600));
+        assert_eq!(timeout("--idle-timeout 10m"), Some(Some(minutes)));
+        let never = IdleTimeout::Never;
+        assert_eq!(timeout("--idle-timeout never"), Some(Some(never)));
+        assert_eq!(timeout("--idle-timeout soon"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_together_is_refused() {
+        assert!(typed("--state here --config there --system").is_some());
+        assert!(typed("--no-state --activated").is_some());
+        assert!(typed("--state here --no-state").is_none());
+        assert!(typed("--foreground --activated").is_none());
+    }
+}

@@ -54,9 +54,12 @@ pub(crate) enum ForwardVerb {
 pub(crate) struct Add {
     /// The network's name or UUID.
     pub(crate) network: String,
-    /// [ADDR:]PORT[-END]:GUEST:PORT[-END][/tcp|/udp]: a port of the host, the guest's address, MAC or name, and its port.
-    /// Without ADDR on all of the host's addresses (0.0.0.0); IPv6 addresses stand in brackets.
-    #[arg(required = true, value_name = "SPEC")]
+    #[arg(
+        required = true,
+        value_name = "SPEC",
+        help = "[ADDR:]PORT[-END]:GUEST:PORT[-END][/tcp|/udp]: a port of the host, the guest's address, MAC or name, and its port. \
+                Without ADDR on all of the host's addresses (0.0.0.0); IPv6 addresses stand in brackets"
+    )]
     pub(crate) specs: Vec<ForwardSpec>,
     /// Ports of the host that are left out of the ranges: PORT or FIRST-LAST.
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
