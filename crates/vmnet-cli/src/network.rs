@@ -226,6 +226,9 @@ pub(crate) fn settings(name: &str, making: &Making) -> Result<Settings, NetworkE
         host_loopback: making.host_loopback,
         lease_time: LEASE_TIME,
         resolvers: None,
+        leases: None,
+        restored: Vec::new(),
+        reservations: Vec::new(),
     })
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use vmnet_linux::lane::{
-    Forward, ForwardGuest, ForwardId, Handle, ListenerId, PortId, PortOptions, Protocol,
+    Forward, ForwardGuest, ForwardId, Handle, LeaseState, ListenerId, PortId, PortOptions, Protocol,
 };
 
 /// More guests than a subnet of ours holds.
@@ -112,13 +112,15 @@ impl Served {
 
     fn leases(&self) -> Vec<Lease> {
         let rows = self.handle.leases().into_iter();
-        rows.map(|row| Lease {
-            address: row.address,
-            mac: row.mac.to_string(),
-            name: row.name,
-            expires_in_seconds: row.expires_in.as_secs(),
-        })
-        .collect()
+        let given = rows.filter(|row| row.state == LeaseState::Bound);
+        given
+            .map(|row| Lease {
+                address: row.address,
+                mac: row.mac.to_string(),
+                name: row.name,
+                expires_in_seconds: row.expires_in.as_secs(),
+            })
+            .collect()
     }
 
     fn status(&self) -> Status {

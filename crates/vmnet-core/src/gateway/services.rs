@@ -1,6 +1,8 @@
-//! DHCP and DNS joined to the network: who asked, where the answer goes, which names follow leases.
+//! DHCP and DNS joined to the network: who asked, where the answer goes. What leases bring with them is in
+//! `leases`.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use vmnet_wire::checksum::Sum;
@@ -19,7 +21,7 @@ use crate::outbox::{Action, SocketId};
 
 /// Who asked a DNS question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Asker {
+pub(super) enum Asker {
     /// By a datagram.
     Datagram { mac: Mac, from: SocketAddr },
     /// By a stream.
@@ -30,6 +32,10 @@ enum Asker {
 #[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) dhcp: dhcp::Server,
+    /// `None`: leases are acknowledged at once and stored nowhere.
+    pub(super) ledger: Option<dhcp::Ledger>,
+    /// Addresses of restored leases whose guests were not heard yet.
+    pub(super) restored: BTreeSet<Ipv4Addr>,
     pub(crate) dns: DnsProxy,
     /// Filled by the proxy, emptied at once.
     outputs: Vec<dns::Output<Asker>>,
@@ -37,7 +43,7 @@ pub(crate) struct Services {
 
 /// The proxy, opaque to others.
 #[derive(Debug)]
-pub(crate) struct DnsProxy(dns::Proxy<Asker>);
+pub(crate) struct DnsProxy(pub(super) dns::Proxy<Asker>);
 
 impl DnsProxy {
     pub(crate) fn new(config: &dns::Config) -> Result<Self, dns::ConfigError> {
@@ -54,49 +60,13 @@ impl DnsProxy {
 }
 
 impl Services {
-    pub(crate) fn new(dhcp: dhcp::Server, dns: DnsProxy) -> Self {
+    pub(crate) fn new(dhcp: dhcp::Server, store_leases: bool, dns: DnsProxy) -> Self {
         Self {
             dhcp,
+            ledger: store_leases.then(dhcp::Ledger::default),
+            restored: BTreeSet::new(),
             dns,
             outputs: Vec::new(),
-        }
-    }
-
-    /// A DHCP message of a guest.
-    pub(crate) fn receive_dhcp(&mut self, link: &mut Link<'_>, request: &dhcp::Request<'_>) {
-        let answer = self.dhcp.receive(link.now, request);
-        for change in &answer.changes {
-            self.follow(link, change);
-        }
-        match answer.outcome {
-            dhcp::Outcome::Reply(reply) => {
-                let to = SocketAddr::new(IpAddr::V4(reply.address), reply.port);
-                self.send(link, reply.mac, dhcp::SERVER_PORT, to, &reply.payload);
-            }
-            dhcp::Outcome::Noted => {}
-            dhcp::Outcome::Dropped(_) => link.drop(Drop::Dhcp),
-        }
-    }
-
-    /// Names follow leases. A port's own name wins over what its guest calls itself.
-    fn follow(&mut self, link: &mut Link<'_>, change: &dhcp::LeaseChange) {
-        match change {
-            dhcp::LeaseChange::Bound(lease) => {
-                link.neighbours
-                    .learn(link.now, IpAddr::V4(lease.address), lease.mac);
-                let given = link
-                    .port_of(lease.mac)
-                    .and_then(|(_, port)| port.name.clone());
-                let address = IpAddr::V4(lease.address);
-                self.dns.0.remove_address(address);
-                if let Some(name) = given.or_else(|| lease.name.clone()) {
-                    // A name that cannot be one is the guest's own loss.
-                    let _refused = self.dns.0.set_name(&name, address);
-                }
-            }
-            dhcp::LeaseChange::Ended(lease) | dhcp::LeaseChange::Forgotten(lease) => {
-                self.dns.0.remove_address(IpAddr::V4(lease.address));
-            }
         }
     }
 
@@ -175,9 +145,7 @@ impl Services {
     }
 
     pub(crate) fn timeout(&mut self, link: &mut Link<'_>, streams: &Table) {
-        for change in self.dhcp.timeout(link.now) {
-            self.follow(link, &change);
-        }
+        self.timeout_leases(link);
         self.dns.0.timeout(link.now, &mut self.outputs);
         self.empty(link, streams);
     }
@@ -187,6 +155,7 @@ impl Services {
             .next_deadline()
             .into_iter()
             .chain(self.dns.0.next_deadline())
+            .chain(self.ledger.as_ref().and_then(dhcp::Ledger::next_deadline))
             .min()
     }
 
@@ -231,7 +200,14 @@ impl Services {
     }
 
     /// Sends a datagram from the gateway, in fragments if it must be.
-    fn send(&mut self, link: &mut Link<'_>, mac: Mac, port: u16, to: SocketAddr, payload: &[u8]) {
+    pub(super) fn send(
+        &self,
+        link: &mut Link<'_>,
+        mac: Mac,
+        port: u16,
+        to: SocketAddr,
+        payload: &[u8],
+    ) {
         let source = IpAddr::V4(link.gateway.address());
         let len = udp::Header::LEN + payload.len();
         let mut route = Route::new(source, to.ip(), Protocol::UDP);

@@ -107,6 +107,7 @@ impl Lan {
             mtu,
             domain: "vmnet.internal".to_owned(),
             lease_time: Duration::from_secs(3600),
+            store_leases: false,
             host_loopback: false,
             flows_max: 4096,
             seed: [7; 16],

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::gateway::dhcp::State;
 use vmnet_core::{Config, Network, Outbox, PortId, SocketId, Subnet};
 use vmnet_wire::ethernet::Mac;
 
@@ -16,7 +15,8 @@ use crate::lane::StartError;
 use crate::lane::execute::Hand;
 use crate::lane::forwarding;
 use crate::lane::forwarding::Listener;
-use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, ListenerId, Settings};
+use crate::lane::handle::{Command, CountersSnapshot, Inbox, ListenerId, Settings};
+use crate::lane::leases::{self, LeaseKeeper};
 use crate::lane::names::{DnsSession, Queries};
 use crate::lane::patience::Patience;
 use crate::lane::sockets::Pending;
@@ -72,7 +72,8 @@ pub(super) struct Lane {
     pub(super) moved: usize,
     uplink: Uplink,
     resolvers: Option<resolv::Watch>,
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
+    pub(super) lease_keeper: Option<LeaseKeeper>,
     stopped: bool,
 }
 
@@ -85,7 +86,7 @@ pub(super) struct Warned {
 
 impl Lane {
     pub(super) fn new(
-        settings: &Settings,
+        settings: Settings,
         subnet: Subnet,
         inbox: Inbox,
     ) -> Result<Self, StartError> {
@@ -98,15 +99,23 @@ impl Lane {
             // Locally administered; the same for the same network, so that guests' caches stay right.
             gateway_mac: gateway_mac(subnet),
             mtu: settings.mtu,
-            domain: settings.domain.clone(),
+            domain: settings.domain,
             lease_time: settings.lease_time,
+            store_leases: settings.leases.is_some(),
             host_loopback: settings.host_loopback,
             flows_max: flows_max()?,
             seed,
         };
         let mut network = Network::new(now, &config)?;
+        leases::put_back(
+            &mut network,
+            now,
+            settings.lease_time,
+            settings.reservations,
+            settings.restored,
+        );
         let poller = Poller::new()?;
-        poller.add(&inbox.wake, Token::Command, READ)?;
+        poller.add(&inbox.line.wake, Token::Command, READ)?;
         let uplink = Uplink::new()?;
         network.set_outside(uplink.address(subnet));
         poller.add(uplink.fd(), Token::Uplink, READ)?;
@@ -143,6 +152,7 @@ impl Lane {
             uplink,
             resolvers,
             inbox,
+            lease_keeper: settings.leases,
             stopped: false,
         })
     }
@@ -228,7 +238,7 @@ impl Lane {
 
     fn obey(&mut self) {
         let mut count = [0; 8];
-        let _drained = rustix::io::read(&*self.inbox.wake, &mut count);
+        let _drained = rustix::io::read(&*self.inbox.line.wake, &mut count);
         while let Ok(command) = self.inbox.commands.try_recv() {
             match command {
                 Command::Attach(attachment, options, answer) => {
@@ -246,14 +256,7 @@ impl Lane {
                     let _gone = answer.send(self.forward(forward));
                 }
                 Command::RemoveForward(id) => self.remove_forward(id),
-                Command::Leases(answer) => {
-                    let rows = self
-                        .network
-                        .leases()
-                        .filter(|lease| lease.state == State::Bound);
-                    let _gone =
-                        answer.send(rows.map(|lease| LeaseRow::of(lease, self.now)).collect());
-                }
+                Command::Leases(command) => self.obey_leases(command),
                 Command::Counters(answer) => {
                     let _gone = answer.send(self.counters());
                 }

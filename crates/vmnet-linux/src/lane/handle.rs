@@ -7,15 +7,15 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use vmnet_core::gateway::dhcp;
 use vmnet_core::subnet::SubnetError;
 use vmnet_core::{ConfigError, Subnet};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
+use crate::lane::leases::{LeaseCommand, LeaseKeeper, LeaseRecord, Reservee};
 
 pub use vmnet_core::{Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, PortId};
 
@@ -29,7 +29,7 @@ pub struct Ipv4Net {
 }
 
 /// What a network is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// The network's name.
     pub name: String,
@@ -45,6 +45,12 @@ pub struct Settings {
     pub lease_time: Duration,
     /// Resolvers to ask; `None` follows `/etc/resolv.conf`.
     pub resolvers: Option<Vec<SocketAddr>>,
+    /// Where leases are stored before they are acknowledged; `None`: nowhere.
+    pub leases: Option<LeaseKeeper>,
+    /// Leases that were stored before. Those that do not fit are skipped with a warning.
+    pub restored: Vec<LeaseRecord>,
+    /// Addresses kept for guests. Those that cannot be are skipped with a warning.
+    pub reservations: Vec<(Reservee, Ipv4Addr)>,
 }
 
 /// How a port's frames come and go.
@@ -116,19 +122,6 @@ pub struct PortRow {
     pub address: Option<Ipv4Addr>,
 }
 
-/// A lease that is given.
-#[derive(Debug, Clone)]
-pub struct LeaseRow {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Whose it is.
-    pub mac: Mac,
-    /// The guest's name, if it has one.
-    pub name: Option<String>,
-    /// Until it ends.
-    pub expires_in: Duration,
-}
-
 /// The counters of a network at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct CountersSnapshot {
@@ -189,7 +182,7 @@ pub(super) enum Command {
     Ports(SyncSender<Vec<PortRow>>),
     Forward(Forward, SyncSender<Result<ForwardId, ForwardError>>),
     RemoveForward(ForwardId),
-    Leases(SyncSender<Vec<LeaseRow>>),
+    Leases(LeaseCommand),
     Counters(SyncSender<CountersSnapshot>),
     Stop,
 }
@@ -197,14 +190,30 @@ pub(super) enum Command {
 /// What the lane keeps of the channel.
 pub(super) struct Inbox {
     pub(super) commands: Receiver<Command>,
+    /// The other end, for answers that come later.
+    pub(super) line: Line,
+}
+
+/// The way to a lane, from any thread.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    commands: Sender<Command>,
     pub(super) wake: Arc<OwnedFd>,
+}
+
+impl Line {
+    pub(super) fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // A full counter wakes as well.
+            let _woken = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        }
+    }
 }
 
 /// A running network. Dropping the handle ends it.
 #[derive(Debug)]
 pub struct Handle {
-    commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
+    line: Line,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -218,15 +227,16 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?,
     );
     let (commands, receiver) = channel();
+    let line = Line { commands, wake };
     let inbox = Inbox {
         commands: receiver,
-        wake: Arc::clone(&wake),
+        line: line.clone(),
     };
     // What must not be sent to another thread is made by the lane's own.
     let (ready, started) = sync_channel(1);
     let name = format!("vmnet-{}", settings.name);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        match Lane::new(&settings, subnet, inbox) {
+        match Lane::new(settings, subnet, inbox) {
             Ok(lane) => {
                 let _gone = ready.send(Ok(()));
                 lane.run();
@@ -240,8 +250,7 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
         .recv()
         .map_err(|_| io::Error::other("the datapath thread ended at once"))??;
     Ok(Handle {
-        commands,
-        wake,
+        line,
         thread: Mutex::new(Some(thread)),
     })
 }
@@ -303,12 +312,6 @@ impl Handle {
         self.tell(Command::RemoveForward(forward));
     }
 
-    /// The leases that are given.
-    #[must_use]
-    pub fn leases(&self) -> Vec<LeaseRow> {
-        self.ask(Command::Leases).unwrap_or_default()
-    }
-
     /// The counters now.
     #[must_use]
     pub fn counters(&self) -> CountersSnapshot {
@@ -321,14 +324,11 @@ impl Handle {
     }
 
     fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            // A full counter wakes as well.
-            let _woken = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        }
+        self.line.tell(command);
     }
 
     /// `None`: the lane has ended.
-    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
+    pub(super) fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
         let (answer, receiver) = sync_channel(1);
         self.tell(command(answer));
         receiver.recv().ok()
@@ -342,17 +342,6 @@ impl Drop for Handle {
             && thread.join().is_err()
         {
             tracing::error!("the datapath thread panicked");
-        }
-    }
-}
-
-impl LeaseRow {
-    pub(super) fn of(lease: &dhcp::Lease, now: Instant) -> Self {
-        Self {
-            address: lease.address,
-            mac: lease.mac,
-            name: lease.name.clone(),
-            expires_in: lease.expires.saturating_duration_since(now),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! | `patience` | looking again for a moment before sleeping |
 //! | `sockets` | events of the flows' sockets |
 //! | `names` | queries to resolvers, and streams to the DNS proxy |
+//! | `leases` | leases stored and put back, addresses reserved |
+//! | `wall_clock` | points of our clock as dates, and back |
 //! | `forwarding` | listeners of forwarded ports |
 
 mod datapath;
@@ -16,12 +18,17 @@ mod execute;
 mod forwarding;
 mod guests;
 mod handle;
+mod leases;
 mod names;
 mod patience;
 mod sockets;
+mod wall_clock;
 
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Forward, ForwardError, ForwardGuest, ForwardId,
-    GuestSocket, Handle, Ipv4Net, LeaseRow, ListenerId, PortId, PortKind, PortOptions, PortRow,
-    Protocol, Settings, StartError, start,
+    GuestSocket, Handle, Ipv4Net, ListenerId, PortId, PortKind, PortOptions, PortRow, Protocol,
+    Settings, StartError, start,
+};
+pub use leases::{
+    LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,
 };

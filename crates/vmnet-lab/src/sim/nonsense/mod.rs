@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use vmnet_core::gateway::dhcp::StoreTicket;
 use vmnet_core::gateway::dns::QueryId;
 use vmnet_core::{Config, Event, ForwardId, Network, Outbox, Port, PortId, SocketId};
 use vmnet_wire::ethernet::Mac;
@@ -52,6 +53,10 @@ struct Nonsense<'a> {
     ports: Vec<PortId>,
     sockets: Vec<SocketId>,
     queries: Vec<QueryId>,
+    /// A batch of leases that was answered.
+    stored: Option<StoreTicket>,
+    /// The one that is under way.
+    storing: Option<StoreTicket>,
     rules: Vec<ForwardId>,
     whole: Vec<(PortId, Vec<u8>)>,
     hand: Vec<u8>,
@@ -69,6 +74,8 @@ impl<'a> Nonsense<'a> {
             mtu: [1500, 576, 65_520][bytes.below(3)],
             domain: "vmnet.internal".to_owned(),
             lease_time: Duration::from_secs(600),
+            // Decided without taking a byte: what is in the corpus keeps its meaning.
+            store_leases: bytes.0.len() % 4 == 3,
             host_loopback: bytes.chance(2),
             flows_max: FLOWS_MAX,
             seed: [1; 16],
@@ -85,6 +92,8 @@ impl<'a> Nonsense<'a> {
             ports: Vec::new(),
             sockets: vec![SocketId::default()],
             queries: vec![QueryId::from(0)],
+            stored: None,
+            storing: None,
             rules: Vec::new(),
             whole: Vec::new(),
             hand: Vec::new(),
@@ -154,12 +163,28 @@ impl<'a> Nonsense<'a> {
         }
         self.network.flush(self.now, &mut self.out);
         self.carry_out_all();
+        self.store();
         if self
             .network
             .next_deadline()
             .is_some_and(|at| at <= self.now)
         {
             self.timeout();
+        }
+    }
+
+    /// The store answers, or not yet, and sometimes twice.
+    fn store(&mut self) {
+        if self.storing.is_none() || self.bytes.chance(2) {
+            return;
+        }
+        let stored = !self.bytes.chance(3);
+        let again = self.stored.filter(|_| self.bytes.chance(4));
+        if let Some(ticket) = again.or_else(|| self.storing.take()) {
+            self.stored = Some(ticket);
+            self.network
+                .leases_stored(self.now, ticket, stored, &mut self.out);
+            self.carry_out_all();
         }
     }
 
