@@ -9,10 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 use vmnet_linux::kernel::route::{RouteError, Routes, Taken};
-use vmnet_linux::kernel::sysctl;
 use vmnet_linux::lane::{
-    self, AttachError, Attachment, Dhcp, Dns, Forward, ForwardError, ForwardGuest, Handle, Ipv4,
-    PortOptions, Protocol, Settings, StartError, Subnet,
+    self, AttachError, Attachment, Dhcp, Dns, Forward, ForwardGuest, Handle, Ipv4, PortOptions,
+    Protocol, Settings, StartError, Subnet,
 };
 use vmnet_wire::ethernet::Mac;
 
@@ -225,7 +224,7 @@ impl Network {
                 let options = PortOptions {
                     name,
                     mac: Some(guest.mac),
-                    isolated: false,
+                    ..PortOptions::default()
                 };
                 let port = handle.attach(attachment, options)?;
                 for (listen, guest_port, protocol) in pairs(guest.forwards) {
@@ -237,7 +236,7 @@ impl Network {
                     };
                     handle
                         .forward(forward)
-                        .map_err(|error| NetworkError::Forward(explain(&forward, &error)))?;
+                        .map_err(|error| NetworkError::Forward(error.to_string()))?;
                 }
                 Ok(Joined::Private {
                     handle: Some(handle),
@@ -262,43 +261,6 @@ fn pairs(specs: &[PortSpec]) -> impl Iterator<Item = (SocketAddr, u16, Protocol)
         spec.pairs()
             .map(|(listen, guest)| (listen, guest, spec.protocol))
     })
-}
-
-/// A forward that failed, with cause and remedy.
-pub(crate) fn explain(forward: &Forward, error: &ForwardError) -> String {
-    let kind = match forward.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    };
-    let mut text = format!("{kind}: {error}");
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            text.push_str(&remedy(forward, io));
-            break;
-        }
-        cause = error.source();
-    }
-    text
-}
-
-fn remedy(forward: &Forward, error: &std::io::Error) -> String {
-    let port = forward.listen.port();
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!(
-            "; another program listens there, `ss -lnp 'sport = :{port}'` names it: end it or choose another host port"
-        ),
-        std::io::ErrorKind::AddrNotAvailable => {
-            format!("; the host has no address {}", forward.listen.ip())
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            let first = sysctl::first_unprivileged_port();
-            format!(
-                "; ports below {first} are for the superuser: choose another, or `sysctl net.ipv4.ip_unprivileged_port_start={port}` (as root)"
-            )
-        }
-        _ => String::new(),
-    }
 }
 
 impl Joined {

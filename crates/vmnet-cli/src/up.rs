@@ -141,7 +141,7 @@ fn forward(port: &AddressedPort, served: &Served) -> Result<(), String> {
         served
             .handle()
             .forward(forward)
-            .map_err(|error| network::explain(&forward, &error))?;
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -579,6 +579,166 @@ fn two_rules_lead_to_one_udp_port() {
     assert_eq!((lan.network.flows(), lan.contract.living()), (1, 1));
 }
 
+/// The last datagram that left: by which socket, to whom.
+fn left(lan: &Lan) -> (vmnet_core::SocketId, String) {
+    let sent = lan.internet.sent.last().expect("one left");
+    (sent.socket, sent.how.to.to_string())
+}
+
+#[test]
+fn answers_leave_by_the_rule_that_the_client_came_by() {
+    let mut lan = Lan::default();
+    let (port, _) = raw(&mut lan, [0; 4]);
+    let address = ForwardGuest::Address([192, 168, 64, 9].into());
+    let mut rules = Vec::new();
+    for listen in ["0.0.0.0:8080", "0.0.0.0:9090", "127.0.0.1:9091"] {
+        let listen = listen.parse().unwrap();
+        let rule = rule(ForwardProtocol::Udp, address);
+        let (id, socket) = lan.forward(Forward { listen, ..rule });
+        rules.push((id, socket.unwrap()));
+    }
+    // Three clients by three rules, among them one client by two, and one whose address the guest cannot know.
+    let came = [
+        (rules[1].1, "203.0.113.9:7000"),
+        (rules[0].1, "203.0.113.8:7000"),
+        (rules[0].1, "203.0.113.9:7000"),
+        (rules[2].1, "127.0.0.1:7000"),
+        (rules[1].1, "127.0.0.1:7000"),
+    ];
+    let mut seen = Vec::new();
+    for (socket, client) in came {
+        for _ in 0..2 {
+            lan.datagram(socket, client, b"question");
+            let heard = lan.heard(port);
+            let (from, (client_port, _), _) = packets::read_udp(&heard[0]).expect("a datagram");
+            seen.push((from, client_port));
+        }
+    }
+    for pair in seen.chunks(2) {
+        assert_eq!(pair[0], pair[1], "a client stays who it is");
+    }
+    let mut different: Vec<_> = seen.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), came.len(), "nobody is taken for another");
+    assert_eq!(seen[0], (Ipv4Addr::new(203, 0, 113, 9), 7000));
+    for (index, (socket, client)) in came.into_iter().enumerate() {
+        let (address, client_port) = seen[2 * index];
+        let (_, ends) = raw(&mut lan, address.octets());
+        lan.inject(port, packets::udp(ends, (80, client_port), 64, b"answer"));
+        assert_eq!(left(&lan), (socket, client.to_owned()));
+    }
+    // Whom the guest speaks to first is spoken to by the first rule's socket.
+    let (_, ends) = raw(&mut lan, [203, 0, 113, 1]);
+    lan.inject(port, packets::udp(ends, (80, 53), 64, b"hello"));
+    assert_eq!(left(&lan), (rules[0].1, "203.0.113.1:53".to_owned()));
+    // The first rule goes: its clients are nobody's, the others' stay.
+    lan.unforward(rules[0].0);
+    let (_, ends) = raw(&mut lan, [203, 0, 113, 9]);
+    lan.inject(port, packets::udp(ends, (80, seen[0].1), 64, b"answer"));
+    assert_eq!(left(&lan), (rules[1].1, "203.0.113.9:7000".to_owned()));
+    assert_eq!(lan.contract.living(), 2);
+}
+
+#[test]
+fn a_rule_that_follows_its_guest_away_leaves_the_port_to_others() {
+    let mut lan = Lan::default();
+    let guest = Guest::raw(2, lan.start, lan.mtu);
+    let port = lan.plug(guest);
+    let (first, _) = boot(&mut lan, port, 2);
+    let (_, follower) = lan.forward(rule(ForwardProtocol::Udp, ForwardGuest::Port(port)));
+    let address = ForwardGuest::Address(first);
+    let (_, stayer) = lan.forward(Forward {
+        listen: "0.0.0.0:9090".parse().unwrap(),
+        ..rule(ForwardProtocol::Udp, address)
+    });
+    let (second, handle) = boot(&mut lan, port, 3);
+    assert_ne!(first, second);
+    lan.datagram(follower.unwrap(), "203.0.113.9:7000", b"follows");
+    assert_eq!(heard_by(&mut lan, port, handle).unwrap(), b"follows");
+    // Somebody else has the first address now.
+    let other = lan.add_raw(8);
+    let macs = (lan.guest(other).mac, lan.network.gateway_mac());
+    let ips = (first, Ipv4Addr::new(203, 0, 113, 9));
+    lan.inject(
+        other,
+        packets::udp(Ends { macs, ips }, (80, 7000), 64, b"x"),
+    );
+    assert_eq!(left(&lan).0, stayer.unwrap());
+}
+
+/// A guest with a UDP socket of its own.
+fn udp_guest(lan: &mut Lan, number: u8, port: u16) -> (PortId, smoltcp::iface::SocketHandle) {
+    let guest = lan.add_guest(number);
+    let handle = lan.guest(guest).bind_udp(port);
+    // From now on it is known where it is.
+    let anybody = (smoltcp::wire::IpAddress::v4(10, 0, 0, 1), 9);
+    let socket = lan.guest(guest).udp(handle);
+    socket.send_slice(b"hello", anybody).unwrap();
+    lan.run_for(SECOND);
+    (guest, handle)
+}
+
+#[test]
+fn udp_hairpin() {
+    let mut lan = Lan::default();
+    let (client, asks) = udp_guest(&mut lan, 2, 5000);
+    let (server, serves) = udp_guest(&mut lan, 3, 80);
+    let address = ForwardGuest::Address([192, 168, 64, 3].into());
+    for listen in ["0.0.0.0:8080", "0.0.0.0:9090"] {
+        let listen = listen.parse().unwrap();
+        let rule = rule(ForwardProtocol::Udp, address);
+        lan.forward(Forward { listen, ..rule });
+    }
+    for listen in [8080u16, 9090] {
+        for round in 0..2 {
+            let to = (smoltcp::wire::IpAddress::v4(192, 168, 64, 1), listen);
+            let question = format!("question {round} at {listen}");
+            let socket = lan.guest(client).udp(asks);
+            socket.send_slice(question.as_bytes(), to).unwrap();
+            lan.run_for(SECOND);
+            let socket = lan.guest(server).udp(serves);
+            let (heard, from) = socket.recv().map(|(b, from)| (b.to_vec(), from)).unwrap();
+            assert_eq!(heard, question.as_bytes());
+            assert_eq!(
+                from.endpoint.addr, to.0,
+                "the server knows it as the gateway"
+            );
+            let socket = lan.guest(server).udp(serves);
+            socket.send_slice(b"answer", from.endpoint).unwrap();
+            lan.run_for(SECOND);
+            let socket = lan.guest(client).udp(asks);
+            let (heard, from) = socket.recv().map(|(b, from)| (b.to_vec(), from)).unwrap();
+            assert_eq!(heard, b"answer");
+            assert_eq!(
+                (from.endpoint.addr, from.endpoint.port),
+                to,
+                "from where it was asked"
+            );
+        }
+    }
+    let flows = lan.network.flows();
+    assert_eq!(flows, 3, "two rules and the client's mapping");
+}
+
+#[test]
+fn a_guest_reaches_its_own_forwarded_port() {
+    let mut lan = Lan::default();
+    let (guest, serves) = udp_guest(&mut lan, 2, 80);
+    let asks = lan.guest(guest).bind_udp(5000);
+    let address = ForwardGuest::Address([192, 168, 64, 2].into());
+    lan.forward(rule(ForwardProtocol::Udp, address));
+    let to = (smoltcp::wire::IpAddress::v4(192, 168, 64, 1), 8080);
+    let socket = lan.guest(guest).udp(asks);
+    socket.send_slice(b"question", to).unwrap();
+    lan.run_for(SECOND);
+    let socket = lan.guest(guest).udp(serves);
+    let from = socket.recv().map(|(_, from)| from.endpoint).unwrap();
+    socket.send_slice(b"answer", from).unwrap();
+    lan.run_for(SECOND);
+    assert_eq!(heard_by(&mut lan, guest, asks).unwrap(), b"answer");
+}
+
 #[test]
 fn a_guest_silent_for_long_is_asked_for_again() {
     let mut lan = Lan::default();

@@ -19,8 +19,10 @@ pub(crate) enum Token {
     DnsStream(Slot),
     /// A query to a resolver, by its number.
     Query(u64),
-    /// A listener of a forwarded port or of a socket for guests, by its number.
+    /// A socket that guests come by, by its number.
     Listener(u64),
+    /// A forwarded port.
+    Forward(Slot),
     /// Commands from other threads.
     Command,
     /// The host's resolvers may have changed.
@@ -44,6 +46,7 @@ impl Token {
             Self::Command => (5, 0),
             Self::Resolvers => (6, 0),
             Self::Uplink => (7, 0),
+            Self::Forward(slot) => (8, slot.to_bits()),
         };
         kind << KIND_SHIFT | value & KEY_MASK
     }
@@ -59,7 +62,8 @@ impl Token {
             4 => Self::Listener(value),
             5 => Self::Command,
             6 => Self::Resolvers,
-            _ => Self::Uplink,
+            7 => Self::Uplink,
+            _ => Self::Forward(slot),
         }
     }
 }
@@ -155,6 +159,7 @@ mod tests {
             Token::Command,
             Token::Resolvers,
             Token::Uplink,
+            Token::Forward(slot),
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

@@ -74,6 +74,11 @@ impl<K: Key, V> Slots<K, V> {
             .map(|(_, value)| value)
     }
 
+    /// How many values there are.
+    pub(crate) fn count(&self) -> usize {
+        self.values.iter().flatten().count()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
         self.values
             .iter_mut()

@@ -12,6 +12,7 @@
 //! | [`tcp`], [`udp`] | RFC 9293, RFC 768 |
 //! | [`checksum`] | RFC 1071, RFC 1624 |
 //! | [`offload`] | the virtio-net header: what a frame's sender left to others |
+//! | [`unfinished`] | whether what a sender says of a frame can be, and frames that say nothing of themselves |
 //! | [`segment`] | that work, done in software for a port without offloads; and IPv4 fragments |
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -37,3 +38,4 @@ pub mod offload;
 pub mod segment;
 pub mod tcp;
 pub mod udp;
+pub mod unfinished;

@@ -4,7 +4,6 @@ use super::protocol::{
     AttachKind, Attached, Connection, ForwardTarget, Lease, Listener, Port, Reply, Request, Status,
     Way,
 };
-use crate::network;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -89,7 +88,7 @@ impl Served {
         let options = PortOptions {
             name: name.clone(),
             mac,
-            isolated: false,
+            ..PortOptions::default()
         };
         let member = match kind.join(descriptor) {
             Way::Port(attachment) => self.handle.attach(attachment, options).map(Member::Port),
@@ -288,7 +287,7 @@ impl Session<'_> {
                     .served
                     .handle
                     .forward(forward)
-                    .map_err(|error| network::explain(&forward, &error))?;
+                    .map_err(|error| error.to_string())?;
                 self.forwards.push(id);
                 Ok(Reply::Forwarded)
             }

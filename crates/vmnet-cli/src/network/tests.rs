@@ -53,29 +53,3 @@ fn a_taken_subnet_is_refused_by_name() {
         "{error}"
     );
 }
-
-#[test]
-fn a_refused_port_names_the_remedy() {
-    let forward = Forward {
-        protocol: Protocol::Tcp,
-        listen: "0.0.0.0:80".parse().unwrap(),
-        guest: ForwardGuest::Address(Ipv4Addr::new(192, 168, 64, 2)),
-        guest_port: 80,
-    };
-    for (errno, word) in [
-        (libc_errno::EADDRINUSE, "ss -lnp"),
-        (libc_errno::EACCES, "ip_unprivileged_port_start=80"),
-        (libc_errno::EADDRNOTAVAIL, "no address 0.0.0.0"),
-    ] {
-        let error = ForwardError::Listen(forward.listen, std::io::Error::from_raw_os_error(errno));
-        let text = explain(&forward, &error);
-        assert!(text.contains(word), "{text}");
-    }
-}
-
-mod libc_errno {
-    use rustix::io::Errno;
-    pub(super) const EADDRINUSE: i32 = Errno::ADDRINUSE.raw_os_error();
-    pub(super) const EACCES: i32 = Errno::ACCESS.raw_os_error();
-    pub(super) const EADDRNOTAVAIL: i32 = Errno::ADDRNOTAVAIL.raw_os_error();
-}

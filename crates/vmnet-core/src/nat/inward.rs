@@ -66,11 +66,14 @@ impl Nat {
                 len,
                 segment,
                 ttl,
-            } => match self.table.get_mut(socket) {
-                Some(Flow::Udp(mapping)) => mapping.deliver(link, from, len, segment, ttl),
-                Some(Flow::Echo(echo)) => echo.deliver(link, from.ip(), head, len, ttl),
-                Some(Flow::Tcp(_)) | None => link.drop(Drop::NoConnection),
-            },
+            } => {
+                self.meet_client(socket, from, &link.gateway);
+                match self.table.get_mut(socket) {
+                    Some(Flow::Udp(mapping)) => mapping.deliver(link, from, len, segment, ttl),
+                    Some(Flow::Echo(echo)) => echo.deliver(link, from.ip(), head, len, ttl),
+                    Some(Flow::Tcp(_)) | None => link.drop(Drop::NoConnection),
+                }
+            }
             Event::Error {
                 socket,
                 error,
@@ -211,18 +214,20 @@ impl Nat {
 
     /// A rule is gone, and its mapping with it.
     pub(crate) fn remove_forward(&mut self, rule: ForwardId, out: &mut Outbox) {
-        self.forwards.rules.remove(rule);
-        let Some(socket) = self.forwards.sockets.remove(rule) else {
+        let Some(socket) = self.forwards.remove(rule) else {
             return;
+        };
+        let guest = match self.table.get_mut(socket) {
+            Some(Flow::Udp(mapping)) => Some(mapping.guest),
+            _ => None,
         };
         out.push(Action::Close { socket });
         self.table.remove(socket);
+        let Some(guest) = guest else { return };
+        self.forwards.lead_away(socket, guest);
         // Another rule may lead to the same port of the guest: what the guest sends leaves by that one now.
-        for id in self.forwards.sockets.values().copied() {
-            if let Some(Flow::Udp(mapping)) = self.table.get_mut(id) {
-                let key = Key::mapping(Protocol::UDP, mapping.guest);
-                self.table.rekey(id, key);
-            }
+        if let Some(other) = self.forwards.sockets_to(guest).next() {
+            self.table.rekey(other, Key::mapping(Protocol::UDP, guest));
         }
     }
 
@@ -235,7 +240,7 @@ impl Nat {
         rule: ForwardId,
         guest: SocketAddr,
     ) -> SocketId {
-        let known = self.forwards.sockets.get(rule).copied();
+        let known = self.forwards.socket(rule);
         let flow = known.and_then(|id| self.table.get_mut(id).map(|flow| (id, flow)));
         if let Some((id, Flow::Udp(mapping))) = flow
             && mapping.guest == guest
@@ -252,14 +257,20 @@ impl Nat {
         if let Some(id) = known
             && let Some(Flow::Udp(mapping)) = self.table.get_mut(id)
         {
-            mapping.follow(guest, mac);
+            let before = core::mem::replace(&mut mapping.guest, guest);
+            mapping.mac = mac;
             self.table.rekey(id, key);
+            self.forwards.lead(rule, id, guest, Some(before));
+            // What is left of those that led there is found there again.
+            if let Some(other) = self.forwards.sockets_to(before).next() {
+                self.table.rekey(other, Key::mapping(Protocol::UDP, before));
+            }
             return id;
         }
         let id = self.table.insert(link, mac, key, |link, _| {
             Flow::Udp(Mapping::new(link.now, guest, mac, Some(rule)))
         });
-        self.forwards.sockets.insert(rule, id);
+        self.forwards.lead(rule, id, guest, None);
         id
     }
 

@@ -8,11 +8,13 @@
 //! | `destination` | where a packet really goes, and which never leave |
 //! | `tcp` | connections |
 //! | `udp` | mappings |
+//! | `clients` | who came by which of several rules to one UDP port |
 //! | `echo` | ICMP echo |
 //! | `outward` | packets from guests to the outside |
 //! | `inward` | what happened to the host's sockets |
 //! | [`port_forward`] | rules that lead from a port of the host to a guest |
 
+pub(crate) mod clients;
 pub(crate) mod destination;
 pub(crate) mod echo;
 pub(crate) mod flow;

@@ -279,10 +279,7 @@ impl Nat {
         }
         let guest = SocketAddr::new(packet.source, header.source_port());
         let seen = SocketAddr::new(packet.destination, header.destination_port());
-        let Some(to) = self.datagram_goes_to(link, packet, guest, seen) else {
-            return;
-        };
-        let Some(id) = self.mapping(link, packet.mac, guest) else {
+        let Some((id, to)) = self.datagram_leaves_by(link, packet, guest, seen) else {
             return;
         };
         let Some(Flow::Udp(mapping)) = self.table.get_mut(id) else {
@@ -307,6 +304,21 @@ impl Nat {
             },
             how,
         });
+    }
+
+    /// By which socket a datagram leaves that the guest sent to `seen`, and where it really goes.
+    fn datagram_leaves_by(
+        &mut self,
+        link: &mut Link<'_>,
+        packet: &Outward<'_>,
+        guest: SocketAddr,
+        seen: SocketAddr,
+    ) -> Option<(SocketId, SocketAddr)> {
+        if let Some(client) = self.client(guest, seen) {
+            return Some((client.socket, client.real));
+        }
+        let to = self.datagram_goes_to(link, packet, guest, seen)?;
+        Some((self.mapping(link, packet.mac, guest)?, to))
     }
 
     /// Where a datagram really goes that the guest sent to `seen`, if anywhere.

@@ -2,12 +2,15 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use slotmap::{SecondaryMap, SlotMap};
+use std::collections::BTreeSet;
+
+use slotmap::{Key as _, KeyData, SecondaryMap, SlotMap};
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::ip::Protocol;
 
 use crate::gateway::dns::Label;
 use crate::link::Gateway;
+use crate::nat::clients::Clients;
 use crate::outbox::{ForwardId, PortId, SocketId};
 
 /// The guest that a rule leads to.
@@ -30,6 +33,15 @@ pub enum ForwardProtocol {
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl core::fmt::Display for ForwardProtocol {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
 }
 
 impl ForwardProtocol {
@@ -57,12 +69,68 @@ pub struct Forward {
 /// The rules of a network.
 #[derive(Debug, Default)]
 pub(crate) struct Forwards {
-    pub(crate) rules: SlotMap<ForwardId, Forward>,
+    rules: SlotMap<ForwardId, Forward>,
+    /// The rules again, by what the host listens on.
+    by_port: BTreeSet<(u8, u16, u64)>,
     /// Sockets of UDP rules whose guest has, or had, an address.
-    pub(crate) sockets: SecondaryMap<ForwardId, SocketId>,
+    sockets: SecondaryMap<ForwardId, SocketId>,
+    /// These sockets again, by the guest's address and port that they lead to.
+    by_guest: BTreeSet<(SocketAddr, u64)>,
+    /// Who came to a guest's port that several rules lead to, and by which.
+    pub(crate) clients: Clients,
 }
 
 impl Forwards {
+    pub(crate) fn add(&mut self, rule: Forward) -> ForwardId {
+        let port = (rule.protocol.number().0, rule.listen.port());
+        let id = self.rules.insert(rule);
+        self.by_port.insert((port.0, port.1, id.data().as_ffi()));
+        id
+    }
+
+    /// Answers the socket of the rule, if it has one.
+    pub(crate) fn remove(&mut self, id: ForwardId) -> Option<SocketId> {
+        let rule = self.rules.remove(id)?;
+        let port = (rule.protocol.number().0, rule.listen.port());
+        self.by_port.remove(&(port.0, port.1, id.data().as_ffi()));
+        self.sockets.remove(id)
+    }
+
+    pub(crate) fn rule(&self, id: ForwardId) -> Option<&Forward> {
+        self.rules.get(id)
+    }
+
+    pub(crate) fn socket(&self, id: ForwardId) -> Option<SocketId> {
+        self.sockets.get(id).copied()
+    }
+
+    /// A rule's socket leads to `guest` from now on, and no longer to `before`.
+    pub(crate) fn lead(
+        &mut self,
+        id: ForwardId,
+        socket: SocketId,
+        guest: SocketAddr,
+        before: Option<SocketAddr>,
+    ) {
+        self.sockets.insert(id, socket);
+        if let Some(before) = before {
+            self.lead_away(socket, before);
+        }
+        self.by_guest.insert((guest, socket.data().as_ffi()));
+    }
+
+    /// A rule's socket leads to `guest` no longer.
+    pub(crate) fn lead_away(&mut self, socket: SocketId, guest: SocketAddr) {
+        self.by_guest.remove(&(guest, socket.data().as_ffi()));
+    }
+
+    /// The sockets of rules that lead to an address and port of a guest.
+    pub(crate) fn sockets_to(&self, guest: SocketAddr) -> impl Iterator<Item = SocketId> + '_ {
+        self.by_guest
+            .range((guest, 0)..=(guest, u64::MAX))
+            .map(|(_, socket)| SocketId::from(KeyData::from_ffi(*socket)))
+    }
+
     /// Rules with a socket that leads to a guest wherever it is: to whom, and to which port of it.
     pub(crate) fn followers(&self) -> impl Iterator<Item = (ForwardId, ForwardGuest, u16)> + '_ {
         self.sockets.keys().filter_map(|id| {
@@ -74,10 +142,10 @@ impl Forwards {
 
     /// Where the host listens for a forwarded port, as an address that a guest's socket can reach.
     pub(crate) fn listener(&self, protocol: Protocol, port: u16) -> Option<SocketAddr> {
-        self.rules
-            .values()
-            .filter(|rule| rule.listen.port() == port && rule.protocol.number() == protocol)
-            .filter_map(|rule| match rule.listen.ip() {
+        self.by_port
+            .range((protocol.0, port, 0)..=(protocol.0, port, u64::MAX))
+            .filter_map(|(_, _, id)| self.rules.get(ForwardId::from(KeyData::from_ffi(*id))))
+            .find_map(|rule| match rule.listen.ip() {
                 // `[::]` takes IPv4 too (RFC 3493 §5.3), and guests' sockets are of that family.
                 ip if ip.is_unspecified() => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
                 // A connection is of the family of its destination, a mapping of that of its guest.
@@ -85,7 +153,6 @@ impl Forwards {
                 ip => Some(ip),
             })
             .map(|ip| SocketAddr::new(ip, port))
-            .next()
     }
 }
 
@@ -146,7 +213,7 @@ mod tests {
             (udp, "[::]:81", None),
         ] {
             let mut forwards = Forwards::default();
-            forwards.rules.insert(Forward {
+            forwards.add(Forward {
                 protocol,
                 listen: listen.parse().unwrap(),
                 guest: ForwardGuest::Address([192, 168, 64, 2].into()),

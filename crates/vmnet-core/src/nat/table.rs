@@ -78,6 +78,10 @@ impl Table {
         }
     }
 
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.flows.len()
     }

@@ -58,11 +58,6 @@ impl Mapping {
         }
     }
 
-    /// The guest of a rule is at another address, or has another MAC. Nobody is at the unspecified address.
-    pub(crate) fn follow(&mut self, guest: SocketAddr, mac: Mac) {
-        (self.guest, self.mac) = (guest, mac);
-    }
-
     /// It is a rule's, whose guest has no address now.
     pub(crate) fn is_lost(&self) -> bool {
         self.guest.ip().is_unspecified()

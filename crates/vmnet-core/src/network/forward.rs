@@ -16,7 +16,7 @@ use crate::outbox::{ForwardId, Outbox, PortId, SocketId};
 impl Network {
     /// The host now listens for a forwarded port. On a network whose gateway has no address the rule leads nowhere.
     pub fn add_forward(&mut self, rule: Forward) -> ForwardId {
-        self.nat.forwards.rules.insert(rule)
+        self.nat.forwards.add(rule)
     }
 
     /// The host listens no longer. Connections that were accepted go on.
@@ -62,7 +62,7 @@ impl Network {
 
     /// The address of the guest that a rule leads to, if it has one.
     fn forward_guest(&self, now: Instant, rule: ForwardId) -> Option<(Ipv4Addr, Forward)> {
-        let forward = *self.nat.forwards.rules.get(rule)?;
+        let forward = *self.nat.forwards.rule(rule)?;
         Some((self.address_of_guest(now, &forward.guest)?, forward))
     }
 

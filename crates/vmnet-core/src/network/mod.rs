@@ -146,6 +146,11 @@ impl Network {
         self.nat.host.outside = address;
     }
 
+    /// Flows of the NAT that may exist at once from now on. If more do, each new one takes the place of one.
+    pub fn set_flows_max(&mut self, max: usize) {
+        self.nat.table.set_max(max);
+    }
+
     /// The host's resolvers, best first.
     pub fn set_resolvers(&mut self, now: Instant, resolvers: &[SocketAddr]) {
         self.services.dns.set_resolvers(now, resolvers);

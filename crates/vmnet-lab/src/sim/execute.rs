@@ -492,7 +492,21 @@ impl Lan {
         }
     }
 
+    /// The UDP socket of this host at one of its own addresses.
+    fn udp_socket_at(&self, to: SocketAddr) -> Option<SocketId> {
+        let bare = self.internet.bare.iter();
+        bare.filter(|_| to.ip().is_loopback())
+            .find(|(_, bare)| **bare == Bare::Udp(to.port()))
+            .map(|(socket, _)| *socket)
+    }
+
     fn udp_leaves(&mut self, socket: SocketId, payload: Vec<u8>, how: Datagram, latency: Duration) {
+        if let Some(other) = self.udp_socket_at(how.to)
+            && let Some(Bare::Udp(port)) = self.internet.bare.get(&socket)
+        {
+            let from = SocketAddr::new(how.to.ip(), *port);
+            return self.after(Duration::ZERO, Later::Datagram(other, from, payload));
+        }
         match self.internet.udp.get(&how.to).copied() {
             Some(UdpHost::Echo) => self.after(latency, Later::Datagram(socket, how.to, payload)),
             Some(UdpHost::EchoFrom(port)) => {

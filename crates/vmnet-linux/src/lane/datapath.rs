@@ -9,13 +9,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
 use vmnet_core::gateway::dhcp::State;
-use vmnet_core::{Config, Dns, Network, Outbox, PortId, SocketId};
+use vmnet_core::{Config, Dns, ForwardId, Network, Outbox, PortId, SocketId};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::StartError;
 use crate::lane::execute::Hand;
 use crate::lane::forwarding;
-use crate::lane::forwarding::Listener;
+use crate::lane::forwarding::{Forwarded, Listener};
 use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, ListenerId, Settings};
 use crate::lane::names::{DnsSession, Queries};
 use crate::lane::patience::Patience;
@@ -26,16 +26,18 @@ use crate::resolv;
 use crate::slots::{Slot, Slots};
 use crate::socket::HostSocket;
 use crate::sys::datagram::Batch;
+use crate::sys::limits;
 use crate::uplink::Uplink;
 
 /// Streams of the NAT that are read in one turn before frames of guests are looked at again.
 const READS: usize = 64;
-/// How soon a port that cannot tell when it has room is tried again.
-const RETRY: Duration = Duration::from_millis(1);
+/// How soon a port that cannot tell when it has room is tried again: at first, and at most.
+const RETRY: Duration = Duration::from_micros(50);
+const RETRY_MAX: Duration = Duration::from_millis(1);
 /// Flows of the NAT at once, if descriptors allow.
 const FLOWS_MAX: usize = 32_768;
 /// So few flows are no network.
-const FLOWS_LEAST: usize = 64;
+pub(super) const FLOWS_LEAST: usize = 64;
 /// Descriptors that are kept for other things than flows: ports, queries, our ends of DNS streams.
 const DESCRIPTORS_KEPT: usize = 128;
 
@@ -54,6 +56,7 @@ pub(super) struct Lane {
     pub(super) pending: Pending,
     /// Ports of guests that came by a socket for several.
     pub(super) came_by: HashMap<PortId, ListenerId>,
+    pub(super) forwards: Slots<ForwardId, Forwarded>,
     pub(super) listeners: HashMap<u64, Listener>,
     pub(super) next_listener: u64,
     pub(super) queries: Queries,
@@ -68,6 +71,8 @@ pub(super) struct Lane {
     /// See [`forwarding::spare`].
     pub(super) spare: Option<OwnedFd>,
     patience: Patience,
+    /// How soon ports that cannot tell are tried again.
+    retry: Duration,
     /// Bytes of guests and of their peers in this turn.
     pub(super) moved: usize,
     uplink: Uplink,
@@ -116,6 +121,7 @@ impl Lane {
             sockets: Slots::default(),
             pending: Pending::default(),
             came_by: HashMap::new(),
+            forwards: Slots::default(),
             listeners: HashMap::new(),
             next_listener: 0,
             queries: Queries::default(),
@@ -127,6 +133,7 @@ impl Lane {
             warned: Warned::default(),
             spare: Some(forwarding::spare()?),
             patience: Patience::new(now),
+            retry: RETRY,
             moved: 0,
             uplink,
             resolvers,
@@ -154,6 +161,12 @@ impl Lane {
                 return;
             }
             self.now = Instant::now();
+            // Who has not read for long is not asked so often.
+            self.retry = if events.is_empty() {
+                (self.retry * 2).min(RETRY_MAX)
+            } else {
+                RETRY
+            };
             for (token, flags) in events.drain(..) {
                 self.dispatch(token, flags);
             }
@@ -178,7 +191,7 @@ impl Lane {
             .full
             .iter()
             .any(|(_, retry)| *retry)
-            .then(|| self.now + RETRY);
+            .then(|| self.now + self.retry);
         let next = self
             .network
             .next_deadline()
@@ -196,6 +209,7 @@ impl Lane {
             Token::DnsStream(slot) => self.dns_stream_event(slot, flags),
             Token::Query(number) => self.query_event(number, flags),
             Token::Listener(number) => self.listener_event(number),
+            Token::Forward(slot) => self.forward_event(slot),
             Token::Command => self.obey(),
             Token::Resolvers => self.follow_resolvers(),
             Token::Uplink => self.follow_uplink(),
@@ -236,10 +250,12 @@ impl Lane {
                 Command::Ports(answer) => {
                     let _gone = answer.send(self.port_rows());
                 }
-                Command::Forward(forward, answer) => {
-                    let _gone = answer.send(self.forward(forward));
+                Command::Forward(forwards, answer) => {
+                    let _gone = answer.send(self.forward(forwards));
                 }
-                Command::RemoveForward(id) => self.remove_forward(id),
+                Command::RemoveForwards(ids, answer) => {
+                    let _gone = answer.send(self.remove_forwards(&ids));
+                }
                 Command::Leases(answer) => {
                     let rows = self
                         .network
@@ -350,27 +366,21 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
     }
 }
 
-/// As many flows as descriptors allow: each has one, and the soft limit is raised to the hard one.
+/// As many flows as descriptors allow: each has one.
 fn flows_max() -> io::Result<usize> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(1 << 20);
-    let raised = Rlimit {
-        current: Some(most),
-        maximum: limit.maximum,
-    };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => most,
-        Err(_) => limit.current.unwrap_or(1024),
-    };
-    let flows = usize::try_from(current)
-        .unwrap_or(FLOWS_MAX)
-        .saturating_sub(DESCRIPTORS_KEPT);
+    let files = limits::raise_open_files();
+    let flows = flows_beside(files, 0);
     if flows < FLOWS_LEAST {
         let needed = DESCRIPTORS_KEPT + FLOWS_LEAST;
         return Err(io::Error::other(format!(
-            "this user may open {current} files, and a network needs {needed}: raise the hard limit (`ulimit -Hn`)"
+            "this user may open {files} files, and a network needs {needed}: raise the hard limit (`ulimit -Hn`)"
         )));
     }
-    Ok(FLOWS_MAX.min(flows))
+    Ok(flows)
+}
+
+/// Flows for which descriptors are left beside so many forwarded ports.
+pub(super) fn flows_beside(files: u64, forwards: usize) -> usize {
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    FLOWS_MAX.min(files.saturating_sub(DESCRIPTORS_KEPT + forwards))
 }

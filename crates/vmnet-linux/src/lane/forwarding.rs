@@ -1,31 +1,46 @@
-//! Listeners: of forwarded ports, and of sockets for guests.
+//! Forwarded ports, whose clients are accepted here, and sockets that guests come by.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
+use rustix::net::{RecvFlags, SocketFlags};
 use vmnet_core::{ForwardId, SocketId};
 
-use crate::lane::datapath::Lane;
+use crate::lane::datapath::{FLOWS_LEAST, Lane, flows_beside};
 use crate::lane::execute::Hand;
 use crate::lane::{Forward, ForwardError, ForwardGuest, ListenerId, PortOptions, Protocol};
 use crate::poller::{READ, Token};
+use crate::slots::Slot;
 use crate::socket::HostSocket;
 use crate::socket::datagrams::Datagrams;
 use crate::socket::stream::Stream;
+use crate::sys::limits;
 
 /// Connections that one listener may bring in its turn.
 const ACCEPTS: usize = 64;
 
-/// Something that brings guests or their clients.
+/// Where the host listens for a forwarded port.
+#[derive(Debug)]
+pub(super) enum Forwarded {
+    Tcp(OwnedFd),
+    /// Until its guest has an address; then it is a flow's.
+    Udp(OwnedFd),
+}
+
+impl Forwarded {
+    fn into_fd(self) -> OwnedFd {
+        match self {
+            Self::Tcp(fd) | Self::Udp(fd) => fd,
+        }
+    }
+}
+
+/// Something that brings guests.
 #[derive(Debug)]
 pub(super) enum Listener {
-    /// A forwarded TCP port.
-    Tcp(ForwardId, TcpListener),
-    /// A forwarded UDP port whose guest has no address yet.
-    Udp(ForwardId, UdpSocket),
     /// Guests that connect by a stream.
     Streams(UnixListener, PortOptions),
     /// Guests that send datagrams.
@@ -35,8 +50,6 @@ pub(super) enum Listener {
 impl Listener {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(_, listener) => listener.as_fd(),
-            Self::Udp(_, socket) => socket.as_fd(),
             Self::Streams(listener, _) => listener.as_fd(),
             Self::Datagrams(socket, _) => socket.as_fd(),
         }
@@ -54,24 +67,32 @@ impl Lane {
         Ok(number)
     }
 
-    pub(super) fn forward(&mut self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        self.check_guest(&forward)?;
-        let refused = |error| ForwardError::Listen(forward.listen, error);
-        let id = match forward.protocol {
-            Protocol::Tcp => {
-                let listener = TcpListener::bind(forward.listen).map_err(refused)?;
-                listener.set_nonblocking(true).map_err(refused)?;
-                let id = self.network.add_forward(forward);
-                self.add_listener(Listener::Tcp(id, listener)).map(|_| id)
+    /// Takes ports that somebody listens on already, all or none.
+    pub(super) fn forward(
+        &mut self,
+        forwards: Vec<(Forward, OwnedFd)>,
+    ) -> Result<Vec<ForwardId>, ForwardError> {
+        forwards
+            .iter()
+            .try_for_each(|(forward, _)| self.check_guest(forward))?;
+        let mut ids = Vec::with_capacity(forwards.len());
+        for (forward, socket) in forwards {
+            let (protocol, listen) = (forward.protocol, forward.listen);
+            let id = self.network.add_forward(forward);
+            ids.push(id);
+            let watched = self.poller.add(&socket, Token::Forward(Slot::of(id)), READ);
+            let forwarded = match protocol {
+                Protocol::Tcp => Forwarded::Tcp(socket),
+                Protocol::Udp => Forwarded::Udp(socket),
+            };
+            self.forwards.insert(id, forwarded);
+            if let Err(error) = watched {
+                drop(self.remove_forwards(&ids));
+                return Err(ForwardError::of(protocol, listen, error));
             }
-            Protocol::Udp => {
-                let socket = UdpSocket::bind(forward.listen).map_err(refused)?;
-                socket.set_nonblocking(true).map_err(refused)?;
-                let id = self.network.add_forward(forward);
-                self.add_listener(Listener::Udp(id, socket)).map(|_| id)
-            }
-        };
-        id.map_err(refused)
+        }
+        self.make_room_for_forwards();
+        Ok(ids)
     }
 
     /// A guest can be at the other end of a rule.
@@ -85,12 +106,43 @@ impl Lane {
         }
     }
 
-    pub(super) fn remove_forward(&mut self, id: ForwardId) {
-        self.listeners.retain(|_, listener| {
-            !matches!(listener, Listener::Tcp(other, _) | Listener::Udp(other, _) if *other == id)
-        });
-        self.network.remove_forward(id, &mut self.out);
+    /// Answers the sockets of those that are there, for somebody else to close.
+    pub(super) fn remove_forwards(&mut self, ids: &[ForwardId]) -> Vec<OwnedFd> {
+        let mut sockets = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(forwarded) = self.forwards.remove(*id) {
+                let socket = forwarded.into_fd();
+                self.poller.remove(&socket);
+                sockets.push(socket);
+            }
+            self.network.remove_forward(*id, &mut self.out);
+        }
         self.carry_out(Hand::EMPTY);
+        self.make_room_for_forwards();
+        sockets
+    }
+
+    /// What forwarded ports take of the descriptors, flows cannot have.
+    fn make_room_for_forwards(&mut self) {
+        let flows = flows_beside(limits::open_files(), self.forwards.count());
+        self.network.set_flows_max(flows.max(FLOWS_LEAST));
+    }
+
+    pub(super) fn forward_event(&mut self, slot: Slot) {
+        let Some(id) = self.forwards.find(slot) else {
+            return;
+        };
+        let kept = match self.forwards.remove(id) {
+            Some(Forwarded::Tcp(listener)) => {
+                self.accept(id, &listener);
+                Some(Forwarded::Tcp(listener))
+            }
+            Some(Forwarded::Udp(socket)) => self.serve_udp(id, socket),
+            None => None,
+        };
+        if let Some(kept) = kept {
+            self.forwards.insert(id, kept);
+        }
     }
 
     pub(super) fn listener_event(&mut self, number: u64) {
@@ -98,36 +150,29 @@ impl Lane {
             return;
         };
         let kept = match listener {
-            Listener::Tcp(id, listener) => {
-                self.accept(id, &listener);
-                Some(Listener::Tcp(id, listener))
-            }
-            Listener::Udp(id, socket) => self.serve_udp(id, socket),
             Listener::Streams(listener, options) => {
                 self.accept_guests(&listener, &options, ListenerId(number));
-                Some(Listener::Streams(listener, options))
+                Listener::Streams(listener, options)
             }
             Listener::Datagrams(socket, options) => {
                 self.receive_from_paths(&socket, &options, ListenerId(number));
-                Some(Listener::Datagrams(socket, options))
+                Listener::Datagrams(socket, options)
             }
         };
-        if let Some(kept) = kept {
-            self.listeners.insert(number, kept);
-        }
+        self.listeners.insert(number, kept);
     }
 
-    fn accept(&mut self, id: ForwardId, listener: &TcpListener) {
+    fn accept(&mut self, id: ForwardId, listener: &OwnedFd) {
         for _ in 0..ACCEPTS {
-            let (client, from) = match listener.accept() {
+            let (client, from) = match accept(listener) {
                 Ok(accepted) => accepted,
                 Err(error) if is_exhausted(&error) => {
-                    self.turn_away(&error, || drop(listener.accept()));
+                    self.turn_away(&error, || drop(accept(listener)));
                     continue;
                 }
                 Err(_) => return,
             };
-            if let Err(error) = self.accepted(id, client.into(), from) {
+            if let Err(error) = self.accepted(id, client, from) {
                 tracing::debug!(%from, %error, "a client of a forwarded port cannot be served");
             }
             self.carry_out(Hand::EMPTY);
@@ -146,7 +191,6 @@ impl Lane {
     }
 
     fn accepted(&mut self, id: ForwardId, client: OwnedFd, from: SocketAddr) -> io::Result<()> {
-        rustix::io::ioctl_fionbio(&client, true)?;
         let mut stream = Stream::accepted(client)?;
         let room = stream.room();
         match self
@@ -166,15 +210,15 @@ impl Lane {
     }
 
     /// A datagram came to a forwarded port: if its guest has an address, the socket becomes a flow's.
-    fn serve_udp(&mut self, id: ForwardId, socket: UdpSocket) -> Option<Listener> {
+    fn serve_udp(&mut self, id: ForwardId, socket: OwnedFd) -> Option<Forwarded> {
         let Some(flow) = self.network.forward_socket(self.now, id, &mut self.out) else {
             // Nobody is there: the datagram is lost, as on any network.
-            let _lost = socket.recv_from(&mut [0; 1]);
-            return Some(Listener::Udp(id, socket));
+            let _lost = rustix::net::recv(&socket, &mut [0; 1], RecvFlags::DONTWAIT);
+            return Some(Forwarded::Udp(socket));
         };
         self.carry_out(Hand::EMPTY);
         self.poller.remove(&socket);
-        if let Err(error) = self.adopt_udp(flow, socket.into()) {
+        if let Err(error) = self.adopt_udp(flow, socket) {
             tracing::warn!(%error, "a forwarded port cannot be served");
         }
         None
@@ -212,6 +256,13 @@ pub(super) fn spare() -> io::Result<OwnedFd> {
         0,
         rustix::event::EventfdFlags::CLOEXEC,
     )?)
+}
+
+fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (client, from) = rustix::net::acceptfrom_with(listener, flags)?;
+    let from = from.ok_or_else(|| io::Error::other("a client without an address"))?;
+    Ok((client, SocketAddr::try_from(from)?))
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

@@ -8,21 +8,21 @@ use rustix::event::epoll::EventFlags;
 use rustix::net::SocketAddrUnix;
 use vmnet_core::gateway::dhcp::State;
 use vmnet_core::{Frame, PortId};
-use vmnet_wire::ethernet::{self, Mac};
-use vmnet_wire::offload::{Checksum, Offload};
-use vmnet_wire::segment;
+use vmnet_wire::ethernet::Mac;
+use vmnet_wire::offload::Offload;
 
 use crate::lane::datapath::Lane;
 use crate::lane::execute::Hand;
 use crate::lane::forwarding::Listener;
 use crate::lane::{
-    AttachError, Attachment, GuestSocket, ListenerId, PortKind, PortOptions, PortRow,
+    AttachError, Attachment, GuestSocket, ListenerId, PortKind, PortOffload, PortOptions, PortRow,
 };
 use crate::poller::{READ, READ_WRITE, Token};
+use crate::port::arriving::{self, Here};
 use crate::port::dgram::{self, Dgram};
 use crate::port::stream::Stream;
 use crate::port::tap::{self, Tap};
-use crate::port::{FRAME_MAX, Flushed, Port};
+use crate::port::{FRAME_MAX, Flushed, INPUT_MAX, Port};
 use crate::slots::Slot;
 use crate::sys::sockopt;
 
@@ -34,6 +34,8 @@ const BURST_BYTES: usize = 1 << 20;
 const SOCKET_QUEUE: usize = 512;
 /// Bytes that we wish sockets for guests to hold; the host may allow fewer.
 const SOCKET_BYTES: i32 = 4 << 20;
+/// The same where frames are large: 8 MiB fill in about 2 ms.
+const SOCKET_BYTES_LARGE: i32 = 8 << 20;
 /// Guests on one datagram socket.
 const PATHS_MAX: usize = 256;
 
@@ -51,8 +53,9 @@ impl Lane {
             Attachment::Stream(fd) => Ok(self.add_stream(fd, options)?),
             Attachment::Dgram(fd) => {
                 set_nonblocking(&fd)?;
-                widen(&fd);
-                Ok(self.add_port(Port::Dgram(Dgram::connected(fd)), options)?)
+                widen(&fd, options.offload);
+                let port = Port::Dgram(Dgram::connected(fd), options.offload);
+                Ok(self.add_port(port, options)?)
             }
         }
     }
@@ -70,7 +73,7 @@ impl Lane {
             GuestSocket::Dgram(socket) => {
                 socket.set_nonblocking(true)?;
                 let socket = OwnedFd::from(socket);
-                widen(&socket);
+                widen(&socket, options.offload);
                 Listener::Datagrams(Rc::new(socket), options)
             }
         };
@@ -107,8 +110,8 @@ impl Lane {
 
     fn add_stream(&mut self, fd: OwnedFd, options: PortOptions) -> io::Result<PortId> {
         set_nonblocking(&fd)?;
-        widen(&fd);
-        self.add_port(Port::Stream(Stream::new(fd)), options)
+        widen(&fd, options.offload);
+        self.add_port(Port::Stream(Stream::new(fd), options.offload), options)
     }
 
     fn add_port(&mut self, port: Port, options: PortOptions) -> io::Result<PortId> {
@@ -120,7 +123,10 @@ impl Lane {
         let mut place = vmnet_core::Port::new(queue);
         (place.name, place.mac) = (options.name, options.mac);
         place.isolated = options.isolated;
-        place.large_segments = matches!(port, Port::Tap(_));
+        place.large_segments = match &port {
+            Port::Tap(_) => true,
+            Port::Stream(_, takes) | Port::Dgram(_, takes) => takes.tso,
+        };
         let id = self.network.add_port(place);
         let watched = match port_fd(&port) {
             Some(fd) => self.poller.add(fd, Self::slot_token(id), READ),
@@ -160,8 +166,8 @@ impl Lane {
         }
         let received = match self.ports.get_mut(id) {
             Some(Port::Tap(_)) => self.receive_from_tap(id),
-            Some(Port::Stream(_)) => self.receive_from_stream(id),
-            Some(Port::Dgram(_)) => self.receive_from_dgram(id),
+            Some(Port::Stream(..)) => self.receive_from_stream(id),
+            Some(Port::Dgram(..)) => self.receive_from_dgram(id),
             None => Ok(()),
         };
         if let Err(error) = received {
@@ -205,21 +211,21 @@ impl Lane {
     }
 
     fn receive_from_stream(&mut self, id: PortId) -> io::Result<()> {
-        let Some(Port::Stream(stream)) = self.ports.get_mut(id) else {
+        let Some(Port::Stream(stream, agreed)) = self.ports.get_mut(id) else {
             return Ok(());
         };
         if !stream.receive()? {
             return Ok(());
         }
-        let mut input = stream.take_input();
+        let (mut input, agreed) = (stream.take_input(), *agreed);
         let result = loop {
             match input.next() {
-                Ok(Some(frame)) => self.receive(id, frame, seen(frame, self.network.gateway_mac())),
+                Ok(Some(came)) => self.receive_from_socket(id, came, agreed),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(io::Error::other(error)),
             }
         };
-        if let Some(Port::Stream(stream)) = self.ports.get_mut(id) {
+        if let Some(Port::Stream(stream, _)) = self.ports.get_mut(id) {
             stream.give_back(input);
         }
         result
@@ -227,17 +233,19 @@ impl Lane {
 
     fn receive_from_dgram(&mut self, id: PortId) -> io::Result<()> {
         let mut frame = std::mem::take(&mut self.frame);
-        frame.resize(FRAME_MAX, 0);
+        frame.resize(INPUT_MAX, 0);
+        let mut bytes = 0;
         let mut result = Ok(());
         for _ in 0..BURST {
-            let Some(Port::Dgram(port)) = self.ports.get_mut(id) else {
+            let Some(Port::Dgram(port, agreed)) = self.ports.get_mut(id) else {
                 break;
             };
+            let agreed = *agreed;
             let Some(fd) = port.fd() else { break };
             match dgram::receive(fd, &mut frame) {
                 Ok(Some((len, _))) => {
-                    let offload = seen(&frame[..len], self.network.gateway_mac());
-                    self.receive(id, &frame[..len], offload);
+                    self.receive_from_socket(id, &mut frame[..len], agreed);
+                    bytes += len;
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -245,9 +253,23 @@ impl Lane {
                     break;
                 }
             }
+            if bytes > BURST_BYTES {
+                break;
+            }
         }
         self.frame = frame;
         result
+    }
+
+    fn receive_from_socket(&mut self, id: PortId, came: &mut [u8], agreed: PortOffload) {
+        let here = Here {
+            mtu: usize::from(self.network.mtu()),
+            gateway: self.network.gateway_mac(),
+        };
+        match arriving::read(came, agreed, here) {
+            Ok((frame, offload)) => self.receive(id, frame, offload),
+            Err(cause) => self.network.count_drop(cause),
+        }
     }
 
     /// A shared datagram socket: frames of several guests.
@@ -259,7 +281,7 @@ impl Lane {
     ) {
         use std::os::fd::AsFd;
         let mut frame = std::mem::take(&mut self.frame);
-        frame.resize(FRAME_MAX, 0);
+        frame.resize(INPUT_MAX, 0);
         for _ in 0..BURST {
             // An error here is that of an earlier answer to a guest that is gone.
             let Ok(Some((len, from))) = dgram::receive(socket.as_fd(), &mut frame) else {
@@ -271,8 +293,7 @@ impl Lane {
                 );
                 continue;
             };
-            let offload = seen(&frame[..len], self.network.gateway_mac());
-            self.receive(id, &frame[..len], offload);
+            self.receive_from_socket(id, &mut frame[..len], options.offload);
         }
         self.frame = frame;
     }
@@ -288,7 +309,7 @@ impl Lane {
         // The same path may send to two sockets: it is a guest of each.
         let came_by = &self.came_by;
         let is_it = |id: PortId, port: &Port| {
-            matches!(port, Port::Dgram(dgram) if dgram.path() == Some(&path))
+            matches!(port, Port::Dgram(dgram, _) if dgram.path() == Some(&path))
                 && came_by.get(&id) == Some(&by)
         };
         if let Some((id, _)) = self.ports.iter_mut().find(|(id, port)| is_it(*id, port)) {
@@ -297,7 +318,7 @@ impl Lane {
         if self.came_by.values().filter(|other| **other == by).count() >= PATHS_MAX {
             return None;
         }
-        let port = Port::Dgram(Dgram::at(Rc::clone(socket), path));
+        let port = Port::Dgram(Dgram::at(Rc::clone(socket), path), options.offload);
         let id = self.add_port(port, options.clone()).ok()?;
         self.came_by.insert(id, by);
         Some(id)
@@ -408,34 +429,19 @@ impl Lane {
     }
 }
 
-/// What is known of a frame that came without a header of its own: the checksum of what we take ourselves.
-fn seen(frame: &[u8], gateway: Mac) -> Offload {
-    let ours =
-        ethernet::Header::read(frame).is_some_and(|(header, _)| header.destination == gateway);
-    let checksum = match ours {
-        true if segment::verify(frame) => Checksum::Valid,
-        true => Checksum::Wrong,
-        false => Checksum::Unverified,
-    };
-    Offload {
-        checksum,
-        segmentation: None,
-    }
-}
-
 fn kind(port: &Port) -> PortKind {
     match port {
         Port::Tap(_) => PortKind::Tap,
-        Port::Stream(_) => PortKind::Stream,
-        Port::Dgram(_) => PortKind::Dgram,
+        Port::Stream(..) => PortKind::Stream,
+        Port::Dgram(..) => PortKind::Dgram,
     }
 }
 
 fn port_fd(port: &Port) -> Option<std::os::fd::BorrowedFd<'_>> {
     match port {
         Port::Tap(tap) => Some(tap.fd()),
-        Port::Stream(stream) => Some(stream.fd()),
-        Port::Dgram(dgram) => dgram.fd(),
+        Port::Stream(stream, _) => Some(stream.fd()),
+        Port::Dgram(dgram, _) => dgram.fd(),
     }
 }
 
@@ -447,7 +453,12 @@ fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     )?)
 }
 
-fn widen(fd: &OwnedFd) {
+fn widen(fd: &OwnedFd, offload: PortOffload) {
+    let bytes = if offload.tso {
+        SOCKET_BYTES_LARGE
+    } else {
+        SOCKET_BYTES
+    };
     // The host may allow less, and says so by cutting; that is no error.
-    let _less = sockopt::set_queues(fd, SOCKET_BYTES);
+    let _less = sockopt::set_queues(fd, bytes);
 }

@@ -15,11 +15,15 @@ use vmnet_core::gateway::dhcp;
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
+use crate::lane::listen::{self, ForwardError};
 
 pub use vmnet_core::{
     Dhcp, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label, MTU_MAX,
     MTU_MIN, PortId, Subnet,
 };
+
+/// Forwards that the lane takes before it looks at frames again.
+const FORWARDS_AT_ONCE: usize = 128;
 
 /// What a network is made of.
 #[derive(Debug, Clone)]
@@ -88,6 +92,30 @@ pub struct PortOptions {
     pub mac: Option<Mac>,
     /// It exchanges frames with the gateway alone, and with no other port.
     pub isolated: bool,
+    /// What a socket's client leaves to us and takes from us. A tap says it by itself.
+    pub offload: PortOffload,
+}
+
+/// What the client of a stream or datagram port leaves to us and takes from us. Without any of it, frames are whole both
+/// ways, and no larger than the network's MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortOffload {
+    /// Every frame in both directions follows the 12 bytes of a virtio-net header (virtio 1.1 §5.1.6), little-endian.
+    pub virtio_header: bool,
+    /// TCP frames of up to 65,550 bytes come uncut towards the client, and it may send such.
+    pub tso: bool,
+    /// The client need not make the checksums of IPv4, TCP and UDP; what comes to it has right ones. Not together with
+    /// `virtio_header`, which says the same frame by frame.
+    pub checksum: bool,
+}
+
+impl PortOffload {
+    fn check(self) -> Result<(), AttachError> {
+        if self.virtio_header && self.checksum {
+            return Err(AttachError::HeaderAndChecksum);
+        }
+        Ok(())
+    }
 }
 
 /// How frames of a port travel.
@@ -157,23 +185,12 @@ pub enum AttachError {
     /// The descriptor is not what it was said to be.
     #[error("the port could not be attached: {0}")]
     Host(#[from] io::Error),
-    /// The lane has ended.
-    #[error("the network has ended")]
-    Ended,
-}
-
-/// A port could not be forwarded.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
-    /// The network's gateway has no address.
-    #[error("nothing can be forwarded on a network without a gateway: give the network a subnet")]
-    NoGateway,
-    /// No guest can have the address.
-    #[error("{0} is no guest's address: it must be in {subnet} and not the gateway's, {gateway}", subnet = .1.subnet(), gateway = .1.gateway())]
-    NotAGuest(Ipv4Addr, Ipv4),
-    /// The host address could not be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, #[source] io::Error),
+    /// [`PortOffload::virtio_header`] and [`PortOffload::checksum`] were asked for together.
+    #[error(
+        "a port has a virtio header before its frames or leaves all checksums to the network, not both: the header \
+         says of each frame whether its checksum is made"
+    )]
+    HeaderAndChecksum,
     /// The lane has ended.
     #[error("the network has ended")]
     Ended,
@@ -194,8 +211,12 @@ pub(super) enum Command {
     ),
     EndListener(ListenerId),
     Ports(SyncSender<Vec<PortRow>>),
-    Forward(Forward, SyncSender<Result<ForwardId, ForwardError>>),
-    RemoveForward(ForwardId),
+    Forward(
+        Vec<(Forward, OwnedFd)>,
+        SyncSender<Result<Vec<ForwardId>, ForwardError>>,
+    ),
+    /// Answered by the sockets, to be closed elsewhere.
+    RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
     Leases(SyncSender<Vec<LeaseRow>>),
     Counters(SyncSender<CountersSnapshot>),
     Stop,
@@ -262,6 +283,7 @@ impl Handle {
         attachment: Attachment,
         options: PortOptions,
     ) -> Result<PortId, AttachError> {
+        options.offload.check()?;
         self.ask(|answer| Command::Attach(attachment, options, answer))
             .unwrap_or(Err(AttachError::Ended))
     }
@@ -280,6 +302,7 @@ impl Handle {
         socket: GuestSocket,
         options: PortOptions,
     ) -> Result<ListenerId, AttachError> {
+        options.offload.check()?;
         self.ask(|answer| Command::Listen(socket, options, answer))
             .unwrap_or(Err(AttachError::Ended))
     }
@@ -300,13 +323,45 @@ impl Handle {
     /// # Errors
     /// See [`ForwardError`].
     pub fn forward(&self, forward: Forward) -> Result<ForwardId, ForwardError> {
-        self.ask(|answer| Command::Forward(forward, answer))
-            .unwrap_or(Err(ForwardError::Ended))
+        let ids = self.forward_all(vec![forward])?;
+        ids.first().copied().ok_or(ForwardError::Ended)
+    }
+
+    /// Forwards ports of the host to guests, all or none. The answer names them in their order.
+    ///
+    /// # Errors
+    /// See [`ForwardError`]; it is about the first that failed.
+    pub fn forward_all(&self, forwards: Vec<Forward>) -> Result<Vec<ForwardId>, ForwardError> {
+        let sockets = listen::open_all(&forwards)?;
+        let mut ids = Vec::with_capacity(forwards.len());
+        let mut pairs = forwards.into_iter().zip(sockets);
+        loop {
+            let some: Vec<_> = pairs.by_ref().take(FORWARDS_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(ids);
+            }
+            let answer = self.ask(|answer| Command::Forward(some, answer));
+            match answer.unwrap_or(Err(ForwardError::Ended)) {
+                Ok(more) => ids.extend(more),
+                Err(error) => {
+                    self.remove_forwards(ids);
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// Ends a forward. Connections that it made go on.
     pub fn remove_forward(&self, forward: ForwardId) {
-        self.tell(Command::RemoveForward(forward));
+        self.remove_forwards(vec![forward]);
+    }
+
+    /// Ends forwards; those that are not there are passed over. Connections that they made go on.
+    pub fn remove_forwards(&self, forwards: Vec<ForwardId>) {
+        for some in forwards.chunks(FORWARDS_AT_ONCE) {
+            // Closed here, in the asker's thread.
+            drop(self.ask(|answer| Command::RemoveForwards(some.to_vec(), answer)));
+        }
     }
 
     /// The leases that are given.

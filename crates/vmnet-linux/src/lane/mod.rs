@@ -9,19 +9,22 @@
 //! | `patience` | looking again for a moment before sleeping |
 //! | `sockets` | events of the flows' sockets |
 //! | `names` | queries to resolvers, and streams to the DNS proxy |
-//! | `forwarding` | listeners of forwarded ports |
+//! | `forwarding` | forwarded ports, sockets that guests come by |
+//! | `listen` | listening sockets, made in the asker's thread |
 
 mod datapath;
 mod execute;
 mod forwarding;
 mod guests;
 mod handle;
+mod listen;
 mod names;
 mod patience;
 mod sockets;
 
 pub use handle::{
-    AttachError, Attachment, CountersSnapshot, Dhcp, Dns, Forward, ForwardError, ForwardGuest,
-    ForwardId, GuestSocket, Handle, Ipv4, Label, LeaseRow, ListenerId, MTU_MAX, MTU_MIN, PortId,
-    PortKind, PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
+    AttachError, Attachment, CountersSnapshot, Dhcp, Dns, Forward, ForwardGuest, ForwardId,
+    GuestSocket, Handle, Ipv4, Label, LeaseRow, ListenerId, MTU_MAX, MTU_MIN, PortId, PortKind,
+    PortOffload, PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
 };
+pub use listen::ForwardError;

@@ -8,13 +8,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix};
+use rustix::net::{RecvFlags, SocketAddrUnix};
 use vmnet_core::Drop;
 
-use crate::port::{FRAME_MAX, Flushed};
+use crate::port::software::Pieces;
+use crate::port::{Flushed, INPUT_MAX};
+use crate::sys::unix_datagram;
 
 /// Bytes that may wait for a guest that does not read.
 const QUEUE: usize = 1 << 20;
+
+/// Bytes after which the queue is sent without waiting for the burst's end.
+const BURST: usize = 128 << 10;
 
 /// Where frames to the guest go.
 #[derive(Debug)]
@@ -34,26 +39,28 @@ pub(crate) struct Dgram {
     ends: Vec<usize>,
     /// Frames of `ends` that are out.
     sent: usize,
+    /// The guest's socket took no more when it was last tried.
+    blocked: bool,
 }
 
 impl Dgram {
     /// A guest behind a connected socket.
     pub(crate) fn connected(fd: OwnedFd) -> Self {
-        Self {
-            peer: Peer::Connected(fd),
-            queue: Vec::new(),
-            ends: Vec::new(),
-            sent: 0,
-        }
+        Self::new(Peer::Connected(fd))
     }
 
     /// A guest that sends to our shared socket from `path`.
     pub(crate) fn at(socket: Rc<OwnedFd>, path: SocketAddrUnix) -> Self {
+        Self::new(Peer::Path(socket, path))
+    }
+
+    fn new(peer: Peer) -> Self {
         Self {
-            peer: Peer::Path(socket, path),
+            peer,
             queue: Vec::new(),
             ends: Vec::new(),
             sent: 0,
+            blocked: false,
         }
     }
 
@@ -77,39 +84,51 @@ impl Dgram {
     ///
     /// # Errors
     /// The queue is full.
-    pub(crate) fn push(&mut self, head: &[u8], body: &[u8]) -> Result<(), Drop> {
-        if self.queue.len() + head.len() + body.len() > QUEUE {
+    pub(crate) fn push(&mut self, pieces: Pieces<'_>) -> Result<(), Drop> {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if self.queue.len() + len > QUEUE {
             return Err(Drop::PortFull);
         }
-        self.queue.extend_from_slice(head);
-        self.queue.extend_from_slice(body);
+        for piece in pieces {
+            self.queue.extend_from_slice(piece);
+        }
         self.ends.push(self.queue.len());
+        if self.queue.len() - self.start(self.sent) >= BURST && !self.blocked {
+            // A broken socket is met again by the flush at the burst's end.
+            let _later = self.flush();
+        }
         Ok(())
     }
 
-    /// Sends what is queued.
+    /// Where a frame of the queue starts.
+    fn start(&self, frame: usize) -> usize {
+        let before = frame
+            .checked_sub(1)
+            .and_then(|before| self.ends.get(before));
+        before.copied().unwrap_or(0)
+    }
+
+    /// Sends what is queued, many frames by one call.
     ///
     /// # Errors
     /// The guest is gone.
     pub(crate) fn flush(&mut self) -> io::Result<Flushed> {
-        while let Some(end) = self.ends.get(self.sent) {
-            let start = self
-                .sent
-                .checked_sub(1)
-                .map_or(0, |before| self.ends[before]);
-            let frame = &self.queue[start..*end];
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.blocked = false;
+        while self.sent < self.ends.len() {
+            let frames = (self.sent..self.ends.len())
+                .filter_map(|frame| self.queue.get(self.start(frame)..self.start(frame + 1)));
             let result = match &self.peer {
-                Peer::Connected(fd) => rustix::net::send(fd, frame, flags),
-                Peer::Path(fd, path) => rustix::net::sendto(fd, frame, flags, path),
+                Peer::Connected(fd) => unix_datagram::send(fd, None, frames),
+                Peer::Path(fd, path) => unix_datagram::send(fd, Some(path), frames),
             };
-            match result {
-                Ok(_) => self.sent += 1,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS) => return Ok(self.keep_rest()),
+            match result.map_err(|error| error.raw_os_error().ok_or(error)) {
+                Ok(count) => self.sent += count,
+                Err(Ok(libc::EINTR)) => {}
+                Err(Ok(libc::EAGAIN | libc::ENOBUFS)) => return Ok(self.keep_rest()),
                 // Larger than the host lets a datagram be: this frame cannot be helped.
-                Err(Errno::MSGSIZE) => self.sent += 1,
-                Err(error) => return Err(error.into()),
+                Err(Ok(libc::EMSGSIZE)) => self.sent += 1,
+                Err(Ok(number)) => return Err(io::Error::from_raw_os_error(number)),
+                Err(Err(error)) => return Err(error),
             }
         }
         self.queue.clear();
@@ -119,10 +138,8 @@ impl Dgram {
     }
 
     fn keep_rest(&mut self) -> Flushed {
-        let start = self
-            .sent
-            .checked_sub(1)
-            .map_or(0, |before| self.ends[before]);
+        self.blocked = true;
+        let start = self.start(self.sent);
         self.queue.drain(..start);
         self.ends.drain(..self.sent);
         for end in &mut self.ends {
@@ -136,7 +153,7 @@ impl Dgram {
     }
 }
 
-/// Receives the next frame into `frame`, of at least [`FRAME_MAX`] bytes, and the path it came from, if it has one.
+/// Receives the next frame into `frame`, of at least [`INPUT_MAX`] bytes, and the path it came from, if it has one.
 /// `Ok(None)`: there is none.
 ///
 /// # Errors
@@ -145,7 +162,7 @@ pub(crate) fn receive(
     fd: BorrowedFd<'_>,
     frame: &mut [u8],
 ) -> io::Result<Option<(usize, Option<SocketAddrUnix>)>> {
-    debug_assert!(frame.len() >= FRAME_MAX);
+    debug_assert!(frame.len() >= INPUT_MAX);
     match rustix::net::recvfrom(fd, frame, RecvFlags::DONTWAIT) {
         Ok((_, len, from)) => {
             let path = from.and_then(|from| SocketAddrUnix::try_from(from).ok());
@@ -165,12 +182,27 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     #[test]
+    fn a_frame_larger_than_a_datagram_may_be_is_passed_over() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
+        let mut dgram = Dgram::connected(ours.into());
+        for len in [100, 60_000, 101] {
+            dgram.push([&[], &vec![7; len], &[]]).unwrap();
+        }
+        assert_eq!(dgram.flush().unwrap(), Flushed::Empty);
+        let mut frame = [0; 200];
+        assert_eq!(theirs.recv(&mut frame).unwrap(), 100);
+        assert_eq!(theirs.recv(&mut frame).unwrap(), 101);
+    }
+
+    #[test]
     fn a_guest_that_does_not_read_loses_whole_frames_only() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut dgram = Dgram::connected(ours.into());
         let mut pushed = 0u32;
-        while dgram.push(&pushed.to_be_bytes(), &[7; 1000]).is_ok() {
+        // More than the queue holds, as the socket takes some.
+        while dgram.push([&[], &pushed.to_be_bytes(), &[7; 1000]]).is_ok() {
             pushed += 1;
         }
         assert_eq!(dgram.flush().unwrap(), Flushed::Full);

@@ -5,8 +5,10 @@
 //! | [`tap`] | a tap interface, with offloads both ways |
 //! | [`stream`] | a stream socket with QEMU's framing |
 //! | [`dgram`] | a datagram socket: a frame is a datagram |
-//! | [`software`] | offloads done by us, for ports that take none |
+//! | [`software`] | offloads done by us, as far as a port takes none |
+//! | [`arriving`] | what a frame is that came over a socket |
 
+pub(crate) mod arriving;
 pub(crate) mod dgram;
 pub(crate) mod software;
 pub(crate) mod stream;
@@ -17,8 +19,13 @@ use std::io;
 use vmnet_core::Drop;
 use vmnet_wire::offload::Offload;
 
+use crate::lane::PortOffload;
+
 /// Bytes of the largest frame: an IP packet of 65,535 bytes behind Ethernet and a VLAN tag.
 pub(crate) const FRAME_MAX: usize = 65_535 + 18;
+
+/// Bytes of the largest frame with a virtio-net header before it.
+pub(crate) const INPUT_MAX: usize = FRAME_MAX + Offload::HEADER_LEN;
 
 /// A frame on its way to a guest, in two pieces that need not be contiguous.
 #[derive(Clone, Copy)]
@@ -40,8 +47,8 @@ impl Outgoing<'_> {
 #[derive(Debug)]
 pub(crate) enum Port {
     Tap(tap::Tap),
-    Stream(stream::Stream),
-    Dgram(dgram::Dgram),
+    Stream(stream::Stream, PortOffload),
+    Dgram(dgram::Dgram, PortOffload),
 }
 
 /// Whether a port takes more.
@@ -63,11 +70,11 @@ impl Port {
     pub(crate) fn send(&mut self, frame: &Outgoing<'_>, mtu: usize) -> Result<(), Drop> {
         match self {
             Self::Tap(tap) => tap.send(frame, mtu),
-            Self::Stream(stream) => {
-                software::send(frame, mtu, &mut |head, body| stream.push(head, body))
+            Self::Stream(stream, takes) => {
+                software::send(frame, mtu, *takes, &mut |pieces| stream.push(pieces))
             }
-            Self::Dgram(dgram) => {
-                software::send(frame, mtu, &mut |head, body| dgram.push(head, body))
+            Self::Dgram(dgram, takes) => {
+                software::send(frame, mtu, *takes, &mut |pieces| dgram.push(pieces))
             }
         }
     }
@@ -79,8 +86,8 @@ impl Port {
     pub(crate) fn flush(&mut self) -> io::Result<Flushed> {
         match self {
             Self::Tap(_) => Ok(Flushed::Empty),
-            Self::Stream(stream) => stream.flush(),
-            Self::Dgram(dgram) => dgram.flush(),
+            Self::Stream(stream, _) => stream.flush(),
+            Self::Dgram(dgram, _) => dgram.flush(),
         }
     }
 }

@@ -1,25 +1,45 @@
-//! Offloads done by us, for ports that take none: large frames are cut, checksums made, datagrams that are larger
-//! than the MTU fragmented.
+//! Offloads done by us, for each port as far as it takes none: large frames are cut, checksums made, datagrams that are
+//! larger than the MTU fragmented. What one port cannot take costs the others nothing.
 
 use vmnet_core::Drop;
 use vmnet_wire::ethernet;
-use vmnet_wire::offload::Checksum;
-use vmnet_wire::segment::{self, Cut, Fragments};
+use vmnet_wire::offload::{Checksum, Kind, Offload};
+use vmnet_wire::segment::{self, Cut, Fragments, Layout};
+use vmnet_wire::unfinished;
 
+use crate::lane::PortOffload;
 use crate::port::Outgoing;
 
-/// Takes a whole frame in two pieces: head and body.
-pub(crate) type Push<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Drop> + 'a;
+/// A frame in three pieces: the virtio-net header, or nothing; the head; the body.
+pub(crate) type Pieces<'a> = [&'a [u8]; 3];
+
+/// Takes a whole frame.
+pub(crate) type Push<'a> = dyn FnMut(Pieces<'_>) -> Result<(), Drop> + 'a;
 
 /// Bytes of headers that may have to be changed: Ethernet, IP and transport, with all options.
 const HEADERS_MAX: usize = 134;
+/// The largest frame that is given whole to whoever takes large segments, without virtio-net header.
+const LARGE_MAX: usize = 65_550;
 
-/// Hands the whole frames that `frame` stands for to `push`, each as head and body.
+/// Hands the whole frames that `frame` stands for, to a port that takes so much, to `push`.
 ///
 /// # Errors
 /// The frame was dropped, or `push` dropped one of them.
-pub(crate) fn send(frame: &Outgoing<'_>, mtu: usize, push: &mut Push<'_>) -> Result<(), Drop> {
+pub(crate) fn send(
+    frame: &Outgoing<'_>,
+    mtu: usize,
+    takes: PortOffload,
+    push: &mut Push<'_>,
+) -> Result<(), Drop> {
+    let way = Way { takes, mtu };
+    if takes.checksum && is_wrong(frame) {
+        return Err(Drop::Checksum);
+    }
     if let Some(segmentation) = frame.offload.segmentation {
+        let is_tcp = matches!(segmentation.kind, Kind::Tcp4 | Kind::Tcp6);
+        if takes.tso && is_tcp && frame.len() <= LARGE_MAX {
+            return way.large(frame, push);
+        }
         let mut cut = Cut::new(frame.head, frame.len(), segmentation).ok_or(Drop::Malformed)?;
         // Of our own frames the payload is the body; of others' it follows the headers.
         let payload = if frame.body.is_empty() {
@@ -28,46 +48,109 @@ pub(crate) fn send(frame: &Outgoing<'_>, mtu: usize, push: &mut Push<'_>) -> Res
             frame.body
         };
         while let Some((head, range)) = cut.next(payload) {
-            push(head.bytes(), payload.get(range).unwrap_or(&[]))?;
+            way.whole([head.bytes(), payload.get(range).unwrap_or(&[])], push)?;
         }
         return Ok(());
     }
-    let too_long = frame.len() > mtu + ethernet::Header::LEN;
-    let Checksum::Partial { .. } = frame.offload.checksum else {
-        return if too_long {
-            fragment(&[frame.head, frame.body].concat(), mtu, push)
-        } else {
-            push(frame.head, frame.body)
-        };
-    };
-    if too_long {
-        let mut whole = [frame.head, frame.body].concat();
-        segment::complete(&mut whole, &[], frame.offload.checksum);
-        return fragment(&whole, mtu, push);
-    }
-    let split = frame.head.len().min(HEADERS_MAX);
-    let (changed, kept) = frame.head.split_at(split);
-    let mut head = [0; HEADERS_MAX];
-    let head = &mut head[..split];
-    head.copy_from_slice(changed);
-    let rest = if frame.body.is_empty() {
-        kept
-    } else {
-        frame.body
-    };
-    if !kept.is_empty() && !frame.body.is_empty() {
-        // Neither ours nor contiguous: no caller makes such a frame.
-        let mut whole = [frame.head, frame.body].concat();
-        segment::complete(&mut whole, &[], frame.offload.checksum);
-        return push(&whole, &[]);
-    }
-    segment::complete(head, rest, frame.offload.checksum);
-    push(head, rest)
+    way.small(frame, push)
 }
 
-fn fragment(whole: &[u8], mtu: usize, push: &mut Push<'_>) -> Result<(), Drop> {
-    for (head, range) in Fragments::new(whole, mtu).ok_or(Drop::TooLong)? {
-        push(head.bytes(), whole.get(range).unwrap_or(&[]))?;
+/// Whoever relies on us for checksums is not given a frame whose own is wrong; others look for themselves.
+fn is_wrong(frame: &Outgoing<'_>) -> bool {
+    match frame.offload.checksum {
+        Checksum::Wrong => true,
+        Checksum::Unverified => frame.body.is_empty() && !segment::verify(frame.head),
+        Checksum::Valid | Checksum::Partial { .. } => false,
     }
-    Ok(())
 }
+
+/// The way to one port.
+#[derive(Clone, Copy)]
+struct Way {
+    takes: PortOffload,
+    mtu: usize,
+}
+
+impl Way {
+    /// A frame whose sums are right.
+    fn whole(self, [head, body]: [&[u8]; 2], push: &mut Push<'_>) -> Result<(), Drop> {
+        self.with_header(&Offload::VALID, 0, [head, body], push)
+    }
+
+    fn with_header(
+        self,
+        offload: &Offload,
+        headers: usize,
+        [head, body]: [&[u8]; 2],
+        push: &mut Push<'_>,
+    ) -> Result<(), Drop> {
+        if !self.takes.virtio_header {
+            return push([&[], head, body]);
+        }
+        push([&offload.write(headers), head, body])
+    }
+
+    /// A large frame, as it is.
+    fn large(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
+        if !self.takes.virtio_header {
+            return self.completed(frame, push);
+        }
+        let headers = Layout::find(frame.head, frame.len())
+            .map_or(ethernet::Header::LEN, |layout| layout.payload);
+        self.with_header(&frame.offload, headers, [frame.head, frame.body], push)
+    }
+
+    /// A frame that stands for itself.
+    fn small(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
+        let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
+        if frame.len() > self.mtu + ethernet::Header::LEN {
+            let mut whole = [frame.head, frame.body].concat();
+            segment::complete(&mut whole, &[], frame.offload.checksum);
+            return self.fragments(&whole, push);
+        }
+        if partial && !self.takes.virtio_header {
+            return self.completed(frame, push);
+        }
+        self.with_header(&frame.offload, 0, [frame.head, frame.body], push)
+    }
+
+    /// A frame whose checksum is made now.
+    fn completed(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
+        let split = frame.head.len().min(HEADERS_MAX);
+        let (changed, kept) = frame.head.split_at(split);
+        if !kept.is_empty() && !frame.body.is_empty() {
+            // Neither ours nor contiguous: no caller makes such a frame.
+            let whole = [frame.head, frame.body].concat();
+            let frame = Outgoing {
+                head: &whole,
+                body: &[],
+                offload: frame.offload,
+            };
+            return self.completed(&frame, push);
+        }
+        let mut head = [0; HEADERS_MAX];
+        let head = &mut head[..split];
+        head.copy_from_slice(changed);
+        let rest = if kept.is_empty() { frame.body } else { kept };
+        let checksum = if frame.offload.segmentation.is_some() {
+            // Senders disagree on the length that the sum of a large frame's pseudo header has.
+            unfinished::set_pseudo_sum(head, frame.len()).ok_or(Drop::Malformed)?
+        } else {
+            frame.offload.checksum
+        };
+        segment::complete(head, rest, checksum);
+        self.whole([head, rest], push)
+    }
+
+    fn fragments(self, whole: &[u8], push: &mut Push<'_>) -> Result<(), Drop> {
+        for (head, range) in Fragments::new(whole, self.mtu).ok_or(Drop::TooLong)? {
+            let body = whole.get(range).unwrap_or(&[]);
+            // Nobody can tell the checksum of a datagram by one fragment.
+            self.with_header(&Offload::NONE, 0, [head.bytes(), body], push)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmnet_core::Drop;
 
-use crate::port::{FRAME_MAX, Flushed};
+use crate::port::software::Pieces;
+use crate::port::{Flushed, INPUT_MAX};
 
 /// Bytes before each frame.
 const LENGTH: usize = 4;
@@ -31,7 +32,7 @@ pub(crate) struct Stream {
 /// The guest sent what is no frame: its stream cannot be followed any further.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the VMM sent a frame of {0} bytes on its stream; at most {FRAME_MAX} are possible: is it QEMU's framing?"
+    "the VMM sent a frame of {0} bytes on its stream; at most {INPUT_MAX} are possible: is it QEMU's framing?"
 )]
 pub(crate) struct NoFrame(usize);
 
@@ -90,18 +91,19 @@ impl Stream {
     ///
     /// # Errors
     /// The queue is full.
-    pub(crate) fn push(&mut self, head: &[u8], body: &[u8]) -> Result<(), Drop> {
-        let len = head.len() + body.len();
+    pub(crate) fn push(&mut self, pieces: Pieces<'_>) -> Result<(), Drop> {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         if self.queue.len() - self.sent + LENGTH + len > QUEUE {
             return Err(Drop::PortFull);
         }
         let length = u32::try_from(len).map_err(|_| Drop::TooLong)?.to_be_bytes();
         if self.blocked || len < BURST / 4 {
-            for piece in [&length, head, body] {
+            self.queue.extend_from_slice(&length);
+            for piece in pieces {
                 self.queue.extend_from_slice(piece);
             }
         } else {
-            self.send_large(&length, head, body);
+            self.send_large(&length, pieces);
         }
         if self.queue.len() - self.sent >= BURST && !self.blocked {
             // A broken socket is met again by the flush at the burst's end.
@@ -111,11 +113,12 @@ impl Stream {
     }
 
     /// Sends a large frame without copying it, behind what is queued; what does not go is queued.
-    fn send_large(&mut self, length: &[u8], head: &[u8], body: &[u8]) {
+    fn send_large(&mut self, length: &[u8], [header, head, body]: Pieces<'_>) {
         let queued = self.queue.len() - self.sent;
         let pieces = [
             IoSlice::new(&self.queue[self.sent..]),
             IoSlice::new(length),
+            IoSlice::new(header),
             IoSlice::new(head),
             IoSlice::new(body),
         ];
@@ -124,7 +127,7 @@ impl Stream {
         self.sent += from_queue;
         written -= from_queue;
         self.blocked = self.sent < self.queue.len();
-        for piece in [length, head, body] {
+        for piece in [length, header, head, body] {
             let skipped = written.min(piece.len());
             written -= skipped;
             self.queue.extend_from_slice(&piece[skipped..]);
@@ -170,20 +173,20 @@ impl Input {
     ///
     /// # Errors
     /// There is no frame of that length.
-    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, NoFrame> {
+    pub(crate) fn next(&mut self) -> Result<Option<&mut [u8]>, NoFrame> {
         let rest = &self.bytes[self.next..self.filled];
         let Some((length, rest)) = rest.split_first_chunk::<LENGTH>() else {
             return Ok(None);
         };
         let len = u32::from_be_bytes(*length) as usize;
-        if len > FRAME_MAX {
+        if len > INPUT_MAX {
             return Err(NoFrame(len));
         }
         if rest.len() < len {
             return Ok(None);
         }
         self.next += LENGTH + len;
-        Ok(Some(&self.bytes[self.next - len..self.next]))
+        Ok(Some(&mut self.bytes[self.next - len..self.next]))
     }
 }
 
@@ -248,7 +251,7 @@ mod tests {
                 100
             };
             let body = vec![pushed as u8; size];
-            if stream.push(&pushed.to_be_bytes(), &body).is_err() {
+            if stream.push([&[], &pushed.to_be_bytes(), &body]).is_err() {
                 break;
             }
             pushed += 1;

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmnet_core::Drop;
 use vmnet_wire::ethernet;
-use vmnet_wire::offload::{Kind, Offload};
+use vmnet_wire::offload::{Checksum, Kind, Offload};
+use vmnet_wire::unfinished;
 
+use crate::lane::PortOffload;
 use crate::port::{FRAME_MAX, Outgoing, software};
 
 /// Frames that a tap made by us holds on the way to us (`txqueuelen`).
@@ -35,7 +37,7 @@ impl Tap {
     /// Reads the next frame into `frame`, of at least [`FRAME_MAX`] bytes. `Ok(None)`: there is none.
     ///
     /// # Errors
-    /// The tap is gone, or a frame was of an unknown kind (`InvalidData`).
+    /// The tap is gone, or a frame's header says what cannot be (`InvalidData`).
     pub(crate) fn receive(&self, frame: &mut [u8]) -> io::Result<Option<(usize, Offload)>> {
         debug_assert!(frame.len() >= FRAME_MAX);
         let mut header = [0; Offload::HEADER_LEN];
@@ -49,6 +51,15 @@ impl Tap {
             .checked_sub(header.len())
             .ok_or(io::ErrorKind::InvalidData)?;
         let offload = Offload::read(&header).map_err(|_| io::ErrorKind::InvalidData)?;
+        let says_little =
+            offload.segmentation.is_none() && !matches!(offload.checksum, Checksum::Partial { .. });
+        let is_sound = says_little
+            || frame
+                .get(..len)
+                .is_some_and(|frame| unfinished::is_sound(frame, &offload));
+        if !is_sound {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         Ok(Some((len, offload)))
     }
 
@@ -65,7 +76,8 @@ impl Tap {
             frame.offload.segmentation.is_none() && frame.len() > mtu + ethernet::Header::LEN;
         if too_long || (udp && !self.udp_segments) {
             let fd = self.fd.as_fd();
-            return software::send(frame, mtu, &mut |head, body| {
+            let takes = PortOffload::default();
+            return software::send(frame, mtu, takes, &mut |[_, head, body]| {
                 write(
                     fd,
                     &Outgoing {

@@ -6,18 +6,22 @@
 //! | [`fd_passing`] | descriptors beside a message (`SCM_RIGHTS`) |
 //! | [`interfaces`] | addresses of the host |
 //! | [`ioctl`] | the ioctls of a tap |
+//! | [`limits`] | how many files may be open |
 //! | [`packet`] | a socket that sees the IPv4 packets of one interface |
 //! | [`peek`] | peeking behind the front without `SO_PEEK_OFF` |
 //! | [`process`] | fork into namespaces, exec, wait, die by a signal |
 //! | [`signal`] | signals as something to read |
 //! | [`sockopt`] | options of sockets |
+//! | [`unix_datagram`] | many frames to one guest in one call |
 
 pub mod datagram;
 pub mod fd_passing;
 pub mod interfaces;
 pub mod ioctl;
+pub mod limits;
 pub mod packet;
 pub mod peek;
 pub mod process;
 pub mod signal;
 pub mod sockopt;
+pub mod unix_datagram;

@@ -107,13 +107,21 @@ pub fn set_urgent_inline(fd: impl AsFd) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, &1i32)
 }
 
-/// The send and receive queues may hold so many bytes, as far as the host allows.
+/// The send and receive queues may hold so many bytes: beyond the host's limits for users where this process has
+/// privileges, else as far as the host allows.
 ///
 /// # Errors
 /// As the kernel says.
 pub fn set_queues(fd: impl AsFd, bytes: i32) -> io::Result<()> {
-    set(fd.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes)?;
-    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes)
+    for (forced, allowed) in [
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF),
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF),
+    ] {
+        if set(fd.as_fd(), libc::SOL_SOCKET, forced, &bytes).is_err() {
+            set(fd.as_fd(), libc::SOL_SOCKET, allowed, &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// ICMP errors about datagrams are queued with the datagram in question (`IP_RECVERR`).

@@ -1,0 +1,220 @@
+//! A connection to the service, for programs without a runtime.
+//!
+//! What a client opens and starts is its own: it ends with the connection. A client that waits for something else can
+//! poll the connection's descriptor: it becomes readable when the service is gone.
+
+use crate::blocking::{Blocking, wait};
+use crate::place::{self, FolderError, Scope};
+use crate::service::{
+    Calls as _, Counters, Forward, ForwardRule, Forwards, Identities, InterfaceOptions, Interfaces,
+    Leases, Network, NetworkConfiguration, Networks, Reservation, Reservations, ServiceError,
+    Started, Status,
+};
+use crate::start;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use zlink::Connection;
+
+pub use crate::start::{StartLock, log_path, remove_stale};
+
+/// A service that does not answer within this is stuck or stopped.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a service may end under us before it is taken for broken.
+const TRIES: usize = 3;
+
+/// The service could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens.
+    #[error("the service does not run: nobody listens on {0}; `vmnet daemon` starts it")]
+    NotRunning(PathBuf),
+    /// The socket's folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The socket.
+    #[error("{0}: {1}")]
+    Io(PathBuf, #[source] io::Error),
+    /// It cannot be started.
+    #[error(
+        "no executable `vmnet` beside this program or in $PATH: install it, or name it with VMNET_EXECUTABLE"
+    )]
+    NoExecutable,
+    /// It did not start.
+    #[error("the service {0} did not start: {1}")]
+    Start(PathBuf, #[source] io::Error),
+    /// It started and ended.
+    #[error("the service ended at once; {0} says why")]
+    Ended(PathBuf),
+    /// It does not speak as we do.
+    #[error("what listens on {0} is not the service: {1}")]
+    Strange(PathBuf, String),
+}
+
+/// A call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The service refuses.
+    #[error(transparent)]
+    Refused(#[from] ServiceError),
+    /// The service is gone.
+    #[error("the service ended while it was asked")]
+    Gone,
+    /// The service is stuck.
+    #[error("the service did not answer within {} seconds", PATIENCE.as_secs())]
+    Silent,
+    /// The answer cannot be understood.
+    #[error("the service answered what this version does not understand: {0}")]
+    Strange(String),
+}
+
+/// A connection to the service.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection<Blocking>,
+    stream: Arc<UnixStream>,
+}
+
+impl Client {
+    /// Connects to this user's service, and starts it if it does not run.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect() -> Result<Self, ConnectError> {
+        let mut tries = 1;
+        loop {
+            let mut client = Self::over(start::connect_or_start()?)?;
+            match client.status() {
+                Ok(_) => return Ok(client),
+                // It was about to end when we came.
+                Err(CallError::Gone) if tries < TRIES => tries += 1,
+                Err(CallError::Gone) => {
+                    let log = log_path().unwrap_or_else(|| PathBuf::from("its log"));
+                    return Err(ConnectError::Ended(log));
+                }
+                Err(error) => return Err(strange(&error)),
+            }
+        }
+    }
+
+    /// Connects to this user's service, if it runs.
+    ///
+    /// # Errors
+    /// [`ConnectError::NotRunning`], and see [`ConnectError`].
+    pub fn connect_running() -> Result<Self, ConnectError> {
+        let socket = place::socket(Scope::User);
+        let Some(stream) = start::connect(&socket)? else {
+            return Err(ConnectError::NotRunning(socket));
+        };
+        let mut client = Self::over(stream)?;
+        match client.status() {
+            Ok(_) => Ok(client),
+            Err(CallError::Gone) => Err(ConnectError::NotRunning(socket)),
+            Err(error) => Err(strange(&error)),
+        }
+    }
+
+    /// Speaks over a connected socket.
+    ///
+    /// # Errors
+    /// The socket cannot be set up.
+    pub fn over(stream: UnixStream) -> Result<Self, ConnectError> {
+        let at = |source| ConnectError::Io(place::socket(Scope::User), source);
+        stream.set_read_timeout(Some(PATIENCE)).map_err(at)?;
+        stream.set_write_timeout(Some(PATIENCE)).map_err(at)?;
+        let stream = Arc::new(stream);
+        Ok(Self {
+            connection: Connection::new(Blocking(Arc::clone(&stream))),
+            stream,
+        })
+    }
+}
+
+fn strange(error: &CallError) -> ConnectError {
+    ConnectError::Strange(place::socket(Scope::User), error.to_string())
+}
+
+fn answer<T>(outcome: zlink::Result<Result<T, ServiceError>>) -> Result<T, CallError> {
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(refused)) => Err(refused.into()),
+        Err(zlink::Error::UnexpectedEof) => Err(CallError::Gone),
+        Err(zlink::Error::Io(error)) => Err(match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::Silent,
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotConnected => CallError::Gone,
+            _ => CallError::Strange(error.to_string()),
+        }),
+        Err(error) => Err(CallError::Strange(error.to_string())),
+    }
+}
+
+/// Each call of [`Calls`](crate::service::Calls), blocking.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $value:ty;)*) => {
+        impl Client {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// See [`CallError`].
+            pub fn $name(&mut self, $($argument: $kind),*) -> Result<$value, CallError> {
+                answer(wait(self.connection.$name($($argument),*)))
+            }
+        )*}
+    };
+}
+
+calls! {
+    /// About the service itself.
+    status() -> Status;
+    /// Makes a network that stays, across restarts, until it is deleted.
+    create_network(configuration: NetworkConfiguration) -> Network;
+    /// Ends a network that was created. With `force` also when others use it.
+    delete_network(network: &str, force: bool) -> ();
+    /// Holds a network until this connection ends or closes it; makes it from the configuration if it is not there.
+    open_network(network: Option<&str>, configuration: Option<NetworkConfiguration>) -> Network;
+    /// Holds a network no longer.
+    close_network(network: &str) -> ();
+    /// All networks, or one.
+    list_networks(network: Option<&str>) -> Networks;
+    /// What a network counted.
+    get_counters(network: &str) -> Counters;
+    /// Starts an interface on the one descriptor given; it ends with this connection.
+    start_interface(network: &str, options: InterfaceOptions, descriptors: Vec<OwnedFd>) -> Started;
+    /// Ends an interface, of whichever connection.
+    stop_interface(interface: u64) -> ();
+    /// The interfaces of all networks, or of one.
+    list_interfaces(network: Option<&str>) -> Interfaces;
+    /// Forwards ports: for as long as the interface that is named, else for as long as the network.
+    add_forward(network: &str, interface: Option<u64>, rule: ForwardRule) -> Forward;
+    /// Ends a rule.
+    remove_forward(forward: u64) -> ();
+    /// The rules of all networks, or of one.
+    list_forwards(network: Option<&str>) -> Forwards;
+    /// The leases of all networks, or of one.
+    list_leases(network: Option<&str>) -> Leases;
+    /// Ends a lease: its address is free.
+    release_lease(network: &str, address: &str) -> ();
+    /// Keeps an address for a guest.
+    reserve_lease(network: &str, reservation: Reservation) -> ();
+    /// Keeps an address no longer.
+    unreserve_lease(network: &str, address: &str) -> ();
+    /// The reservations of all networks, or of one.
+    list_reservations(network: Option<&str>) -> Reservations;
+    /// The interface ids that are known.
+    list_identities() -> Identities;
+    /// Forgets an interface id that no interface has.
+    forget_identity(id: &str) -> ();
+}
+
+/// Readable when the service is gone.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

@@ -1,0 +1,271 @@
+//! Where the service listens and keeps its state.
+//!
+//! | what | where, the first that applies |
+//! | --- | --- |
+//! | socket | `$VMNET_SOCKET`, `$XDG_RUNTIME_DIR/vmnet/vmnet.sock`, `/run/user/UID/vmnet/vmnet.sock`, `/tmp/vmnet-UID/vmnet.sock` |
+//! | state | `$XDG_STATE_HOME/vmnet`, `~/.local/state/vmnet` |
+//! | configuration | `$VMNET_CONFIG`, `$XDG_CONFIG_HOME/vmnet/vmnet.toml`, `~/.config/vmnet/vmnet.toml` |
+//!
+//! The system's service has `/run/vmnet/vmnet.sock`, `/var/lib/vmnet` and `/etc/vmnet/vmnet.toml`.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+/// The name of the socket in its folder.
+const SOCKET: &str = "vmnet.sock";
+/// The name of the configuration file in its folder.
+const CONFIGURATION: &str = "vmnet.toml";
+
+/// A folder could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others could reach what is in it.
+    #[error(
+        "{0} belongs to another user or is open to others: remove it, or let VMNET_SOCKET name a socket in a folder of yours"
+    )]
+    Foreign(PathBuf),
+}
+
+/// Whose service it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// This user's.
+    User,
+    /// The machine's.
+    System,
+}
+
+/// What the places depend on.
+struct Surroundings<'a> {
+    variable: &'a dyn Fn(&str) -> Option<OsString>,
+    uid: u32,
+    is_folder: &'a dyn Fn(&Path) -> bool,
+}
+
+impl Surroundings<'_> {
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        (self.variable)(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    }
+
+    fn runtime_folder(&self) -> PathBuf {
+        if let Some(path) = self.path("XDG_RUNTIME_DIR") {
+            return path.join("vmnet");
+        }
+        let runtime = PathBuf::from(format!("/run/user/{}", self.uid));
+        if (self.is_folder)(&runtime) {
+            return runtime.join("vmnet");
+        }
+        PathBuf::from(format!("/tmp/vmnet-{}", self.uid))
+    }
+
+    fn socket(&self, scope: Scope) -> PathBuf {
+        if let Some(path) = self.path("VMNET_SOCKET") {
+            return path;
+        }
+        match scope {
+            Scope::User => self.runtime_folder().join(SOCKET),
+            Scope::System => PathBuf::from("/run/vmnet").join(SOCKET),
+        }
+    }
+
+    fn home(&self, variable: &str, below: &str) -> Option<PathBuf> {
+        self.path(variable)
+            .or_else(|| Some(self.path("HOME")?.join(below)))
+            .filter(|path| path.is_absolute())
+            .map(|path| path.join("vmnet"))
+    }
+
+    fn state(&self, scope: Scope) -> Option<PathBuf> {
+        match scope {
+            Scope::User => self.home("XDG_STATE_HOME", ".local/state"),
+            Scope::System => Some(PathBuf::from("/var/lib/vmnet")),
+        }
+    }
+
+    fn configuration(&self, scope: Scope) -> Option<PathBuf> {
+        if let Some(path) = self.path("VMNET_CONFIG") {
+            return Some(path);
+        }
+        match scope {
+            Scope::User => self.home("XDG_CONFIG_HOME", ".config"),
+            Scope::System => Some(PathBuf::from("/etc/vmnet")),
+        }
+        .map(|folder| folder.join(CONFIGURATION))
+    }
+}
+
+fn here<T>(ask: impl FnOnce(&Surroundings<'_>) -> T) -> T {
+    ask(&Surroundings {
+        variable: &|name| env::var_os(name),
+        uid: rustix::process::geteuid().as_raw(),
+        is_folder: &Path::is_dir,
+    })
+}
+
+/// The socket of the service.
+#[must_use]
+pub fn socket(scope: Scope) -> PathBuf {
+    here(|surroundings| surroundings.socket(scope))
+}
+
+/// The folder in which this user's sockets are, if nothing else is said.
+#[must_use]
+pub fn runtime_folder() -> PathBuf {
+    here(|surroundings| surroundings.runtime_folder())
+}
+
+/// The folder of what must stay; `None` for a user without a home.
+#[must_use]
+pub fn state(scope: Scope) -> Option<PathBuf> {
+    here(|surroundings| surroundings.state(scope))
+}
+
+/// The configuration file; `None` for a user without a home. It need not be there.
+#[must_use]
+pub fn configuration(scope: Scope) -> Option<PathBuf> {
+    here(|surroundings| surroundings.configuration(scope))
+}
+
+/// Makes a folder that is ours alone (mode 0700), with those above it.
+///
+/// # Errors
+/// It cannot be made, belongs to somebody else, or others may write to it.
+pub fn ensure_private(path: &Path) -> Result<(), FolderError> {
+    let at = |source| FolderError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(above) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(above)
+            .map_err(at)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(at(error)),
+    }
+    // Not followed: somebody else's link in /tmp must not lead us anywhere.
+    let about = fs::symlink_metadata(path).map_err(at)?;
+    let uid = rustix::process::geteuid().as_raw();
+    if !about.is_dir() || about.uid() != uid || about.mode() & 0o022 != 0 {
+        return Err(FolderError::Foreign(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// The executable that is the service: `$VMNET_EXECUTABLE`, this program if it is `vmnet`, one beside this program, or the
+/// first of `$PATH`.
+pub(crate) fn executable() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("VMNET_EXECUTABLE").filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let own = env::current_exe().ok();
+    if own
+        .as_ref()
+        .is_some_and(|own| own.file_name() == Some("vmnet".as_ref()))
+    {
+        return own;
+    }
+    let beside = own.and_then(|own| Some(own.parent()?.to_owned()));
+    let folders = env::var_os("PATH").unwrap_or_default();
+    beside
+        .into_iter()
+        .chain(env::split_paths(&folders))
+        .map(|folder| folder.join("vmnet"))
+        .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn the_first_place_that_applies() {
+        type Variables = &'static [(&'static str, &'static str)];
+        let cases: [(Variables, bool, &str, Option<&str>); 5] = [
+            (&[], false, "/tmp/vmnet-7/vmnet.sock", None),
+            (
+                &[("HOME", "/h")],
+                true,
+                "/run/user/7/vmnet/vmnet.sock",
+                Some("/h/.local/state/vmnet"),
+            ),
+            (
+                &[("XDG_RUNTIME_DIR", "/r"), ("XDG_STATE_HOME", "/s")],
+                true,
+                "/r/vmnet/vmnet.sock",
+                Some("/s/vmnet"),
+            ),
+            (
+                &[("VMNET_SOCKET", "/x/y"), ("XDG_RUNTIME_DIR", "/r")],
+                true,
+                "/x/y",
+                None,
+            ),
+            (
+                &[("VMNET_SOCKET", ""), ("XDG_STATE_HOME", "relative")],
+                false,
+                "/tmp/vmnet-7/vmnet.sock",
+                None,
+            ),
+        ];
+        for (variables, run, socket, state) in cases {
+            let surroundings = Surroundings {
+                variable: &|name| {
+                    let found = variables.iter().find(|(other, _)| *other == name);
+                    found.map(|(_, value)| OsString::from(value))
+                },
+                uid: 7,
+                is_folder: &|_| run,
+            };
+            assert_eq!(
+                surroundings.socket(Scope::User),
+                Path::new(socket),
+                "{variables:?}"
+            );
+            assert_eq!(
+                surroundings.state(Scope::User),
+                state.map(PathBuf::from),
+                "{variables:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_private_folder_is_ours_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/vmnet");
+        ensure_private(&path).unwrap();
+        ensure_private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(
+            ensure_private(&path),
+            Err(FolderError::Foreign(_))
+        ));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("a"), &link).unwrap();
+        assert!(matches!(
+            ensure_private(&link),
+            Err(FolderError::Foreign(_))
+        ));
+    }
+}

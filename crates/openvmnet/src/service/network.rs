@@ -1,0 +1,197 @@
+//! Networks.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use zlink::introspect::CustomType;
+
+/// Where a network leads (vmnet: `operating_modes_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "lowercase")]
+#[zlink(rename_all = "lowercase")]
+pub enum Mode {
+    /// To the host, to other guests, and nowhere else.
+    Host,
+    /// Also to the outside, through NAT.
+    Shared,
+}
+
+/// What a network is to be. What is not given has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfiguration {
+    /// Where it leads.
+    pub mode: Mode,
+    /// A name of lower-case letters, digits, dots, hyphens and underscores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its UUID; without one, a random one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// `ADDRESS/LENGTH`: the gateway's address, or the subnet's, and a length of 16 to 30. Without one, the first /24 of the
+    /// mode's range that the host does not use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// The first address that DHCP gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_first: Option<String>,
+    /// The last address that DHCP gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp_last: Option<String>,
+    /// The largest packet, 576 to 65,520 bytes; 1500 without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Give addresses; yes without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
+    /// Answer DNS questions; yes without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_proxy: Option<bool>,
+    /// Translate IPv4 to the outside; in shared mode yes without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat44: Option<bool>,
+    /// The host's interface by which guests reach the outside; without, the one that its routes choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_interface: Option<String>,
+    /// The domain of guests' names; `vmnet.internal` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Resolvers as `ADDRESS` or `ADDRESS:PORT`; without, the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolvers: Option<Vec<String>>,
+    /// How long a lease lasts; a day without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u32>,
+    /// Guests reach the gateway and the outside, but not each other; no without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<bool>,
+    /// The gateway's address reaches services on the host's loopback too; no without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_loopback: Option<bool>,
+    /// Only a switch, without DHCP and DNS (vmnet: `network_identifier`); in host mode. The host has an address there if
+    /// `subnet` gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private: Option<bool>,
+}
+
+impl NetworkConfiguration {
+    /// A network of this mode, with defaults for everything else.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            name: None,
+            uuid: None,
+            subnet: None,
+            dhcp_first: None,
+            dhcp_last: None,
+            mtu: None,
+            dhcp: None,
+            dns_proxy: None,
+            nat44: None,
+            external_interface: None,
+            domain: None,
+            resolvers: None,
+            lease_seconds: None,
+            isolation: None,
+            host_loopback: None,
+            private: None,
+        }
+    }
+}
+
+/// What keeps a network alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "lowercase")]
+#[zlink(rename_all = "lowercase")]
+pub enum Lifetime {
+    /// Made by `CreateNetwork`, until `DeleteNetwork`, across restarts.
+    Kept,
+    /// In the configuration file.
+    Configured,
+    /// Connections that opened it and interfaces on it.
+    Held,
+}
+
+/// A network that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Network {
+    /// What it is known by.
+    pub uuid: String,
+    /// What it is called.
+    pub name: Option<String>,
+    /// Where it leads.
+    pub mode: Mode,
+    /// What keeps it.
+    pub lifetime: Lifetime,
+    /// `ADDRESS/LENGTH` of the subnet; none for a private switch without the host.
+    pub subnet: Option<String>,
+    /// The host's address on it.
+    pub gateway: Option<String>,
+    /// The first address that DHCP gives.
+    pub dhcp_first: Option<String>,
+    /// The last address that DHCP gives.
+    pub dhcp_last: Option<String>,
+    /// The largest packet.
+    pub mtu: u16,
+    /// It gives addresses.
+    pub dhcp: bool,
+    /// It answers DNS questions.
+    pub dns_proxy: bool,
+    /// It translates to the outside.
+    pub nat44: bool,
+    /// By which interface of the host.
+    pub external_interface: Option<String>,
+    /// The domain of guests' names.
+    pub domain: String,
+    /// How long a lease lasts.
+    pub lease_seconds: u32,
+    /// Guests do not reach each other.
+    pub isolation: bool,
+    /// The gateway's address reaches the host's loopback.
+    pub host_loopback: bool,
+    /// Only a switch.
+    pub private: bool,
+    /// Connections that have it open.
+    pub holders: u32,
+    /// Interfaces on it.
+    pub interfaces: u32,
+    /// What it was asked to be; gives the same network again.
+    pub configuration: NetworkConfiguration,
+}
+
+/// All networks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Networks {
+    /// By name, then UUID.
+    pub networks: Vec<Network>,
+}
+
+/// What a network counted since it began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Counters {
+    /// Value by name; `drop_...` are frames that were dropped, by cause.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// The service itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Status {
+    /// Of the executable.
+    pub version: String,
+    /// Of the process.
+    pub pid: u32,
+    /// How long it runs.
+    pub uptime_seconds: u64,
+    /// Where it listens.
+    pub socket: String,
+    /// Where it keeps what must stay; none if it keeps nothing.
+    pub store: Option<String>,
+    /// Its configuration file, if there is one.
+    pub configuration: Option<String>,
+    /// Networks.
+    pub networks: u32,
+    /// Interfaces.
+    pub interfaces: u32,
+    /// Connections of clients, this one included.
+    pub connections: u32,
+}

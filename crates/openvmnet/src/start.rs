@@ -1,0 +1,149 @@
+//! Reaching the service, and starting it when it does not run.
+//!
+//! The first client takes a lock, makes the socket, and starts the service with it: whoever comes meanwhile waits for
+//! the lock, finds the socket, and is answered when the service is ready. The service takes the same lock before it
+//! goes, so a client is never left with a socket that nobody reads.
+
+use crate::client::ConnectError;
+use crate::place::{self, Scope};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a log may have grown to before a new service begins it anew, in bytes.
+const LOG_MAX: u64 = 1 << 20;
+
+/// The lock that decides who starts and who ends the service of a socket. It ends with this value, or with the process.
+#[derive(Debug)]
+pub struct StartLock {
+    _file: File,
+}
+
+impl StartLock {
+    /// Waits for the lock of a socket.
+    ///
+    /// # Errors
+    /// The lock file beside the socket cannot be made.
+    pub fn take(socket: &Path) -> io::Result<Self> {
+        Self::open(socket, FlockOperation::LockExclusive)
+    }
+
+    /// Takes the lock unless somebody else has it ([`io::ErrorKind::WouldBlock`]).
+    ///
+    /// # Errors
+    /// Somebody else has it, or the lock file beside the socket cannot be made.
+    pub fn try_take(socket: &Path) -> io::Result<Self> {
+        Self::open(socket, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn open(socket: &Path, operation: FlockOperation) -> io::Result<Self> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        // The file stays: a lock on a removed one would exclude nobody.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))?;
+        Ok(Self {
+            _file: File::from(file),
+        })
+    }
+}
+
+/// Connects to the service of this user, which is started if it does not run.
+pub(crate) fn connect_or_start() -> Result<UnixStream, ConnectError> {
+    let socket = place::socket(Scope::User);
+    if let Some(stream) = connect(&socket)? {
+        return Ok(stream);
+    }
+    if let Some(folder) = socket.parent().filter(|folder| !folder.exists()) {
+        place::ensure_private(folder)?;
+    }
+    let at = |source| ConnectError::Io(socket.clone(), source);
+    let _lock = StartLock::take(&socket).map_err(at)?;
+    // Another may have been faster.
+    if let Some(stream) = connect(&socket)? {
+        return Ok(stream);
+    }
+    remove_stale(&socket).map_err(at)?;
+    let listener = UnixListener::bind(&socket).map_err(at)?;
+    if let Err(error) = start(listener) {
+        let _gone = fs::remove_file(&socket);
+        return Err(error);
+    }
+    connect(&socket)?
+        .ok_or_else(|| ConnectError::Ended(log_path().unwrap_or_else(|| PathBuf::from("its log"))))
+}
+
+/// `None`: nobody listens there.
+pub(crate) fn connect(socket: &Path) -> Result<Option<UnixStream>, ConnectError> {
+    match UnixStream::connect(socket) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+            _ => Err(ConnectError::Io(socket.to_owned(), error)),
+        },
+    }
+}
+
+/// Removes a socket that nobody listens on.
+///
+/// # Errors
+/// What is there is no socket, or cannot be removed.
+pub fn remove_stale(socket: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(socket) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(about) if !about.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "is there and is no socket: remove it, or choose another with VMNET_SOCKET",
+        )),
+        Ok(_) => fs::remove_file(socket),
+    }
+}
+
+/// Starts the service with the socket as its standard input. It puts itself into the background and its first process
+/// ends, so that no zombie is left with our caller.
+fn start(listener: UnixListener) -> Result<(), ConnectError> {
+    let executable = place::executable().ok_or(ConnectError::NoExecutable)?;
+    let at = |source| ConnectError::Start(executable.clone(), source);
+    let started = Command::new(&executable)
+        .args(["daemon", "--activated"])
+        .stdin(OwnedFd::from(listener))
+        .stdout(Stdio::null())
+        .stderr(log())
+        .current_dir("/")
+        .spawn()
+        .and_then(|mut first| first.wait())
+        .map_err(at)?;
+    if started.success() {
+        return Ok(());
+    }
+    Err(at(io::Error::other(format!("it ended at once, {started}"))))
+}
+
+/// Where a service that was started on demand writes what it has to say.
+#[must_use]
+pub fn log_path() -> Option<PathBuf> {
+    place::state(Scope::User).map(|folder| folder.join("daemon.log"))
+}
+
+fn log() -> Stdio {
+    let open = || {
+        let path = log_path()?;
+        place::ensure_private(path.parent()?).ok()?;
+        let full = fs::metadata(&path).is_ok_and(|about| about.len() > LOG_MAX);
+        let mut options = File::options();
+        options.create(true).append(true).mode(0o600);
+        let file = options.open(&path).ok()?;
+        if full {
+            file.set_len(0).ok()?;
+        }
+        Some(Stdio::from(file))
+    };
+    open().unwrap_or_else(Stdio::null)
+}

@@ -1,0 +1,225 @@
+//! The listening sockets of forwarded ports. They are made in the thread of whoever asks for them, all or none, so that
+//! the datapath never waits for thousands of them.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::kernel::sysctl;
+use crate::lane::{Forward, Ipv4, Protocol};
+use crate::sys::limits;
+
+/// Connections that the kernel makes before we accept them; it has a limit of its own (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+/// Descriptors that forwards must leave to everything else.
+const DESCRIPTORS_LEFT: u64 = 64;
+
+/// A port could not be forwarded. It is the first of several that could not; none of them is forwarded then.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// Somebody listens there already.
+    #[error(
+        "{protocol}: cannot listen on {listen}: another program listens there; `ss -lnp{} 'sport = :{}'` (as root for \
+         programs of others) names it: end it or choose another host port",
+        letter(*protocol), listen.port()
+    )]
+    InUse {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where.
+        listen: SocketAddr,
+    },
+    /// This user may not listen on so low a port.
+    #[error(
+        "{protocol}: cannot listen on {listen}: ports below {first} are for the superuser: choose another, or \
+         `sysctl net.ipv4.ip_unprivileged_port_start={}` (as root)",
+        listen.port()
+    )]
+    Privileged {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where.
+        listen: SocketAddr,
+        /// The first port that anybody may listen on (`net.ipv4.ip_unprivileged_port_start`).
+        first: u16,
+    },
+    /// The address is not one of this host's.
+    #[error(
+        "{protocol}: cannot listen on {listen}: the host has no address {}; `ip address` lists those it has, and \
+         0.0.0.0 means all of them",
+        listen.ip()
+    )]
+    NoAddress {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where.
+        listen: SocketAddr,
+    },
+    /// Each forwarded port is an open file, and there may be no more.
+    #[error(
+        "{protocol}: cannot listen on {listen}: this process may open {limit} files (RLIMIT_NOFILE), and each \
+         forwarded port is one: forward fewer, or raise the limit (`ulimit -n`, or `LimitNOFILE=` of its systemd unit)"
+    )]
+    TooManyFiles {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where.
+        listen: SocketAddr,
+        /// Files that may be open.
+        limit: u64,
+    },
+    /// The host refused for another reason.
+    #[error("{protocol}: cannot listen on {listen}: {source}")]
+    Listen {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// Where.
+        listen: SocketAddr,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The network's gateway has no address.
+    #[error("nothing can be forwarded on a network without a gateway: give the network a subnet")]
+    NoGateway,
+    /// No guest can have the address.
+    #[error("{0} is no guest's address: it must be in {subnet} and not the gateway's, {gateway}", subnet = .1.subnet(), gateway = .1.gateway())]
+    NotAGuest(Ipv4Addr, Ipv4),
+    /// The lane has ended.
+    #[error("the network has ended")]
+    Ended,
+}
+
+impl ForwardError {
+    /// What an error of the host means to whoever wants to listen.
+    #[must_use]
+    pub fn of(protocol: Protocol, listen: SocketAddr, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EADDRINUSE) => Self::InUse { protocol, listen },
+            Some(libc::EADDRNOTAVAIL) => Self::NoAddress { protocol, listen },
+            Some(libc::EACCES) => Self::Privileged {
+                protocol,
+                listen,
+                first: sysctl::first_unprivileged_port(),
+            },
+            Some(libc::EMFILE) => Self::TooManyFiles {
+                protocol,
+                listen,
+                limit: limits::open_files(),
+            },
+            _ => Self::Listen {
+                protocol,
+                listen,
+                source,
+            },
+        }
+    }
+}
+
+fn letter(protocol: Protocol) -> char {
+    match protocol {
+        Protocol::Tcp => 't',
+        Protocol::Udp => 'u',
+    }
+}
+
+/// Listens for all of them, in order.
+///
+/// # Errors
+/// About the first for which it cannot; nothing is listened on then.
+pub(super) fn open_all(forwards: &[Forward]) -> Result<Vec<OwnedFd>, ForwardError> {
+    let limit = limits::raise_open_files();
+    let usable = limit.saturating_sub(DESCRIPTORS_LEFT);
+    let mut sockets = Vec::with_capacity(forwards.len());
+    for Forward {
+        protocol, listen, ..
+    } in forwards
+    {
+        let (protocol, listen) = (*protocol, *listen);
+        let socket =
+            open(protocol, listen).map_err(|error| ForwardError::of(protocol, listen, error))?;
+        // The kernel gives the lowest number that is free: this one tells how many are open.
+        if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= usable) {
+            return Err(ForwardError::TooManyFiles {
+                protocol,
+                listen,
+                limit,
+            });
+        }
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn open(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
+    let family = match listen {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let kind = match protocol {
+        Protocol::Tcp => SocketType::STREAM,
+        Protocol::Udp => SocketType::DGRAM,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if protocol == Protocol::Tcp {
+        // Connections of a forward that has ended do not stand in the way of the next.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &listen)?;
+    if protocol == Protocol::Tcp {
+        rustix::net::listen(&socket, BACKLOG)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::ForwardGuest;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    fn forward(listen: SocketAddr) -> Forward {
+        Forward {
+            protocol: Protocol::Tcp,
+            listen,
+            guest: ForwardGuest::Address(Ipv4Addr::new(192, 168, 64, 2)),
+            guest_port: 80,
+        }
+    }
+
+    #[test]
+    fn the_first_that_fails_is_named_and_the_others_are_closed() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let busy = taken.local_addr().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let error = open_all(&[forward(free), forward(busy)]).unwrap_err();
+        assert!(matches!(error, ForwardError::InUse { listen, .. } if listen == busy));
+        let text = error.to_string();
+        assert!(text.contains("ss -lnpt"), "{text}");
+        TcpStream::connect(free).expect_err("closed again");
+        let elsewhere = forward("192.0.2.77:80".parse().unwrap());
+        let text = open_all(&[elsewhere]).unwrap_err().to_string();
+        assert!(text.contains("no address 192.0.2.77"), "{text}");
+    }
+
+    #[test]
+    fn every_reason_has_a_remedy() {
+        let listen = "0.0.0.0:80".parse().unwrap();
+        for (errno, word) in [
+            (libc::EADDRINUSE, "ss -lnpu 'sport = :80'"),
+            (libc::EACCES, "ip_unprivileged_port_start=80"),
+            (libc::EADDRNOTAVAIL, "no address 0.0.0.0"),
+            (libc::EMFILE, "LimitNOFILE"),
+            (libc::ENOBUFS, "UDP: cannot listen on 0.0.0.0:80"),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            let text = ForwardError::of(Protocol::Udp, listen, error).to_string();
+            assert!(text.contains(word), "{text}");
+        }
+    }
+}

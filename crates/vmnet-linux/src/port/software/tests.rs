@@ -1,0 +1,124 @@
+use super::*;
+use vmnet_wire::offload::Segmentation;
+
+/// A TCP frame of IPv4 with `len` bytes of payload, no sums but IPv4's.
+fn frame(len: usize) -> Vec<u8> {
+    let fields = vmnet_wire::ipv4::Fields {
+        source: [192, 168, 64, 2].into(),
+        destination: [192, 168, 64, 3].into(),
+        protocol: vmnet_wire::ip::Protocol::TCP,
+        ttl: 64,
+        id: 1,
+        dont_fragment: true,
+    };
+    let header = vmnet_wire::ipv4::Header::new(&fields, 20 + len);
+    let mut bytes = vec![2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 2, 8, 0];
+    bytes.extend_from_slice(zerocopy_bytes(&header));
+    bytes.extend([0x1f, 0x90, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0]);
+    bytes.extend([0; 4]);
+    bytes.extend((0..len).map(|n| n as u8));
+    bytes
+}
+
+fn zerocopy_bytes(header: &vmnet_wire::ipv4::Header) -> &[u8] {
+    // A header is its bytes, in the order of the wire.
+    zerocopy::IntoBytes::as_bytes(header)
+}
+
+const LARGE: Offload = Offload {
+    checksum: Checksum::Partial {
+        start: 34,
+        offset: 16,
+    },
+    segmentation: Some(Segmentation {
+        kind: Kind::Tcp4,
+        size: 1460,
+        ecn: false,
+    }),
+};
+
+fn given(bytes: &[u8], split: usize, offload: Offload, takes: PortOffload) -> Vec<Vec<u8>> {
+    let (head, body) = bytes.split_at(split);
+    let frame = Outgoing {
+        head,
+        body,
+        offload,
+    };
+    let mut out = Vec::new();
+    send(&frame, 1500, takes, &mut |pieces| {
+        out.push(pieces.concat());
+        Ok(())
+    })
+    .unwrap();
+    out
+}
+
+#[test]
+fn each_port_gets_what_it_takes() {
+    let bytes = frame(50_000);
+    let (header, tso) = (true, true);
+    for (takes, count, prefix) in [
+        ((false, false), 35, 0),
+        ((header, false), 35, 12),
+        ((false, tso), 1, 0),
+        ((header, tso), 1, 12),
+    ] {
+        let takes = PortOffload {
+            virtio_header: takes.0,
+            tso: takes.1,
+            checksum: false,
+        };
+        // A frame of another guest's, and one of our own, whose payload lies elsewhere.
+        for split in [bytes.len(), 54] {
+            let out = given(&bytes, split, LARGE, takes);
+            assert_eq!(out.len(), count, "{takes:?}");
+            for came in &out {
+                let (said, frame) = came.split_at(prefix);
+                match (said, count) {
+                    ([], _) => assert!(segment::verify(frame)),
+                    (said, 1) => {
+                        let said = said.try_into().unwrap();
+                        assert_eq!(Offload::read(said), Ok(LARGE));
+                        assert_eq!(said[2..4], [54, 0], "bytes of headers");
+                    }
+                    (said, _) => {
+                        assert_eq!(Offload::read(said.try_into().unwrap()), Ok(Offload::VALID));
+                        assert!(segment::verify(frame));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn who_relies_on_us_gets_no_wrong_sum() {
+    let mut bytes = frame(100);
+    let takes = PortOffload {
+        checksum: true,
+        ..PortOffload::default()
+    };
+    let partial = Offload {
+        segmentation: None,
+        ..LARGE
+    };
+    unfinished::set_pseudo_sum(&mut bytes, 154).unwrap();
+    let whole = given(&bytes, 154, partial, takes).remove(0);
+    assert_eq!(
+        given(&whole, 154, Offload::NONE, takes),
+        std::slice::from_ref(&whole)
+    );
+    bytes = whole;
+    bytes[100] ^= 1;
+    let wrong = Outgoing {
+        head: &bytes,
+        body: &[],
+        offload: Offload::NONE,
+    };
+    let refused = send(&wrong, 1500, takes, &mut |_| Ok(()));
+    assert_eq!(refused, Err(Drop::Checksum));
+    assert_eq!(
+        send(&wrong, 1500, PortOffload::default(), &mut |_| Ok(())),
+        Ok(())
+    );
+}
