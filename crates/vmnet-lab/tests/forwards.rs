@@ -148,6 +148,8 @@ fn a_udp_rule_leads_nowhere_while_its_guest_has_no_address() {
         lan.gateway(),
     );
     lan.inject(other, hello);
+    lan.guest(other).listening = true;
+    lan.heard(other);
     let lost = lan.network.drops().of(Drop::NoNeighbour);
     lan.datagram(socket, CLIENT, b"two");
     assert!(!lan.guest(other).udp(handle).can_recv());
@@ -158,6 +160,8 @@ fn a_udp_rule_leads_nowhere_while_its_guest_has_no_address() {
         to: CLIENT.parse().unwrap(),
         mtu: 1000,
     });
+    lan.run_for(SECOND);
+    assert!(lan.heard(other).is_empty(), "not even asked for");
     // The guest comes back, by another card.
     let back = lease(&mut lan, 4, "web");
     let handle = lan.guest(back).bind_udp(80);
