@@ -225,6 +225,7 @@ pub(crate) fn settings(name: &str, making: &Making) -> Result<Settings, NetworkE
         host_loopback: making.host_loopback,
         lease_time: LEASE_TIME,
         resolvers: None,
+        external_interface: None,
     })
 }
 

@@ -27,6 +27,7 @@ fn start() -> Handle {
         host_loopback: false,
         lease_time: Duration::from_secs(3600),
         resolvers: Some(Vec::new()),
+        external_interface: None,
     })
     .unwrap()
 }

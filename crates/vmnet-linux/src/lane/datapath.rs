@@ -27,7 +27,7 @@ use crate::slots::{Slot, Slots};
 use crate::socket::HostSocket;
 use crate::sys::datagram::Batch;
 use crate::sys::limits;
-use crate::uplink::Uplink;
+use crate::uplink::{Change, Uplink};
 
 /// Streams of the NAT that are read in one turn before frames of guests are looked at again.
 const READS: usize = 64;
@@ -75,7 +75,7 @@ pub(super) struct Lane {
     retry: Duration,
     /// Bytes of guests and of their peers in this turn.
     pub(super) moved: usize,
-    uplink: Uplink,
+    pub(super) uplink: Uplink,
     resolvers: Option<resolv::Watch>,
     inbox: Inbox,
     stopped: bool,
@@ -112,7 +112,7 @@ impl Lane {
         let mut network = Network::new(now, &config)?;
         let poller = Poller::new()?;
         poller.add(&inbox.wake, Token::Command, READ)?;
-        let uplink = Uplink::new()?;
+        let uplink = Uplink::new(settings.external_interface.as_deref())?;
         network.set_outside(uplink.address(subnet));
         poller.add(uplink.fd(), Token::Uplink, READ)?;
         let resolvers = match &settings.resolvers {
@@ -303,10 +303,15 @@ impl Lane {
     }
 
     fn follow_uplink(&mut self) {
-        if self.uplink.changed() {
-            let address = self.uplink.address(self.network.subnet());
-            tracing::debug!(?address, "the host's outside address");
-            self.network.set_outside(address);
+        let change = self.uplink.follow();
+        if change == Change::None {
+            return;
+        }
+        let address = self.uplink.address(self.network.subnet());
+        tracing::debug!(?address, "the host's outside address");
+        self.network.set_outside(address);
+        if change == Change::Returned {
+            self.rebind_sockets();
         }
     }
 

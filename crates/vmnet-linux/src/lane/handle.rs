@@ -49,6 +49,8 @@ pub struct Settings {
     pub lease_time: Duration,
     /// Resolvers to ask; `None` follows `/etc/resolv.conf`.
     pub resolvers: Option<Vec<SocketAddr>>,
+    /// The host's interface by which everything to the outside leaves; `None` leaves it to the host's routes.
+    pub external_interface: Option<String>,
 }
 
 /// How a port's frames come and go.
@@ -173,6 +175,14 @@ pub enum StartError {
     /// The network cannot be so.
     #[error("the network: {0}")]
     Config(#[from] ConfigError),
+    /// [`Settings::external_interface`] is not there.
+    #[error("the host has no interface {name}; it has {existing}")]
+    NoInterface {
+        /// What was asked for.
+        name: String,
+        /// Those that are there.
+        existing: String,
+    },
     /// The host has no thread or descriptor for it.
     #[error("the datapath could not start: {0}")]
     Host(#[from] io::Error),
