@@ -32,7 +32,7 @@ impl Client {
             offload: agreed,
             ..PortOptions::default()
         };
-        let wait = Some(Duration::from_millis(20));
+        let wait = Some(Duration::from_millis(2));
         let (socket, attachment) = if stream {
             let (ours, theirs) = UnixStream::pair().unwrap();
             ours.set_read_timeout(wait).unwrap();

@@ -107,6 +107,21 @@ fn receive_all(client: &mut Client, len: usize) -> Vec<u8> {
     stream
 }
 
+/// Waits until so many guests were heard: what goes to others is flooded to all.
+fn settle(handle: &Handle, guests: usize) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while handle
+        .ports()
+        .iter()
+        .filter(|row| row.mac.is_some())
+        .count()
+        < guests
+    {
+        assert!(Instant::now() < end, "not all guests were heard");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn every_kind_speaks_to_every_other() {
     let handle = start();
@@ -118,6 +133,7 @@ fn every_kind_speaks_to_every_other() {
         let own = (mac(number), address(number));
         client.send(packets::arp_request(own.0, own, [192, 168, 77, 9].into()));
     }
+    settle(&handle, clients.len());
     let stream: Vec<u8> = (0..150_000u32)
         .map(|n| (n.wrapping_mul(n) >> 7) as u8)
         .collect();
@@ -190,7 +206,7 @@ fn a_hostile_header_is_a_counted_drop() {
     let mut other = Client::join(&handle, false, agreed);
     let own = (mac(1), address(1));
     other.send(packets::arp_request(own.0, own, [192, 168, 77, 9].into()));
-    std::thread::sleep(Duration::from_millis(50));
+    settle(&handle, 1);
     let ends = Ends {
         macs: (mac(0), mac(1)),
         ips: (address(0), address(1)),
@@ -249,7 +265,7 @@ fn a_slow_client_loses_nothing() {
         let mut slow = Client::join(&handle, stream, PortOffload::default());
         let own = (mac(1), address(1));
         slow.send(packets::arp_request(own.0, own, [192, 168, 77, 9].into()));
-        std::thread::sleep(Duration::from_millis(50));
+        settle(&handle, 1);
         let ends = Ends {
             macs: (mac(0), mac(1)),
             ips: (address(0), address(1)),
