@@ -291,7 +291,7 @@ fn names_of_restored_leases() {
         macs: (lan.guest(raw).mac, gateway.0),
         ips: ([192, 168, 64, 9].into(), gateway.1),
     };
-    let web = lan.network.address_of(asking);
+    let web = lan.address_of(asking);
     for (name, wanted) in [("web", web), ("db", Some(address))] {
         let question = packets::dns_question(1, &format!("{name}.vmnet.internal"));
         lan.inject(raw, packets::udp(ends, (5353, 53), 64, &question));

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, SystemTime};
 
 use vmnet_linux::lane::{
-    Attachment, Handle, Ipv4Net, LeaseKeeper, LeaseRecord, LeaseState, LeaseWrite, PortOptions,
+    Attachment, Handle, Ipv4, LeaseKeeper, LeaseRecord, LeaseState, LeaseWrite, PortOptions,
     Receipt, ReserveRefused, Reservee, Settings, start,
 };
 use vmnet_wire::ethernet::Mac;
@@ -32,21 +32,11 @@ fn mac(last: u8) -> Mac {
 }
 
 fn settings(keeper: Option<LeaseKeeper>) -> Settings {
-    Settings {
-        name: "leases".to_owned(),
-        subnet: Ipv4Net {
-            address: ip(0),
-            prefix_len: 28,
-        },
-        mtu: 1500,
-        domain: "vmnet.internal".to_owned(),
-        host_loopback: false,
-        lease_time: LEASE,
-        resolvers: Some(Vec::new()),
-        leases: keeper,
-        restored: Vec::new(),
-        reservations: Vec::new(),
-    }
+    let ipv4 = Ipv4::new("192.168.77.0/28".parse().unwrap());
+    let mut settings = Settings::shared("leases", ipv4, LEASE);
+    settings.resolvers = Some(Vec::new());
+    settings.leases = keeper;
+    settings
 }
 
 /// A store whose batches come here, to be answered by the test.

@@ -37,6 +37,10 @@ fn settings(name: &str) -> Settings {
         domain: "vmnet.internal".to_owned(),
         host_loopback: false,
         resolvers: Some(Vec::new()),
+        external_interface: None,
+        leases: None,
+        restored: Vec::new(),
+        reservations: Vec::new(),
     }
 }
 
