@@ -122,7 +122,7 @@ fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
     let idle = options
         .idle_timeout
         .or(configuration.idle_timeout)
-        .or((listening.origin != Origin::Own).then_some(IDLE));
+        .or_else(|| (listening.origin != Origin::Own).then_some(IDLE));
     let admission = match (options.scope, options.group) {
         (Scope::System, Some(group)) => Admission::Group(group),
         _ => Admission::User(rustix::process::geteuid().as_raw()),

@@ -46,13 +46,10 @@ impl Supervisor {
         let all = listeners(&rule, &guest)?;
         let running = self.running(uuid)?;
         let listeners = running.handle.forward_all(all).map_err(refused)?;
-        if interface.is_none() && running.lifetime != Lifetime::Held {
-            if let Err(error) = self.write_down(uuid, &rule) {
-                if let Ok(running) = self.running(uuid) {
-                    running.handle.remove_forwards(listeners);
-                }
-                return Err(error);
-            }
+        let stays = interface.is_none() && running.lifetime != Lifetime::Held;
+        if stays && let Err(error) = self.write_down(uuid, &rule) {
+            running.handle.remove_forwards(listeners);
+            return Err(error);
         }
         let number = self.number();
         let added = Rule {
@@ -282,7 +279,7 @@ fn listeners(rule: &ForwardRule, guest: &ForwardGuest) -> Result<Vec<lane::Forwa
                 Protocol::Udp => lane::Protocol::Udp,
             },
             listen: SocketAddr::new(address, port),
-            guest: guest.clone(),
+            guest: *guest,
             guest_port: rule.guest_port + (port - rule.first),
         })
         .collect();
