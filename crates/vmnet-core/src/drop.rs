@@ -73,6 +73,10 @@ causes! {
     NoNeighbour = "no-neighbour",
     /// A DHCP message that is not for this server, or that no state allows.
     Dhcp = "dhcp",
+    /// A DHCP acknowledgement whose lease was not stored: the guest asks again.
+    LeaseNotStored = "lease-not-stored",
+    /// A DHCP acknowledgement that waited for the store too long, or among too many.
+    LeaseWaited = "lease-waited",
     /// A DNS message that is no question, or one too many.
     Dns = "dns",
     /// A datagram from a stranger to a mapping that does not take it.

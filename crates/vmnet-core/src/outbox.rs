@@ -10,6 +10,7 @@ use slotmap::new_key_type;
 use vmnet_wire::offload::Offload;
 
 use crate::frame::Span;
+use crate::gateway::dhcp::{LeaseWrite, StoreTicket};
 use crate::gateway::dns::{QueryId, Transport};
 
 new_key_type! {
@@ -187,6 +188,15 @@ pub enum Action {
         buffer: usize,
         /// Bytes of the payload.
         len: usize,
+    },
+    /// Store leases, all of these or none. To be answered by
+    /// [`Network::leases_stored`](crate::Network::leases_stored) when they are stored for good or could not be; no other
+    /// batch comes before that.
+    StoreLeases {
+        /// Its name.
+        ticket: StoreTicket,
+        /// One for each address.
+        writes: Vec<LeaseWrite>,
     },
 }
 

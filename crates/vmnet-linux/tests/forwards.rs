@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use vmnet_linux::lane::{
-    self, Dhcp, Dns, Forward, ForwardError, ForwardGuest, Handle, Ipv4, Protocol, Settings,
+    self, Forward, ForwardError, ForwardGuest, Handle, Ipv4, Protocol, Settings,
 };
 use vmnet_linux::sys::limits;
 
@@ -17,19 +17,9 @@ const THERE: Ipv4Addr = Ipv4Addr::new(127, 77, 1, 2);
 
 fn start() -> Handle {
     let ipv4 = Ipv4::new("192.168.77.0/24".parse().unwrap());
-    lane::start(Settings {
-        name: "forwards".to_owned(),
-        ipv4: Some(ipv4),
-        dhcp: Some(Dhcp::whole(&ipv4, Duration::from_secs(3600))),
-        dns: Dns::Proxy,
-        nat44: true,
-        isolation: false,
-        mtu: 1500,
-        domain: "internal".to_owned(),
-        host_loopback: false,
-        resolvers: Some(Vec::new()),
-    })
-    .unwrap()
+    let mut settings = Settings::shared("forwards", ipv4, Duration::from_secs(3600));
+    settings.resolvers = Some(Vec::new());
+    lane::start(settings).unwrap()
 }
 
 fn forward(protocol: Protocol, address: Ipv4Addr, port: u16) -> Forward {

@@ -1,6 +1,8 @@
-//! DHCP and DNS joined to the network: who asked, where the answer goes, which names follow leases.
+//! DHCP and DNS joined to the network: who asked, where the answer goes. What leases bring with them is in
+//! `leases`.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use vmnet_wire::checksum::Sum;
@@ -19,7 +21,7 @@ use crate::outbox::{Action, SocketId};
 
 /// Who asked a DNS question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Asker {
+pub(super) enum Asker {
     /// By a datagram.
     Datagram { mac: Mac, from: SocketAddr },
     /// By a stream.
@@ -30,6 +32,10 @@ enum Asker {
 #[derive(Debug)]
 pub(crate) struct Services {
     pub(crate) dhcp: Option<dhcp::Server>,
+    /// `None`: leases are acknowledged at once and stored nowhere.
+    pub(super) ledger: Option<dhcp::Ledger>,
+    /// Addresses of restored leases whose guests were not heard yet.
+    pub(super) restored: BTreeSet<Ipv4Addr>,
     pub(crate) dns: DnsProxy,
     /// Filled by the proxy, emptied at once.
     outputs: Vec<dns::Output<Asker>>,
@@ -37,7 +43,7 @@ pub(crate) struct Services {
 
 /// The proxy, opaque to others.
 #[derive(Debug)]
-pub(crate) struct DnsProxy(dns::Proxy<Asker>);
+pub(crate) struct DnsProxy(pub(super) dns::Proxy<Asker>);
 
 impl DnsProxy {
     pub(crate) fn new(config: &dns::Config) -> Result<Self, dns::ConfigError> {
@@ -58,57 +64,13 @@ impl DnsProxy {
 }
 
 impl Services {
-    pub(crate) fn new(dhcp: Option<dhcp::Server>, dns: DnsProxy) -> Self {
+    pub(crate) fn new(dhcp: Option<dhcp::Server>, store_leases: bool, dns: DnsProxy) -> Self {
         Self {
             dhcp,
+            ledger: store_leases.then(dhcp::Ledger::default),
+            restored: BTreeSet::new(),
             dns,
             outputs: Vec::new(),
-        }
-    }
-
-    /// A DHCP message of a guest. Answers whether there is a server to take it.
-    pub(crate) fn receive_dhcp(
-        &mut self,
-        link: &mut Link<'_>,
-        request: &dhcp::Request<'_>,
-    ) -> bool {
-        let Some(dhcp) = &mut self.dhcp else {
-            return false;
-        };
-        let answer = dhcp.receive(link.now, request);
-        for change in &answer.changes {
-            self.follow(link, change);
-        }
-        match answer.outcome {
-            dhcp::Outcome::Reply(reply) => {
-                let to = SocketAddr::new(IpAddr::V4(reply.address), reply.port);
-                self.send(link, reply.mac, dhcp::SERVER_PORT, to, &reply.payload);
-            }
-            dhcp::Outcome::Noted => {}
-            dhcp::Outcome::Dropped(_) => link.drop(Drop::Dhcp),
-        }
-        true
-    }
-
-    /// Names follow leases. A port's own name wins over what its guest calls itself.
-    fn follow(&mut self, link: &mut Link<'_>, change: &dhcp::LeaseChange) {
-        match change {
-            dhcp::LeaseChange::Bound(lease) => {
-                link.neighbours
-                    .learn(link.now, IpAddr::V4(lease.address), lease.mac);
-                let given = link
-                    .port_of(lease.mac)
-                    .and_then(|(_, port)| port.name.clone());
-                let address = IpAddr::V4(lease.address);
-                self.dns.0.remove_address(address);
-                if let Some(name) = given.or_else(|| lease.name.clone()) {
-                    // A name that cannot be one is the guest's own loss.
-                    let _refused = self.dns.0.set_name(&name, address);
-                }
-            }
-            dhcp::LeaseChange::Ended(lease) | dhcp::LeaseChange::Forgotten(lease) => {
-                self.dns.0.remove_address(IpAddr::V4(lease.address));
-            }
         }
     }
 
@@ -188,19 +150,17 @@ impl Services {
 
     /// Time has passed. Answers whether leases have ended.
     pub(crate) fn timeout(&mut self, link: &mut Link<'_>, streams: &Table) -> bool {
-        let dhcp = self.dhcp.as_mut();
-        let ended = dhcp.map_or_else(Vec::new, |dhcp| dhcp.timeout(link.now));
-        for change in &ended {
-            self.follow(link, change);
-        }
+        let ended = self.timeout_leases(link);
         self.dns.0.timeout(link.now, &mut self.outputs);
         self.empty(link, streams);
-        !ended.is_empty()
+        ended
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let dhcp = self.dhcp.as_ref().and_then(dhcp::Server::next_deadline);
-        dhcp.into_iter().chain(self.dns.0.next_deadline()).min()
+        let ledger = self.ledger.as_ref().and_then(dhcp::Ledger::next_deadline);
+        let dns = self.dns.0.next_deadline();
+        dhcp.into_iter().chain(ledger).chain(dns).min()
     }
 
     fn empty(&mut self, link: &mut Link<'_>, streams: &Table) {
@@ -244,7 +204,14 @@ impl Services {
     }
 
     /// Sends a datagram from the gateway, in fragments if it must be.
-    fn send(&mut self, link: &mut Link<'_>, mac: Mac, port: u16, to: SocketAddr, payload: &[u8]) {
+    pub(super) fn send(
+        &self,
+        link: &mut Link<'_>,
+        mac: Mac,
+        port: u16,
+        to: SocketAddr,
+        payload: &[u8],
+    ) {
         let source = IpAddr::V4(link.gateway.address());
         let len = udp::Header::LEN + payload.len();
         let mut route = Route::new(source, to.ip(), Protocol::UDP);

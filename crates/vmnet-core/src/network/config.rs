@@ -41,6 +41,9 @@ pub struct Config {
     pub isolation: bool,
     /// The domain of guests' names.
     pub domain: String,
+    /// Leases are stored before they are acknowledged: [`Action::StoreLeases`](crate::Action::StoreLeases)
+    /// comes out and is answered.
+    pub store_leases: bool,
     /// The gateway's address reaches services on the host's loopback too.
     pub host_loopback: bool,
     /// Flows of the NAT that may exist at once.

@@ -51,7 +51,11 @@ impl Network {
         }
         match self.fdb.learn(now, source, port) {
             Learned::Known => {}
-            Learned::Fresh => self.follow_forwards(now, out),
+            Learned::Fresh => {
+                let name = self.ports.get(port).and_then(|port| port.name.as_deref());
+                self.services.greet(source, name);
+                self.follow_forwards(now, out);
+            }
             Learned::Moved(before) => {
                 // Who waited for room at the port before need not wait at this one.
                 let waits = self.ports.get(before).is_some_and(|port| !port.ready);

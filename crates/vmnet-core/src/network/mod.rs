@@ -5,6 +5,7 @@
 //! | `config` | what a network is to be |
 //! | `frames` | a frame came: who takes it |
 //! | `forward` | rules that lead to guests, and who these are now |
+//! | `leases` | leases stored, put back and ended, addresses reserved |
 //! | `look` | what a network tells about itself |
 
 use core::net::{IpAddr, SocketAddr};
@@ -45,6 +46,7 @@ macro_rules! link {
 mod config;
 mod forward;
 mod frames;
+mod leases;
 mod look;
 
 pub use config::{Config, ConfigError, Dhcp, Dns, MTU_MAX, MTU_MIN};
@@ -96,7 +98,7 @@ impl Network {
             ports: SlotMap::with_key(),
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
-            services: Services::new(dhcp, dns),
+            services: Services::new(dhcp, config.store_leases, dns),
             nat: Nat::new(now, config.flows_max, host),
             reassembly: Reassembly::default(),
             ids: PacketIds::default(),

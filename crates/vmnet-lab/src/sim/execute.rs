@@ -124,6 +124,11 @@ impl Lan {
                 }
             }
             Action::Forget { .. } => {}
+            Action::StoreLeases { ticket, writes } => {
+                assert!(!writes.is_empty(), "nothing to store");
+                self.network
+                    .leases_stored(self.now, ticket, true, &mut self.out);
+            }
             Action::StreamAnswer { socket, message } => {
                 self.contract.name(socket);
                 let message = self.out.bytes(&message).to_vec();

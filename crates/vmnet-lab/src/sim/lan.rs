@@ -114,6 +114,7 @@ impl Lan {
             nat44: true,
             isolation: false,
             domain: "vmnet.internal".to_owned(),
+            store_leases: false,
             host_loopback: false,
             flows_max: 4096,
             seed: [7; 16],

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::gateway::dhcp::State;
 use vmnet_core::{Config, Dns, ForwardId, Network, Outbox, PortId, SocketId};
 use vmnet_wire::ethernet::Mac;
 
@@ -16,7 +15,8 @@ use crate::lane::StartError;
 use crate::lane::execute::Hand;
 use crate::lane::forwarding;
 use crate::lane::forwarding::{Forwarded, Listener};
-use crate::lane::handle::{Command, CountersSnapshot, Inbox, LeaseRow, ListenerId, Settings};
+use crate::lane::handle::{Command, CountersSnapshot, Inbox, ListenerId, Settings};
+use crate::lane::leases::{self, LeaseKeeper};
 use crate::lane::names::{DnsSession, Queries};
 use crate::lane::patience::Patience;
 use crate::lane::sockets::Pending;
@@ -77,7 +77,8 @@ pub(super) struct Lane {
     pub(super) moved: usize,
     uplink: Uplink,
     resolvers: Option<resolv::Watch>,
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
+    pub(super) lease_keeper: Option<LeaseKeeper>,
     stopped: bool,
 }
 
@@ -89,14 +90,23 @@ pub(super) struct Warned {
 }
 
 impl Lane {
-    pub(super) fn new(settings: &Settings, inbox: Inbox) -> Result<Self, StartError> {
+    pub(super) fn new(settings: Settings, inbox: Inbox) -> Result<Self, StartError> {
         let now = Instant::now();
         let mut seed = [0; 16];
         rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
             .map_err(io::Error::from)?;
-        let mut network = Network::new(now, &config(settings, flows_max()?, seed))?;
+        let mut network = Network::new(now, &config(&settings, flows_max()?, seed))?;
+        if let Some(dhcp) = settings.dhcp {
+            leases::put_back(
+                &mut network,
+                now,
+                dhcp.lease_time,
+                settings.reservations,
+                settings.restored,
+            );
+        }
         let poller = Poller::new()?;
-        poller.add(&inbox.wake, Token::Command, READ)?;
+        poller.add(&inbox.line.wake, Token::Command, READ)?;
         let uplink = Uplink::new()?;
         if let Some(ipv4) = network.ipv4() {
             network.set_outside(uplink.address(ipv4.subnet()));
@@ -138,6 +148,7 @@ impl Lane {
             uplink,
             resolvers,
             inbox,
+            lease_keeper: settings.leases,
             stopped: false,
         })
     }
@@ -236,7 +247,7 @@ impl Lane {
 
     fn obey(&mut self) {
         let mut count = [0; 8];
-        let _drained = rustix::io::read(&*self.inbox.wake, &mut count);
+        let _drained = rustix::io::read(&*self.inbox.line.wake, &mut count);
         while let Ok(command) = self.inbox.commands.try_recv() {
             match command {
                 Command::Attach(attachment, options, answer) => {
@@ -256,14 +267,7 @@ impl Lane {
                 Command::RemoveForwards(ids, answer) => {
                     let _gone = answer.send(self.remove_forwards(&ids));
                 }
-                Command::Leases(answer) => {
-                    let rows = self
-                        .network
-                        .leases()
-                        .filter(|lease| lease.state == State::Bound);
-                    let _gone =
-                        answer.send(rows.map(|lease| LeaseRow::of(lease, self.now)).collect());
-                }
+                Command::Leases(command) => self.obey_leases(command),
                 Command::Counters(answer) => {
                     let _gone = answer.send(self.counters());
                 }
@@ -359,6 +363,7 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
         resolvers_offered: offered.collect(),
         nat44: settings.nat44,
         isolation: settings.isolation,
+        store_leases: settings.leases.is_some(),
         domain: settings.domain.clone(),
         host_loopback: settings.host_loopback,
         flows_max,

@@ -105,6 +105,7 @@ impl Lane {
                 self.stream_answer(socket, out.bytes(&message));
                 self.out = out;
             }
+            Action::StoreLeases { ticket, writes } => self.store_leases(ticket, writes),
             Action::Hold { buffer, at, span } => self.hold(buffer, at, hand.span(span)),
             Action::Reassemble {
                 port,

@@ -7,14 +7,14 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use vmnet_core::ConfigError;
-use vmnet_core::gateway::dhcp;
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
+use crate::lane::leases::{LeaseCommand, LeaseKeeper, LeaseRecord, Reservee};
 use crate::lane::listen::{self, ForwardError};
 
 pub use vmnet_core::{
@@ -26,7 +26,7 @@ pub use vmnet_core::{
 const FORWARDS_AT_ONCE: usize = 128;
 
 /// What a network is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// The network's name.
     pub name: String,
@@ -49,6 +49,34 @@ pub struct Settings {
     /// Resolvers to ask; `None` follows `/etc/resolv.conf`. While `dns` is off, those that DHCP names to guests
     /// instead, as far as it can: by IPv4, at port 53.
     pub resolvers: Option<Vec<SocketAddr>>,
+    /// Where leases are stored before they are acknowledged; `None`: nowhere.
+    pub leases: Option<LeaseKeeper>,
+    /// Leases that were stored before. Those that do not fit are skipped with a warning.
+    pub restored: Vec<LeaseRecord>,
+    /// Addresses kept for guests. Those that cannot be are skipped with a warning.
+    pub reservations: Vec<(Reservee, Ipv4Addr)>,
+}
+
+impl Settings {
+    /// A shared network with everything on, for leases of this length that are stored nowhere.
+    #[must_use]
+    pub fn shared(name: &str, ipv4: Ipv4, lease_time: Duration) -> Self {
+        Self {
+            name: name.to_owned(),
+            ipv4: Some(ipv4),
+            dhcp: Some(Dhcp::whole(&ipv4, lease_time)),
+            dns: Dns::Proxy,
+            nat44: true,
+            isolation: false,
+            mtu: 1500,
+            domain: "vmnet.internal".to_owned(),
+            host_loopback: false,
+            resolvers: None,
+            leases: None,
+            restored: Vec::new(),
+            reservations: Vec::new(),
+        }
+    }
 }
 
 /// How a port's frames come and go.
@@ -148,19 +176,6 @@ pub struct PortRow {
     pub isolated: bool,
 }
 
-/// A lease that is given.
-#[derive(Debug, Clone)]
-pub struct LeaseRow {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Whose it is.
-    pub mac: Mac,
-    /// The guest's name, if it has one.
-    pub name: Option<String>,
-    /// Until it ends.
-    pub expires_in: Duration,
-}
-
 /// The counters of a network at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct CountersSnapshot {
@@ -217,7 +232,7 @@ pub(super) enum Command {
     ),
     /// Answered by the sockets, to be closed elsewhere.
     RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
-    Leases(SyncSender<Vec<LeaseRow>>),
+    Leases(LeaseCommand),
     Counters(SyncSender<CountersSnapshot>),
     Stop,
 }
@@ -225,14 +240,30 @@ pub(super) enum Command {
 /// What the lane keeps of the channel.
 pub(super) struct Inbox {
     pub(super) commands: Receiver<Command>,
+    /// The other end, for answers that come later.
+    pub(super) line: Line,
+}
+
+/// The way to a lane, from any thread.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    commands: Sender<Command>,
     pub(super) wake: Arc<OwnedFd>,
+}
+
+impl Line {
+    pub(super) fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // A full counter wakes as well.
+            let _woken = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        }
+    }
 }
 
 /// A running network. Dropping the handle ends it.
 #[derive(Debug)]
 pub struct Handle {
-    commands: Sender<Command>,
-    wake: Arc<OwnedFd>,
+    line: Line,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -245,30 +276,31 @@ pub fn start(settings: Settings) -> Result<Handle, StartError> {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?,
     );
     let (commands, receiver) = channel();
+    let line = Line { commands, wake };
     let inbox = Inbox {
         commands: receiver,
-        wake: Arc::clone(&wake),
+        line: line.clone(),
     };
     // What must not be sent to another thread is made by the lane's own.
     let (ready, started) = sync_channel(1);
     let name = format!("vmnet-{}", settings.name);
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
-        match Lane::new(&settings, inbox) {
-            Ok(lane) => {
-                let _gone = ready.send(Ok(()));
-                lane.run();
-            }
-            Err(error) => {
-                let _gone = ready.send(Err(error));
-            }
-        }
-    })?;
+    let thread =
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || match Lane::new(settings, inbox) {
+                Ok(lane) => {
+                    let _gone = ready.send(Ok(()));
+                    lane.run();
+                }
+                Err(error) => {
+                    let _gone = ready.send(Err(error));
+                }
+            })?;
     started
         .recv()
         .map_err(|_| io::Error::other("the datapath thread ended at once"))??;
     Ok(Handle {
-        commands,
-        wake,
+        line,
         thread: Mutex::new(Some(thread)),
     })
 }
@@ -364,12 +396,6 @@ impl Handle {
         }
     }
 
-    /// The leases that are given.
-    #[must_use]
-    pub fn leases(&self) -> Vec<LeaseRow> {
-        self.ask(Command::Leases).unwrap_or_default()
-    }
-
     /// The counters now.
     #[must_use]
     pub fn counters(&self) -> CountersSnapshot {
@@ -382,14 +408,11 @@ impl Handle {
     }
 
     fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            // A full counter wakes as well.
-            let _woken = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        }
+        self.line.tell(command);
     }
 
     /// `None`: the lane has ended.
-    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
+    pub(super) fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Option<T> {
         let (answer, receiver) = sync_channel(1);
         self.tell(command(answer));
         receiver.recv().ok()
@@ -403,17 +426,6 @@ impl Drop for Handle {
             && thread.join().is_err()
         {
             tracing::error!("the datapath thread panicked");
-        }
-    }
-}
-
-impl LeaseRow {
-    pub(super) fn of(lease: &dhcp::Lease, now: Instant) -> Self {
-        Self {
-            address: lease.address,
-            mac: lease.mac,
-            name: lease.name.clone(),
-            expires_in: lease.expires.saturating_duration_since(now),
         }
     }
 }

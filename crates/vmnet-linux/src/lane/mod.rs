@@ -9,6 +9,8 @@
 //! | `patience` | looking again for a moment before sleeping |
 //! | `sockets` | events of the flows' sockets |
 //! | `names` | queries to resolvers, and streams to the DNS proxy |
+//! | `leases` | leases stored and put back, addresses reserved |
+//! | `wall_clock` | points of our clock as dates, and back |
 //! | `forwarding` | forwarded ports, sockets that guests come by |
 //! | `listen` | listening sockets, made in the asker's thread |
 
@@ -17,14 +19,19 @@ mod execute;
 mod forwarding;
 mod guests;
 mod handle;
+mod leases;
 mod listen;
 mod names;
 mod patience;
 mod sockets;
+mod wall_clock;
 
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Dhcp, Dns, Forward, ForwardGuest, ForwardId,
-    GuestSocket, Handle, Ipv4, Label, LeaseRow, ListenerId, MTU_MAX, MTU_MIN, PortId, PortKind,
-    PortOffload, PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
+    GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, PortId, PortKind, PortOffload,
+    PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
+};
+pub use leases::{
+    LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,
 };
 pub use listen::ForwardError;

@@ -18,7 +18,11 @@ pub(super) struct Entry {
     /// Whose it is; nobody's while it is declined.
     pub(super) key: Option<Key>,
     /// What an offered address was to the same guest before: it is that again if the offer is not taken.
+    /// A bound one has it until the lease is stored.
     pub(super) former: Option<(State, Instant)>,
+    /// How long a bound lease runs as the store has it: its guest was told of no more. `None` before it is
+    /// stored the first time, and on networks whose leases are not stored.
+    pub(super) stored: Option<Instant>,
 }
 
 /// In which queue an entry waits; in each the earliest comes first.
@@ -102,6 +106,14 @@ impl Book {
         let waiting = (lease.expires, address);
         self.waiting_mut(lease.state.into()).remove(&waiting);
         Some(entry)
+    }
+
+    /// The store has a bound lease, until then at least.
+    pub(super) fn set_stored(&mut self, address: Ipv4Addr, until: Instant) {
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.stored = entry.stored.max(Some(until));
+            entry.former = None;
+        }
     }
 
     /// The address of a guest.

@@ -84,6 +84,23 @@ pub(super) fn resolve(book: &Book, id: Option<&[u8]>, mac: Mac) -> (Key, Option<
     }
 }
 
+/// The key of a guest whose lease is put back, in whichever order that happens: leases that stood beside each other
+/// find place again. The error is the address that this very guest has already.
+pub(super) fn restored(book: &Book, id: Option<&[u8]>, mac: Mac) -> Result<Key, Ipv4Addr> {
+    let key = match id {
+        None => Key::Mac(mac),
+        Some(id) => {
+            let key = Key::Id(id.to_vec());
+            let first = book.find(&key).and_then(|address| book.get(address));
+            match first {
+                Some(entry) if entry.lease.mac != mac => Key::IdOn(id.to_vec(), mac),
+                _ => key,
+            }
+        }
+    };
+    book.find(&key).map_or(Ok(key), Err)
+}
+
 fn is_over(state: State) -> bool {
     match state {
         State::Offered | State::Bound => false,

@@ -3,6 +3,8 @@
 //! | file | question it answers |
 //! | --- | --- |
 //! | `server`: [`Server`] | what is answered to which message, in which state |
+//! | `server/host` | what the host does: leases put back and ended, addresses kept |
+//! | `server/stored`, `ledger`: [`Ledger`] | which leases the store has, and who waits for it |
 //! | `pool` | which address does a guest get |
 //! | `free` | which addresses nobody has |
 //! | `book` | who has which address, and until when |
@@ -28,6 +30,7 @@ mod free;
 mod guest;
 mod identity;
 mod lease;
+mod ledger;
 mod message;
 mod name;
 mod pool;
@@ -37,6 +40,7 @@ mod server;
 
 pub use config::{Config, ConfigError};
 pub use lease::{Lease, LeaseChange, State};
+pub use ledger::{LeaseWrite, Ledger, Settled, StoreTicket};
 pub use reservation::{ReserveError, Reservee};
 pub use server::{RestoreError, Server};
 

@@ -21,6 +21,7 @@ use super::identity::Client;
 use super::lease::State;
 use super::reservation::{Reservations, Reservee};
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 /// All addresses a server can give: who has them and for whom they are kept.
 #[derive(Debug)]
@@ -106,6 +107,11 @@ impl Pool {
     /// Who has what.
     pub(super) fn book(&self) -> &Book {
         &self.book
+    }
+
+    /// The store has a bound lease, until then at least.
+    pub(super) fn set_stored(&mut self, address: Ipv4Addr, until: Instant) {
+        self.book.set_stored(address, until);
     }
 
     /// For whom addresses are kept.

@@ -1,6 +1,8 @@
 //! Addresses that the host keeps for one guest, inside the pool or beside it.
 
+use super::lease::Lease;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use vmnet_wire::ethernet::Mac;
 
@@ -15,16 +17,50 @@ pub enum Reservee {
     Name(String),
 }
 
+impl Reservee {
+    /// Whether a lease is of the guest that is meant.
+    pub(super) fn is_holder(&self, lease: &Lease) -> bool {
+        match self {
+            Self::ClientId(id) => lease.client_id.as_ref() == Some(id),
+            Self::Mac(mac) => lease.mac == *mac,
+            Self::Name(name) => lease.host_name.as_ref() == Some(name),
+        }
+    }
+}
+
+/// For people: what kind of thing it is and its value.
+impl fmt::Display for Reservee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientId(id) => {
+                f.write_str("client id ")?;
+                id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Mac(mac) => write!(f, "{mac}"),
+            Self::Name(name) => write!(f, "name {name}"),
+        }
+    }
+}
+
 /// Why an address cannot be reserved; the caller's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReserveError {
+    /// Nobody gives addresses here.
+    #[error("this network gives no addresses: its DHCP is off")]
+    NoServer,
     /// Not an address a guest can have.
     #[error(
         "{0} is no guest's address: choose one of the subnet that is not the gateway's, the network's or the broadcast"
     )]
     NotAGuestAddress(Ipv4Addr),
+    /// A guest that it is not for has it now.
+    #[error(
+        "{0} is leased by {1}{name}, which the reservation is not for; wait until that guest gives it up, or release it",
+        name = .2.as_ref().map(|name| format!(" ({name})")).unwrap_or_default()
+    )]
+    Held(Ipv4Addr, Mac, Option<String>),
     /// Kept for another guest.
-    #[error("{0} is reserved for {1:?}; remove that reservation first")]
+    #[error("{0} is reserved for {1}; remove that reservation first")]
     Taken(Ipv4Addr, Reservee),
     /// A name that is no DNS label, or one that means the gateway.
     #[error("{0:?} cannot be a guest's name: use letters, digits and hyphens")]

@@ -20,11 +20,15 @@ use super::lease::{Lease, LeaseChange, State};
 use super::message::{self, Kind, Message};
 use super::pool::Pool;
 use super::reply::{self, Grant};
-use super::reservation::{ReserveError, Reservee};
 use super::{Answer, Drop, Outcome, Reply, Request, name};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use vmnet_wire::ethernet::Mac;
+
+mod host;
+mod stored;
+
+pub use host::RestoreError;
 
 /// How long an offer is held.
 const OFFER_TIME: Duration = Duration::from_secs(60);
@@ -32,25 +36,6 @@ const OFFER_TIME: Duration = Duration::from_secs(60);
 const DECLINE_TIME: Duration = Duration::from_secs(600);
 /// Addresses that one MAC holds at most: firmware, boot loader and system may each have their own client id.
 const MAX_PER_MAC: usize = 8;
-/// Reservations at most; as many as a pool has addresses.
-const MAX_RESERVATIONS: usize = 1 << 16;
-
-/// Why a lease cannot be restored; the caller's fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// The network has changed since.
-    #[error("{0} is neither of the pool nor reserved; forget this lease")]
-    UnknownAddress(Ipv4Addr),
-    /// Another lease has the address.
-    #[error("{0} is leased already")]
-    AddressTaken(Ipv4Addr),
-    /// The guest has another address.
-    #[error("{0} is not restored: its guest has {1} already")]
-    GuestTaken(Ipv4Addr, Ipv4Addr),
-    /// An offer or a declined address is no lease.
-    #[error("{0} is not a lease: only bound, expired and released ones are restored")]
-    NoLease(Ipv4Addr),
-}
 
 /// A DHCP server for one network.
 #[derive(Debug)]
@@ -131,86 +116,6 @@ impl Server {
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Lease> {
         self.pool.book().named(name)
-    }
-
-    /// Puts a stored lease back, at start. Its name is its own again if no other lease has it.
-    ///
-    /// # Errors
-    /// It does not fit to this network or to what was restored before; nothing is changed then.
-    pub fn restore(&mut self, mut lease: Lease) -> Result<(), RestoreError> {
-        let address = lease.address;
-        if !matches!(lease.state, State::Bound | State::Expired | State::Released) {
-            return Err(RestoreError::NoLease(address));
-        }
-        if !self.pool.is_known(address) {
-            return Err(RestoreError::UnknownAddress(address));
-        }
-        if self.lease(address).is_some() {
-            return Err(RestoreError::AddressTaken(address));
-        }
-        lease.client_id = lease.client_id.filter(|id| !id.is_empty());
-        let (key, own) = identity::resolve(self.pool.book(), lease.client_id.as_deref(), lease.mac);
-        if let Some(other) = own {
-            return Err(RestoreError::GuestTaken(address, other));
-        }
-        lease.host_name = lease
-            .host_name
-            .and_then(|name| name::label(name.as_bytes()));
-        lease.name = self.free_name(
-            lease
-                .host_name
-                .as_deref()
-                .filter(|_| lease.state == State::Bound),
-        );
-        self.pool.put(Entry {
-            lease,
-            key: Some(key),
-            former: None,
-        });
-        Ok(())
-    }
-
-    /// Forgets an address at once, for the host's administrator: its guest is refused at the next renewal,
-    /// unless nobody else has the address then. `None` if nothing was known.
-    pub fn forget(&mut self, address: Ipv4Addr) -> Option<LeaseChange> {
-        let entry = self.pool.take(address)?;
-        was_leased(&entry).then_some(LeaseChange::Forgotten(entry.lease))
-    }
-
-    /// Keeps an address for a guest. It may lie beside the pool. A guest that has it now keeps it until it
-    /// renews; the guest it is for moves to it at its next renewal after that.
-    ///
-    /// # Errors
-    /// The address or the name cannot be a guest's, or it is another's reservation.
-    pub fn reserve(&mut self, reservee: Reservee, address: Ipv4Addr) -> Result<(), ReserveError> {
-        if !self.config.is_guest_address(address) {
-            return Err(ReserveError::NotAGuestAddress(address));
-        }
-        let reservee = normal(reservee)?;
-        if let Some(holder) = self
-            .pool
-            .reservations()
-            .holder(address)
-            .filter(|h| **h != reservee)
-        {
-            return Err(ReserveError::Taken(address, holder.clone()));
-        }
-        if self.pool.reservations().len() >= MAX_RESERVATIONS {
-            return Err(ReserveError::TooMany(MAX_RESERVATIONS));
-        }
-        self.pool.reserve(reservee, address);
-        Ok(())
-    }
-
-    /// Takes a reservation back and returns its address. A guest that has it keeps it as a lease of the
-    /// pool, or until it renews if the address is beside the pool.
-    pub fn unreserve(&mut self, reservee: &Reservee) -> Option<Ipv4Addr> {
-        self.pool.unreserve(&normal(reservee.clone()).ok()?)
-    }
-
-    /// All reservations, by address.
-    pub fn reservations(&self) -> impl Iterator<Item = (&Reservee, Ipv4Addr)> {
-        self.pool.reservations().iter()
     }
 
     fn answer(
@@ -423,8 +328,12 @@ impl Server {
         // A client that asks for less than it has may leave earlier, but need not.
         let expires = held.map_or(now, |lease| lease.expires).max(now + granted);
         let told_before = own.and_then(|lease| lease.host_name.clone());
-        self.clear(address, client, changes);
+        let stored = (self.pool.book().get(address))
+            .filter(|_| held.is_some())
+            .and_then(|entry| entry.stored);
+        let former = self.clear(address, client, changes);
         let mut entry = written(client, address, State::Bound, expires);
+        (entry.stored, entry.former) = (stored, former);
         entry.lease.host_name = client.host_name.clone().or(told_before);
         entry.lease.name = self.free_name(entry.lease.host_name.as_deref());
         changes.push(LeaseChange::Bound(entry.lease.clone()));
@@ -541,6 +450,7 @@ fn written(client: &Client, address: Ipv4Addr, state: State, expires: Instant) -
         lease,
         key: Some(client.key.clone()),
         former: None,
+        stored: None,
     }
 }
 
@@ -549,14 +459,15 @@ fn end(entry: &mut Entry, state: State, at: Option<Instant>) {
     entry.lease.state = state;
     entry.lease.expires = at.unwrap_or(entry.lease.expires);
     entry.lease.name = None;
+    entry.stored = None;
 }
 
-/// What an entry is again if an offer of it is not taken.
+/// What an entry is again if an offer of it is not taken, or its lease not stored.
 fn former_of(entry: &Entry) -> Option<(State, Instant)> {
     match entry.lease.state {
         State::Expired | State::Released => Some((entry.lease.state, entry.lease.expires)),
-        State::Offered => entry.former,
-        State::Bound | State::Declined => None,
+        State::Offered | State::Bound => entry.former,
+        State::Declined => None,
     }
 }
 
@@ -566,17 +477,6 @@ fn was_leased(entry: &Entry) -> bool {
         State::Bound | State::Expired | State::Released => true,
         State::Offered => entry.former.is_some(),
         State::Declined => false,
-    }
-}
-
-/// A reservee with its name as guests' names are written.
-fn normal(reservee: Reservee) -> Result<Reservee, ReserveError> {
-    match reservee {
-        Reservee::Name(told) => {
-            let label = name::label(told.as_bytes());
-            label.map(Reservee::Name).ok_or(ReserveError::Name(told))
-        }
-        Reservee::Mac(_) | Reservee::ClientId(_) => Ok(reservee),
     }
 }
 

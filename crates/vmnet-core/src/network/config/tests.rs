@@ -18,6 +18,7 @@ fn private() -> Config {
         resolvers_offered: Vec::new(),
         nat44: false,
         isolation: false,
+        store_leases: false,
         domain: "vmnet.internal".to_owned(),
         host_loopback: false,
         flows_max: 100,

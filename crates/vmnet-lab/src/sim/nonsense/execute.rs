@@ -36,6 +36,11 @@ impl Nonsense<'_> {
                     self.queries.push(*query);
                 }
             }
+            Action::StoreLeases { ticket, writes } => {
+                assert!(!writes.is_empty(), "nothing to store");
+                let before = self.storing.replace(*ticket);
+                assert_eq!(before, None, "one batch at a time");
+            }
             Action::Reply { frame, .. } => {
                 let frame = self.out.bytes(frame).to_vec();
                 assert!(

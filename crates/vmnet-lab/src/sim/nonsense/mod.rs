@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use vmnet_core::gateway::dhcp::StoreTicket;
 use vmnet_core::gateway::dns::QueryId;
 use vmnet_core::{
     Config, Dhcp, Dns, Event, ForwardId, Ipv4, Network, Outbox, Port, PortId, SocketId,
@@ -61,6 +62,8 @@ fn config(bytes: &mut Bytes<'_>) -> Config {
         resolvers_offered: Vec::new(),
         nat44: !bytes.chance(4),
         isolation: bytes.chance(8),
+        // Decided without taking a byte: what is in the corpus keeps its meaning.
+        store_leases: bytes.0.len() % 4 == 3,
         domain: "vmnet.internal".to_owned(),
         host_loopback: bytes.chance(2),
         flows_max: FLOWS_MAX,
@@ -85,6 +88,10 @@ struct Nonsense<'a> {
     ports: Vec<PortId>,
     sockets: Vec<SocketId>,
     queries: Vec<QueryId>,
+    /// A batch of leases that was answered.
+    stored: Option<StoreTicket>,
+    /// The one that is under way.
+    storing: Option<StoreTicket>,
     rules: Vec<ForwardId>,
     whole: Vec<(PortId, Vec<u8>)>,
     hand: Vec<u8>,
@@ -109,6 +116,8 @@ impl<'a> Nonsense<'a> {
             ports: Vec::new(),
             sockets: vec![SocketId::default()],
             queries: vec![QueryId::from(0)],
+            stored: None,
+            storing: None,
             rules: Vec::new(),
             whole: Vec::new(),
             hand: Vec::new(),
@@ -180,12 +189,28 @@ impl<'a> Nonsense<'a> {
         }
         self.network.flush(self.now, &mut self.out);
         self.carry_out_all();
+        self.store();
         if self
             .network
             .next_deadline()
             .is_some_and(|at| at <= self.now)
         {
             self.timeout();
+        }
+    }
+
+    /// The store answers, or not yet, and sometimes twice.
+    fn store(&mut self) {
+        if self.storing.is_none() || self.bytes.chance(2) {
+            return;
+        }
+        let stored = !self.bytes.chance(3);
+        let again = self.stored.filter(|_| self.bytes.chance(4));
+        if let Some(ticket) = again.or_else(|| self.storing.take()) {
+            self.stored = Some(ticket);
+            self.network
+                .leases_stored(self.now, ticket, stored, &mut self.out);
+            self.carry_out_all();
         }
     }
 

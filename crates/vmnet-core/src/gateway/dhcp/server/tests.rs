@@ -3,6 +3,7 @@ use crate::gateway::dhcp::guest::{
     ACK, DECLINE, DISCOVER, GATEWAY, INFORM, LEASE, NAK, OFFER, RELEASE, REQUEST, Wire, XID, boot,
     config, ip, mac,
 };
+use crate::gateway::dhcp::reservation::{ReserveError, Reservee};
 use vmnet_wire::ethernet::Mac;
 
 mod property;
@@ -535,18 +536,18 @@ fn reservations_are_kept_and_guests_move_to_them() {
         discover(7).option(12, b"db").ask(&mut server, now).yiaddr(),
         ip(12)
     );
-    // A reservation of an address that another guest has: it is that guest's until it renews.
-    server.reserve(Reservee::Mac(mac(1)), ip(10)).unwrap();
+    // An address that another guest has is not kept for anybody else until that guest is gone.
     assert_eq!(
-        renew(1, ip(11)).ask(&mut server, now).kind(),
-        ACK,
-        "where else"
+        server.reserve(Reservee::Mac(mac(1)), ip(10)),
+        Err(ReserveError::Held(ip(10), mac(5), None))
     );
-    assert_eq!(renew(5, ip(10)).ask(&mut server, now).kind(), NAK);
+    assert_eq!(renew(1, ip(11)).ask(&mut server, now).kind(), ACK);
+    assert_eq!(renew(5, ip(10)).ask(&mut server, now).kind(), ACK);
     assert_eq!(
         release(5, ip(10)).send(&mut server, now).outcome,
         Outcome::Noted
     );
+    server.reserve(Reservee::Mac(mac(1)), ip(10)).unwrap();
     assert_eq!(
         renew(1, ip(11)).ask(&mut server, now).kind(),
         NAK,
@@ -615,14 +616,26 @@ fn stored_leases_come_back() {
         again.restore(elsewhere),
         Err(RestoreError::GuestTaken(ip(19), address))
     );
-    let outside = Lease {
-        address: ip(9),
+    // Beside the pool: a guest that runs still uses it, one that has gone does not. Nobody has the gateway's.
+    let stray = |address, state| Lease {
+        address,
+        mac: mac(9),
+        client_id: None,
+        state,
         ..lease.clone()
     };
+    for (address, state) in [(ip(9), State::Expired), (GATEWAY, State::Bound)] {
+        assert_eq!(
+            again.restore(stray(address, state)),
+            Err(RestoreError::UnknownAddress(address))
+        );
+    }
+    again.restore(stray(ip(9), State::Bound)).unwrap();
     assert_eq!(
-        again.restore(outside),
-        Err(RestoreError::UnknownAddress(ip(9)))
+        again.reserve(Reservee::Mac(mac(8)), ip(9)),
+        Err(ReserveError::Held(ip(9), mac(9), None))
     );
+    assert_eq!(renew(9, ip(9)).ask(&mut again, now).kind(), NAK);
     let offer = Lease {
         state: State::Offered,
         ..lease
