@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use vmnet_wire::ethernet::Mac;
 
-/// The name of a network: also a file name, so letters, digits, `-`, `_` and inner dots, at most 32 of them.
+/// The name of a network, or its UUID: letters, digits, `-`, `_` and inner dots, at most 64 of them. What of this the
+/// service takes as a name it says itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NetworkName(String);
 
@@ -16,7 +17,7 @@ pub(crate) struct GuestName(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameError {
     #[error(
-        "`{0}` is no network name: use 1 to 32 of the letters a-z A-Z, digits, - _ and ., with a letter or digit first"
+        "`{0}` is no network name: use 1 to 64 of the letters a-z A-Z, digits, - _ and ., with a letter or digit first"
     )]
     Network(String),
     #[error(
@@ -34,7 +35,7 @@ impl FromStr for NetworkName {
             .bytes()
             .next()
             .is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if !starts || text.len() > 32 || !text.bytes().all(allowed) {
+        if !starts || text.len() > 64 || !text.bytes().all(allowed) {
             return Err(NameError::Network(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
@@ -57,6 +58,11 @@ impl FromStr for GuestName {
 impl NetworkName {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is a UUID.
+    pub(crate) fn is_uuid(&self) -> bool {
+        self.0.len() == 36 && uuid::Uuid::try_parse(&self.0).is_ok()
     }
 }
 
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn network_names() {
-        for good in ["lan", "LAN-1", "a", "my.net_2", &"x".repeat(32)] {
+        for good in ["lan", "LAN-1", "a", "my.net_2", &"x".repeat(64)] {
             assert!(good.parse::<NetworkName>().is_ok(), "{good}");
         }
         for bad in [
@@ -151,7 +157,7 @@ mod tests {
             "a b",
             "ä",
             "a\0",
-            &"x".repeat(33),
+            &"x".repeat(65),
         ] {
             assert!(bad.parse::<NetworkName>().is_err(), "{bad}");
         }

@@ -4,24 +4,24 @@
 //! | --- | --- |
 //! | `args` | what can be typed |
 //! | `port_spec` | `-p [ADDR:]8080:80[/udp]` |
-//! | `run`, `qemu`, `up`, `attach`, `status` | one file per verb |
+//! | `run`, `qemu`, `attach/` | one file or folder per verb |
 //! | `command/` | a command's life: its namespace, its signals, its end |
-//! | `control/` | the socket of a named network |
-//! | `network` | the private network or the named one a verb works on |
+//! | `network/` | the network a verb works on: private, or the service's |
 //! | `identity` | names, and MACs that stay |
+//! | `hiding` | what a command must not see of the service |
+//! | `socket_file` | sockets in the file system that guests come by |
 
 mod args;
 mod attach;
 mod command;
-mod control;
+mod hiding;
 mod identity;
 mod logging;
 mod network;
 mod port_spec;
 mod qemu;
 mod run;
-mod status;
-mod up;
+mod socket_file;
 
 use clap::Parser as _;
 use command::Ending;
@@ -36,10 +36,7 @@ fn main() -> ExitCode {
     let outcome = match args.verb {
         args::Verb::Run(run) => run::run(run),
         args::Verb::Qemu(qemu) => qemu::run(qemu),
-        args::Verb::Up(up) => up::run(up).map(|()| Ending::SUCCESS),
-        args::Verb::Attach(attach) => attach::run(attach).map(|()| Ending::SUCCESS),
-        args::Verb::Leases(leases) => status::leases(&leases).map(|()| Ending::SUCCESS),
-        args::Verb::Status(status) => status::status(&status).map(|()| Ending::SUCCESS),
+        args::Verb::Attach(attach) => attach::run(&attach).map(|()| Ending::SUCCESS),
     };
     match outcome {
         Ok(Ending::Status(status)) => ExitCode::from(status),

@@ -1,23 +1,28 @@
 //! `vmnet qemu`: QEMU with a NIC on a network.
 //!
-//! QEMU inherits one end of a socket pair and speaks its own framing on it (`-netdev stream`, QEMU 7.2). The MAC is made of
-//! the machine's name: `--name`, else QEMU's own `-name`, else a hash of its disks' options, else of all its arguments.
+//! QEMU inherits one end of a socket pair. On a private network it speaks its own framing on a stream (`-netdev stream`, QEMU
+//! 7.2). On a network of the service a frame is a datagram (`-netdev dgram`): when the service is killed in the middle of a
+//! stream nobody knows where the next frame begins, while a datagram is read whole or not at all.
+//!
+//! The MAC is made of the machine's name: `--name`, else QEMU's own `-name`, else a hash of its disks' options, else of all
+//! its arguments.
 
 use crate::args::Qemu;
 use crate::command::foreground::{Duty, Foreground, release_input_and_output};
-use crate::command::{Ending, NotExecuted, Program};
+use crate::command::{Ending, NotExecuted, Program, Started};
 use crate::identity::{self, GuestName};
-use crate::network::{self, Guest, Joined};
+use crate::network::{self, Kept, Network};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
 use std::error::Error;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use vmnet_linux::lane::Attachment;
 use vmnet_linux::sys::process::{self, Change};
-use vmnet_linux::sys::signal;
+use vmnet_linux::sys::signal::{self, Mask};
 use vmnet_wire::ethernet::Mac;
 
 /// Options that name a machine's disks.
@@ -40,51 +45,83 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
         (None, Some(own)) => own,
         (None, None) => hashed(&qemu.command),
     };
-    let mac = network::mac_for(&qemu.joining, Some(&identity))?;
-    let mut network = network::find(&qemu.joining, &qemu.making)?;
-    let (ours, theirs) = UnixStream::pair()?;
-    let theirs = OwnedFd::from(theirs);
-    process::keep_over_exec(&theirs)?;
+    let network = network::find(&qemu.joining, &qemu.making)?;
+    let guest = network.guest(&qemu.joining, name, Some(&identity))?;
+    let framing = if network.is_of_service() {
+        Framing::Dgram
+    } else {
+        Framing::Stream
+    };
+    let (ours, theirs) = framing.pair()?;
+    // The service says which MAC belongs to an identity, so it is asked before QEMU is told. A network of this process
+    // waits: it needs a thread, and QEMU begins before there are threads.
+    let mtu = network.mtu();
+    let (early, late) = match network {
+        Network::Service(_) => (Some(network.join(ours, &guest)?), None),
+        Network::Private(_) => (None, Some((network, ours))),
+    };
+    let mac = match (&early, guest.mac) {
+        (Some(joined), _) => joined.mac()?,
+        (None, Some(mac)) => mac,
+        (None, None) => return Err("a private network knows no identities".into()),
+    };
     let nic = Nic {
+        framing,
         descriptor: theirs.as_raw_fd(),
         mac,
-        mtu: network.mtu()?,
+        mtu,
     };
     let program = Program::new(&extended(&qemu.command, &nic))?;
     let (foreground, mask) = Foreground::take()?;
-    // QEMU begins before the datapath has threads, and waits until it is there.
-    let (gate, open_gate) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let open_gate = Cell::new(Some(open_gate));
-    let started = program.start(&mask, || {
-        process::die_with_parent(signal::TERM);
-        drop(open_gate.take());
-        let mut word = [0];
-        if !matches!(
-            rustix::io::retry_on_intr(|| rustix::io::read(&gate, &mut word)),
-            Ok(1)
-        ) {
-            process::exit_now(1);
-        }
-        Ok(())
-    })?;
+    process::keep_over_exec(&theirs)?;
+    let started = Gated::start(&program, &mask)?;
     drop(theirs);
-    let guest = Guest {
-        name,
-        mac,
-        forwards: &qemu.joining.publish,
-    };
     // On an error the gate closes unopened, and the child ends by itself.
-    let joined = network.join(Attachment::Stream(ours.into()), &guest)?;
-    if let Some(gate) = open_gate.take() {
-        rustix::io::write(&gate, &[1])?;
-    }
-    let pid = match started.wait()? {
+    let joined = match (early, late) {
+        (Some(joined), _) => joined,
+        (None, Some((network, ours))) => network.join(ours, &guest)?,
+        (None, None) => return Err("there is no network".into()),
+    };
+    let kept = joined.keep()?;
+    let pid = match started.open()? {
         Ok(pid) => pid,
         Err(failure) => return Ok(report(failure, &qemu.command)),
     };
-    let ending = attend(pid, &joined, &foreground);
+    let ending = attend(pid, &kept, &foreground);
     foreground.restore_terminal();
     ending
+}
+
+/// A program that waits until its network is there.
+struct Gated {
+    gate: OwnedFd,
+    started: Started,
+}
+
+impl Gated {
+    fn start(program: &Program, mask: &Mask) -> io::Result<Self> {
+        let (behind, gate) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let gate = Cell::new(Some(gate));
+        let started = program.start(mask, || {
+            process::die_with_parent(signal::TERM);
+            drop(gate.take());
+            let mut word = [0];
+            if !matches!(
+                rustix::io::retry_on_intr(|| rustix::io::read(&behind, &mut word)),
+                Ok(1)
+            ) {
+                process::exit_now(1);
+            }
+            Ok(())
+        })?;
+        let gate = gate.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Self { gate, started })
+    }
+
+    fn open(self) -> io::Result<Result<i32, NotExecuted>> {
+        rustix::io::write(&self.gate, &[1])?;
+        self.started.wait()
+    }
 }
 
 fn report(failure: NotExecuted, command: &[OsString]) -> Ending {
@@ -92,9 +129,9 @@ fn report(failure: NotExecuted, command: &[OsString]) -> Ending {
 }
 
 /// Passes signals until QEMU ends.
-fn attend(pid: i32, joined: &Joined, foreground: &Foreground) -> Result<Ending, Box<dyn Error>> {
+fn attend(pid: i32, kept: &Kept, foreground: &Foreground) -> Result<Ending, Box<dyn Error>> {
     release_input_and_output()?;
-    let mut departure = joined.departure();
+    let mut departure = kept.departure();
     loop {
         let mut waits = vec![PollFd::new(foreground, PollFlags::IN)];
         if let Some(network) = &departure {
@@ -104,8 +141,9 @@ fn attend(pid: i32, joined: &Joined, foreground: &Foreground) -> Result<Ending, 
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if waits.get(1).is_some_and(|wait| !wait.revents().is_empty()) {
-            tracing::error!("the process that held the network has ended; QEMU goes on without it");
+        let left = waits.get(1).is_some_and(|wait| !wait.revents().is_empty());
+        if let Some(keeper) = departure.filter(|_| left) {
+            tracing::error!("{}; QEMU goes on without it", keeper.reason());
             departure = None;
         }
         while let Some(duty) = foreground.duty() {
@@ -124,8 +162,32 @@ fn attend(pid: i32, joined: &Joined, foreground: &Foreground) -> Result<Ending, 
     }
 }
 
+/// How frames travel between QEMU and us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Stream,
+    Dgram,
+}
+
+impl Framing {
+    /// Our end and QEMU's.
+    fn pair(self) -> io::Result<(Attachment, OwnedFd)> {
+        Ok(match self {
+            Self::Stream => {
+                let (ours, theirs) = UnixStream::pair()?;
+                (Attachment::Stream(ours.into()), theirs.into())
+            }
+            Self::Dgram => {
+                let (ours, theirs) = UnixDatagram::pair()?;
+                (Attachment::Dgram(ours.into()), theirs.into())
+            }
+        })
+    }
+}
+
 /// The card QEMU gets.
 struct Nic {
+    framing: Framing,
     descriptor: i32,
     mac: Mac,
     mtu: u16,
@@ -138,10 +200,13 @@ fn extended(command: &[OsString], nic: &Nic) -> Vec<OsString> {
     if nic.mtu != USUAL_MTU {
         device.push_str(&format!(",host_mtu={}", nic.mtu));
     }
-    let netdev = format!(
-        "stream,id={id},server=off,addr.type=fd,addr.str={}",
-        nic.descriptor
-    );
+    let netdev = match nic.framing {
+        Framing::Stream => format!(
+            "stream,id={id},server=off,addr.type=fd,addr.str={}",
+            nic.descriptor
+        ),
+        Framing::Dgram => format!("dgram,id={id},local.type=fd,local.str={}", nic.descriptor),
+    };
     let mut extended = command.to_vec();
     extended.extend(["-netdev", &netdev, "-device", &device].map(OsString::from));
     extended
@@ -274,6 +339,7 @@ mod tests {
     #[test]
     fn the_card_comes_last() {
         let nic = Nic {
+            framing: Framing::Stream,
             descriptor: 7,
             mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu: 9000,
@@ -289,5 +355,11 @@ mod tests {
                 "virtio-net-pci,netdev=vmnet1,mac=02:00:00:00:00:01,host_mtu=9000"
             ]
         );
+        let dgram = Nic {
+            framing: Framing::Dgram,
+            ..nic
+        };
+        let line = extended(&words("qemu"), &dgram);
+        assert_eq!(line[2], "dgram,id=vmnet0,local.type=fd,local.str=7");
     }
 }

@@ -5,6 +5,8 @@ use crate::command::channel::{Channel, FromInside, ToInside};
 use crate::command::foreground::{Duty, Foreground, release_input_and_output};
 use crate::command::inside::{self, Plan};
 use crate::command::{Ending, Program};
+use crate::hiding;
+use crate::identity::GuestName;
 use crate::network::{self, Guest, Network};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::error::Error;
@@ -16,19 +18,24 @@ use vmnet_linux::sys::process::{self, Side};
 
 /// Runs the command to its end.
 pub(crate) fn run(run: Run) -> Result<Ending, Box<dyn Error>> {
-    let mac = network::mac_of(&run.joining)?;
     // Everything that can be wrong outside is found before there is an inside.
     let network = network::find(&run.joining, &run.making)?;
+    let name = run.joining.name.clone();
+    let guest = network.guest(
+        &run.joining,
+        name,
+        run.joining.name.as_ref().map(GuestName::as_str),
+    )?;
     let (foreground, mask) = Foreground::take()?;
     let (ours, theirs) = Channel::pair()?;
     let plan = Plan {
         program: Program::new(&run.command)?,
         mask,
-        mac,
         name: run.joining.name.as_ref().map(ToString::to_string),
         capabilities: run.root,
         dhcp: !run.no_dhcp,
-        release: run.joining.network.is_some(),
+        release: network.is_of_service(),
+        hidden: hiding::folders(),
     };
     let pid = match namespace::enter()? {
         Side::Child => {
@@ -48,11 +55,6 @@ pub(crate) fn run(run: Run) -> Result<Ending, Box<dyn Error>> {
         channel: Some(ours),
     };
     namespace::map_ids(pid, appearance)?;
-    let guest = Guest {
-        name: run.joining.name.clone(),
-        mac,
-        forwards: &run.joining.publish,
-    };
     let ending = attend(
         &child,
         network,
@@ -101,8 +103,13 @@ fn attend(
         (other, _) => return early(&other),
     };
     let joined = network.join(Attachment::Tap(tap), guest)?;
-    channel.send(&ToInside::Attached { mtu: joined.mtu() }, &[])?;
-    let mut departure = joined.departure();
+    let attached = ToInside::Attached {
+        mtu: joined.mtu(),
+        mac: joined.mac()?.0,
+    };
+    channel.send(&attached, &[])?;
+    let kept = joined.keep()?;
+    let mut departure = kept.departure();
     let mut started = false;
     loop {
         let mut waits = vec![
@@ -122,10 +129,8 @@ fn attend(
                 .is_some_and(|wait| !wait.revents().is_empty())
         };
         let (signalled, spoke, left) = (came(0), came(1), came(2));
-        if left {
-            tracing::error!(
-                "the process that held the network has ended; the command goes on without it"
-            );
+        if let Some(keeper) = departure.filter(|_| left) {
+            tracing::error!("{}; the command goes on without it", keeper.reason());
             departure = None;
         }
         // What process 1 said before a signal came is heard before that signal is judged.

@@ -1,59 +1,27 @@
-//! A real DHCP server leases to `vmnet run`: two commands on one network whose datapath is two copying threads of this test.
+//! A real DHCP server leases to `vmnet run`: two commands on one network of the service that has no DHCP of its own.
 
 mod stage;
 
+use openvmnet::service::{Mode, NetworkConfiguration};
 use rustix::process::Signal;
-use stage::{Playing, Stage, skip};
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use stage::{Playing, Stage, eventually, skip};
 use std::process::Command;
-use std::thread::JoinHandle;
-use vmnet_linux::sys::fd_passing;
 
-/// Holds the network `lan` for two taps, as `vmnet up` would; answers the connections, which hold the ports.
-fn hold(sockets: &Path) -> JoinHandle<[UnixStream; 2]> {
-    let path = sockets.join("lan.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    std::thread::spawn(move || {
-        let (one, first) = attach(&listener);
-        let (other, second) = attach(&listener);
-        copy(&first, &second);
-        copy(&second, &first);
-        [one, other]
-    })
-}
-
-fn attach(listener: &UnixListener) -> (UnixStream, OwnedFd) {
-    let (mut stream, _) = listener.accept().unwrap();
-    let (mut buffer, mut descriptors) = ([0; 4096], Vec::new());
-    let length = fd_passing::receive(stream.as_fd(), &mut buffer, &mut descriptors).unwrap();
-    assert!(stage::text(&buffer[..length]).contains("\"method\":\"attach\""));
-    stream
-        .write_all(b"{\"answer\":\"attached\",\"port\":1,\"mtu\":1500}\n")
-        .unwrap();
-    (stream, descriptors.pop().unwrap())
-}
-
-/// Frames with their virtio-net headers, from one tap to another, until the first is gone.
-fn copy(from: &OwnedFd, to: &OwnedFd) {
-    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-    std::thread::spawn(move || {
-        let (mut from, mut to) = (File::from(from), File::from(to));
-        let mut frame = vec![0; 65_562];
-        loop {
-            match from.read(&mut frame) {
-                Ok(length) => drop(to.write(&frame[..length])),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-                Err(_) => return,
-            }
-        }
+/// Makes the network `lan`, on which nobody leases.
+fn without_dhcp(stage: &Stage) {
+    // The first who joins anything starts the service.
+    let status = stage
+        .run(["--network", "host", "--no-dhcp"], ["true"])
+        .status();
+    assert!(status.unwrap().success());
+    let made = stage.service().ask(|client| {
+        let mut configuration = NetworkConfiguration::new(Mode::Shared);
+        configuration.name = Some("lan".to_owned());
+        configuration.subnet = Some("10.77.0.1/24".to_owned());
+        configuration.dhcp = Some(false);
+        client.create_network(configuration)
     });
+    made.unwrap();
 }
 
 /// dnsmasq in a command of its own on the network.
@@ -63,7 +31,7 @@ fn serve(stage: &Stage, options: &str) -> Option<Playing> {
         return None;
     }
     let script = format!(
-        "ip addr add 10.77.0.1/24 dev eth0; echo ready; exec dnsmasq -d -C /dev/null -u root -g root -i eth0 --bind-interfaces \
+        "ip addr add 10.77.0.2/24 dev eth0; echo ready; exec dnsmasq -d -C /dev/null -u root -g root -i eth0 --bind-interfaces \
          -p 0 --dhcp-authoritative --dhcp-leasefile={}/leases --log-dhcp {options} 2>&1",
         stage.path().join("server").display()
     );
@@ -99,7 +67,7 @@ fn until(server: &mut Playing, word: &str) -> String {
 #[test]
 fn a_lease_configures_everything_and_is_given_back() {
     let Some(stage) = Stage::new() else { return };
-    let holder = hold(&stage.sockets());
+    without_dhcp(&stage);
     let options = "--dhcp-range=10.77.0.20,10.77.0.29,1h --dhcp-option=6,10.77.0.1 --dhcp-option=26,1400 \
                    --dhcp-option=15,lan.example --dhcp-option=119,a.example,b.example \
                    --dhcp-option=121,0.0.0.0/0,10.77.0.1,10.99.0.0/16,10.77.0.1";
@@ -135,13 +103,12 @@ fn a_lease_configures_everything_and_is_given_back() {
     until(&mut server, "DHCPACK(eth0)");
     let release = until(&mut server, "DHCPRELEASE");
     assert!(release.contains(address), "{release}");
-    drop(holder.join().unwrap());
 }
 
 #[test]
 fn a_lease_is_renewed_while_the_command_runs() {
     let Some(stage) = Stage::new() else { return };
-    let holder = hold(&stage.sockets());
+    without_dhcp(&stage);
     // Two minutes are the least dnsmasq leases; T1 comes after three seconds (fewer it ignores).
     let options = "--dhcp-range=10.77.0.20,10.77.0.29,2m --dhcp-option=58,3";
     let Some(mut server) = serve(&stage, options) else {
@@ -155,35 +122,26 @@ fn a_lease_is_renewed_while_the_command_runs() {
     }
     guest.kill(Signal::TERM);
     until(&mut server, "DHCPRELEASE");
-    drop(holder.join().unwrap());
 }
 
 #[test]
 fn without_a_server_the_command_does_not_start() {
     let Some(stage) = Stage::new() else { return };
-    let listener = UnixListener::bind(stage.sockets().join("lan.sock")).unwrap();
-    std::fs::set_permissions(
-        stage.sockets().join("lan.sock"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o777),
-    )
-    .unwrap();
-    let silent = std::thread::spawn(move || attach(&listener));
+    without_dhcp(&stage);
     let (code, text, error) =
         stage::output(&mut stage.run(["--network", "lan"], ["echo", "started"]));
     assert_eq!((code, text.as_str()), (Some(125), ""), "{error}");
     assert!(error.contains("did not answer"), "{error}");
-    drop(silent.join().unwrap());
 }
 
 #[test]
 fn whoever_waits_for_a_lease_can_be_interrupted() {
     let Some(stage) = Stage::new() else { return };
-    let path = stage.sockets().join("lan.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let silent = std::thread::spawn(move || attach(&listener));
+    without_dhcp(&stage);
     let mut guest = Playing::start(&mut stage.run(["--network", "lan"], ["echo", "started"]));
-    let held = silent.join().unwrap();
+    eventually("the interface is there", || {
+        !stage.service().interfaces("lan").is_empty()
+    });
     guest.kill(Signal::INT);
     let ended = guest.0.wait().unwrap();
     assert_eq!(
@@ -191,5 +149,4 @@ fn whoever_waits_for_a_lease_can_be_interrupted() {
         Some(Signal::INT.as_raw())
     );
     assert_eq!(guest.line(), "");
-    drop(held);
 }

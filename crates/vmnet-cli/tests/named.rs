@@ -1,167 +1,182 @@
-//! Named networks: who holds them, who joins, what is left.
+//! Networks of the service: who makes them, who joins, what is left.
 
 mod stage;
 
+use openvmnet::client::Client;
+use openvmnet::service::{Interface, Kind, Lifetime, Mode, Network, NetworkConfiguration};
 use rustix::process::Signal;
 use stage::{Playing, Stage, eventually, output};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Command;
 
-/// `vmnet up NAME OPTIONS`, once it is up; answers what it said too.
-fn up(stage: &Stage, options: &[&str]) -> (Playing, String) {
-    let mut playing = Playing::start(stage.vmnet().args(["up", "lan"]).args(options));
-    let mut said = String::new();
-    while !said.contains("Ctrl-C ends it") {
-        let line = playing.line();
-        assert!(!line.is_empty(), "ended: {said}");
-        said = said + &line + "\n";
+/// The network `lan`, if it is there.
+fn lan(stage: &Stage) -> Option<Network> {
+    let found = stage
+        .service()
+        .try_ask(|client| client.list_networks(Some("lan")).ok())??;
+    found.networks.into_iter().next()
+}
+
+fn is_listener(interface: &Interface) -> bool {
+    matches!(interface.kind, Kind::StreamListener | Kind::DgramListener)
+}
+
+fn guests(stage: &Stage) -> Vec<Interface> {
+    let mut found = stage.service().interfaces("lan");
+    found.retain(|interface| !is_listener(interface));
+    found
+}
+
+fn listeners(stage: &Stage) -> Vec<Interface> {
+    let mut found = stage.service().interfaces("lan");
+    found.retain(is_listener);
+    found
+}
+
+/// `vmnet run --network lan OPTIONS -- sh -c 'SCRIPT; sleep 1000'`, once the script has said a line, which is answered too.
+fn guest(stage: &Stage, options: &[&str], script: &str) -> (Playing, String) {
+    let script = format!("{script}; exec sleep 1000");
+    let options = [&["--network", "lan"], options].concat();
+    let mut playing = Playing::start(&mut stage.run(options, ["sh", "-c", script.as_str()]));
+    let line = playing.line();
+    if line.is_empty() {
+        let mut error = String::new();
+        let stderr = playing.0.stderr.as_mut().unwrap();
+        std::io::Read::read_to_string(stderr, &mut error).unwrap();
+        panic!("the guest did not start: {error}");
     }
-    (playing, said)
+    (playing, line)
 }
 
-fn status(stage: &Stage) -> serde_json::Value {
-    let (_, text, error) = output(stage.vmnet().args(["status", "lan", "--json"]));
-    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{error}"))
-}
-
-fn ports(stage: &Stage) -> usize {
-    status(stage)["ports"].as_array().unwrap().len()
-}
-
-fn listeners(stage: &Stage) -> usize {
-    status(stage)["listeners"].as_array().unwrap().len()
+/// `vmnet attach lan OPTIONS`, once it is attached; answers what it said too.
+fn attach(stage: &Stage, options: &[&str]) -> (Playing, String) {
+    let mut playing = Playing::start(stage.vmnet().args(["attach", "lan"]).args(options));
+    let line = playing.line();
+    assert!(line.starts_with("interface "), "{line}");
+    (playing, line)
 }
 
 #[test]
-fn a_network_that_is_not_up_is_named_with_the_remedy() {
+fn the_first_who_joins_makes_a_network_and_the_last_takes_it_along() {
     let Some(stage) = Stage::new() else { return };
-    let run = stage.run(["--network", "lan", "--no-dhcp"], ["true"]);
-    for mut command in [run, stage.vmnet(), stage.vmnet()]
-        .into_iter()
-        .zip([&[][..], &["leases", "lan"], &["status", "lan"]])
-        .map(|(mut command, args)| {
-            command.args(args);
-            command
-        })
-    {
-        let (status, _, error) = output(&mut command);
-        assert_eq!(status, Some(125), "{error}");
-        assert!(error.contains("`vmnet up lan` holds it"), "{error}");
-    }
-    assert_eq!(output(stage.vmnet().arg("status")).1, "no network is up\n");
-    let (status, _, error) = output(stage.vmnet().args(["up", "../evil"]));
+    assert!(lan(&stage).is_none());
+    let options = ["--no-dhcp", "--subnet", "10.77.0.0/24", "--mtu", "4000"];
+    let (first, line) = guest(&stage, &options, "ip -o link show eth0");
+    assert!(line.contains("mtu 4000"), "{line}");
+    let made = lan(&stage).unwrap();
+    assert_eq!(made.subnet.as_deref(), Some("10.77.0.0/24"));
+    assert_eq!((made.mode, made.lifetime), (Mode::Shared, Lifetime::Held));
+    // Who asks for nothing, or the same, joins; who asks for something else does not.
+    let (second, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    let (third, _) = guest(&stage, &["--no-dhcp", "--mtu", "4000"], "echo up");
+    assert_eq!(lan(&stage).unwrap().interfaces, 3);
+    let other = ["--network", "lan", "--mtu", "9000"];
+    let (code, _, error) = output(&mut stage.run(other, ["true"]));
+    assert_eq!(code, Some(125), "{error}");
+    assert!(error.contains("lan") && error.contains("4000"), "{error}");
+    let by_uuid = ["--network", made.uuid.as_str(), "--no-dhcp"];
+    assert_eq!(output(&mut stage.run(by_uuid, ["true"])).0, Some(0));
+    drop((first, second));
+    eventually("two have left", || {
+        lan(&stage).is_some_and(|lan| lan.interfaces == 1)
+    });
+    drop(third);
+    eventually("the network is gone", || lan(&stage).is_none());
+    // Its subnet can be taken again at once.
+    let (_again, _) = guest(&stage, &options, "echo up");
+}
+
+#[test]
+fn a_name_that_is_none_is_refused() {
+    let Some(stage) = Stage::new() else { return };
+    let (status, _, error) = output(&mut stage.run(["--network", "../evil"], ["true"]));
     assert_eq!(status, Some(2), "{error}");
     assert!(error.contains("no network name"), "{error}");
+    assert_eq!(stage.service().pid(), None, "a service was started for it");
 }
 
 #[test]
-fn a_name_is_held_once_and_nothing_is_left_of_it() {
+fn the_networks_shared_and_host_are_always_there() {
     let Some(stage) = Stage::new() else { return };
-    let path = stage.sockets().join("vm.sock");
-    let path = path.to_str().unwrap();
-    let (mut playing, said) = up(&stage, &["--stream", path, "--subnet", "10.77.0.0/24"]);
-    assert!(
-        said.contains("10.77.0.0/24") && said.contains(path),
-        "{said}"
-    );
-    let (code, _, error) = output(stage.vmnet().args(["up", "lan"]));
-    assert_eq!(code, Some(125));
-    assert!(
-        error.contains(&format!("held by process {}", playing.pid())),
-        "{error}"
-    );
-    let about = status(&stage);
-    assert_eq!(
-        (about["name"].as_str(), about["subnet"].as_str()),
-        (Some("lan"), Some("10.77.0.0/24"))
-    );
-    assert_eq!(about["pid"].as_i64(), Some(playing.pid().into()));
-    assert_eq!((listeners(&stage), ports(&stage)), (1, 0));
-    playing.kill(Signal::TERM);
-    assert_eq!(playing.0.wait().unwrap().code(), Some(0));
-    assert_eq!(
-        std::fs::read_dir(stage.sockets()).unwrap().count(),
-        0,
-        "something is left"
-    );
-}
-
-#[test]
-fn what_a_killed_holder_left_is_replaced() {
-    let Some(stage) = Stage::new() else { return };
-    let stream = stage.sockets().join("s");
-    let dgram = stage.sockets().join("d");
-    let options = [
-        "--stream",
-        stream.to_str().unwrap(),
-        "--dgram",
-        dgram.to_str().unwrap(),
-    ];
-    let (mut playing, _) = up(&stage, &options);
-    playing.kill(Signal::KILL);
-    playing.0.wait().unwrap();
-    assert!(stream.exists() && dgram.exists());
-    assert_eq!(output(stage.vmnet().arg("status")).1, "no network is up\n");
-    let (playing, _) = up(&stage, &options);
-    assert_eq!(status(&stage)["pid"].as_i64(), Some(playing.pid().into()));
-    // A living one is not replaced.
-    let (code, _, error) = output(stage.vmnet().args(["up", "other"]).args(&options[..2]));
-    assert_eq!(code, Some(125));
-    assert!(error.contains("in use by another program"), "{error}");
+    for (network, start) in [("shared", "192.168."), ("host", "192.168.")] {
+        let script = "ip -4 -o address show dev eth0; ip route";
+        let (code, text, error) =
+            output(&mut stage.run(["--network", network], ["sh", "-c", script]));
+        assert_eq!(code, Some(0), "{error}");
+        assert!(text.contains(start), "{network}: {text}");
+    }
 }
 
 #[test]
 fn a_command_joins_and_leaves() {
     let Some(stage) = Stage::new() else { return };
-    let (_holder, _) = up(&stage, &["--mtu", "4000"]);
-    let options = ["--network", "lan", "--no-dhcp", "--name", "web"];
-    let script = "ip -o link show eth0; sleep 1000";
-    let mut guest = Playing::start(&mut stage.run(options, ["sh", "-c", script]));
-    assert!(guest.line().contains("mtu 4000"));
-    let about = status(&stage);
-    let port = &about["ports"][0];
-    assert_eq!(
-        (port["kind"].as_str(), port["name"].as_str()),
-        (Some("tap"), Some("web"))
-    );
-    assert_eq!(port["pid"].as_i64(), Some(guest.pid().into()));
-    let (code, _, error) = output(&mut stage.run(options, ["true"]));
+    let options = ["--no-dhcp", "--name", "web"];
+    let (mut web, _) = guest(&stage, &options, "echo up");
+    let found = guests(&stage);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].kind, Kind::Tap);
+    assert_eq!(found[0].name.as_deref(), Some("web"));
+    assert_eq!(found[0].pid, web.pid());
+    let again = ["--network", "lan", "--no-dhcp", "--name", "web"];
+    let (code, _, error) = output(&mut stage.run(again, ["true"]));
     assert_eq!(code, Some(125));
-    assert!(
-        error.contains("a guest named web is there already"),
-        "{error}"
-    );
-    guest.kill(Signal::KILL);
-    eventually("the port is free", || ports(&stage) == 0);
-    assert_eq!(output(&mut stage.run(options, ["true"])).0, Some(0));
-    let words = ["sh", "-c", "echo up; sleep 1000"];
-    let mut guest = Playing::start(&mut stage.run(["--network", "lan"], words));
-    assert_eq!(guest.line(), "up");
-    let about = status(&stage);
-    let address = about["ports"][0]["address"].as_str();
+    assert!(error.contains("web"), "{error}");
+    web.kill(Signal::KILL);
+    web.0.wait().unwrap();
+    eventually("the interface is gone", || guests(&stage).is_empty());
+    // Who leaves by himself has left when he ends: nothing has to be waited for.
+    for _ in 0..3 {
+        let (code, _, error) = output(&mut stage.run(again, ["true"]));
+        assert_eq!(code, Some(0), "{error}");
+    }
+    let (_guest, _) = guest(&stage, &["--name", "db"], "echo up");
+    let address = guests(&stage)[0].address.clone();
     assert!(
         address.is_some_and(|text| text.starts_with("192.168.")),
-        "{about}"
+        "it has leased one"
     );
+}
+
+#[test]
+fn a_name_or_an_identity_keeps_its_mac() {
+    let Some(stage) = Stage::new() else { return };
+    let id = "6a1e4f2c-5d0b-4c57-9d0e-1f2a3b4c5d6e";
+    for options in [["--name", "web"], ["--id", id]] {
+        let mac = || {
+            let options = [&["--network", "lan", "--no-dhcp"], &options[..]].concat();
+            let (code, text, error) =
+                output(&mut stage.run(options, ["cat", "/sys/class/net/eth0/address"]));
+            assert_eq!(code, Some(0), "{error}");
+            text
+        };
+        let first = mac();
+        assert_eq!(mac(), first, "{options:?}");
+        stage.service().end();
+        assert_eq!(mac(), first, "{options:?}, after a restart");
+    }
+    let known = stage
+        .service()
+        .ask(|client| client.list_identities().unwrap());
+    assert_eq!(known.identities.len(), 1, "{known:?}");
+    assert_eq!(known.identities[0].id, id);
 }
 
 #[test]
 fn forwards_end_with_their_guest() {
     let Some(stage) = Stage::new() else { return };
-    let (_holder, _) = up(&stage, &[]);
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     let spec = format!("{free}:80");
-    let options = ["--network", "lan", "--no-dhcp", "-p", spec.as_str()];
-    let mut guest = Playing::start(&mut stage.run(options, ["sh", "-c", "echo up; sleep 1000"]));
-    guest.line();
+    let options = ["--no-dhcp", "-p", spec.as_str()];
+    let (playing, _) = guest(&stage, &options, "echo up");
     std::net::TcpListener::bind(free).unwrap_err();
-    let (code, _, error) = output(&mut stage.run(options, ["true"]));
+    let other = ["--network", "lan", "--no-dhcp", "-p", spec.as_str()];
+    let (code, _, error) = output(&mut stage.run(other, ["true"]));
     assert_eq!(code, Some(125));
-    assert!(error.contains("another program listens there"), "{error}");
-    guest.kill(Signal::TERM);
+    assert!(error.contains(&free.port().to_string()), "{error}");
+    playing.kill(Signal::TERM);
     eventually("the host port is free", || {
         std::net::TcpListener::bind(free).is_ok()
     });
@@ -173,44 +188,38 @@ fn other_users_are_not_heard() {
     if !stage::is_superuser() {
         return stage::skip("only the superuser can be another user");
     }
-    let (_holder, _) = up(&stage, &[]);
-    let mut stream = UnixStream::connect(stage.sockets().join("lan.sock")).unwrap();
-    // The holder may have hung up before.
-    let _unheard = std::io::Write::write_all(&mut stream, b"{\"method\":\"status\"}\n");
-    let mut answer = String::new();
-    let end = std::io::Read::read_to_string(&mut stream, &mut answer);
-    assert!(end.is_err() || answer.is_empty(), "{answer}");
-    let (code, _, error) = output(
-        Command::new(stage.program())
-            .args(["status", "lan"])
-            .env("VMNET_SOCKET", stage.sockets()),
-    );
-    assert_eq!(code, Some(125));
-    assert!(error.contains("belongs to another user"), "{error}");
+    let (_guest, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    let service = stage.service();
+    // The folder is closed to others; the superuser gets that far.
+    let mut other = Command::new(stage.program());
+    other
+        .args(["run", "--network", "lan", "--", "true"])
+        .env("VMNET_SOCKET", &service.socket)
+        .env("XDG_STATE_HOME", stage.path().join("state-of-another"));
+    let (code, _, error) = output(&mut other);
+    assert_eq!(code, Some(125), "{error}");
+    assert_eq!(guests(&stage).len(), 1);
 }
 
 #[test]
 fn sockets_are_attached_for_as_long_as_somebody_waits() {
     let Some(stage) = Stage::new() else { return };
-    let (_holder, _) = up(&stage, &[]);
-    let stream = stage.sockets().join("s");
-    let dgram = stage.sockets().join("d");
-    for (option, path, kind) in [
-        ("--stream", &stream, "stream-listener"),
-        ("--dgram", &dgram, "dgram-listener"),
+    for (option, name, kind) in [
+        ("--stream", "s", Kind::StreamListener),
+        ("--dgram", "d", Kind::DgramListener),
     ] {
-        let mut waiting = Playing::start(stage.vmnet().args(["attach", "lan", option]).arg(path));
-        eventually("the listener is there", || listeners(&stage) == 1);
-        assert_eq!(status(&stage)["listeners"][0]["kind"].as_str(), Some(kind));
+        let path = stage.sockets().join(name);
+        let (mut waiting, _) = attach(&stage, &[option, path.to_str().unwrap()]);
+        assert_eq!(listeners(&stage)[0].kind, kind);
         let reached = match option {
-            "--stream" => UnixStream::connect(path).map(drop),
-            _ => UnixDatagram::unbound().unwrap().connect(path),
+            "--stream" => UnixStream::connect(&path).map(drop),
+            _ => UnixDatagram::unbound().unwrap().connect(&path),
         };
         reached.unwrap();
         waiting.kill(Signal::INT);
         assert_eq!(waiting.0.wait().unwrap().code(), Some(0));
         assert!(!path.exists());
-        eventually("the listener is gone", || listeners(&stage) == 0);
+        assert!(listeners(&stage).is_empty());
     }
     let listener = UnixListener::bind(stage.path().join("inherited")).unwrap();
     let mut command = stage.vmnet();
@@ -218,23 +227,18 @@ fn sockets_are_attached_for_as_long_as_somebody_waits() {
         .args(["attach", "lan", "--fd", "0"])
         .stdin(std::os::fd::OwnedFd::from(listener));
     let mut waiting = Playing::start(&mut command);
-    eventually("the listener is there", || listeners(&stage) == 1);
+    assert!(waiting.line().starts_with("interface "));
+    assert_eq!(listeners(&stage).len(), 1);
     waiting.kill(Signal::TERM);
     waiting.0.wait().unwrap();
-    let stream = stage.sockets().join("one");
-    let path = stream.to_str().unwrap();
+    let path = stage.sockets().join("one");
     let mut command = stage.vmnet();
-    command.args([
-        "attach",
-        "lan",
-        "--stream",
-        path,
-        "-p",
-        "127.0.0.1:47110:80",
-    ]);
+    command
+        .args(["attach", "lan", "-p", "127.0.0.1:47110:80", "--stream"])
+        .arg(path);
     let (code, _, error) = output(&mut command);
     assert_eq!(code, Some(125));
-    assert!(error.contains("`vmnet up lan -p"), "{error}");
+    assert!(error.contains("`vmnet forward add`"), "{error}");
 }
 
 /// An Ethernet frame to everybody from this station.
@@ -248,43 +252,33 @@ fn frame(station: u8) -> Vec<u8> {
 #[test]
 fn guests_of_sockets_are_listed_and_leave_with_them() {
     let Some(stage) = Stage::new() else { return };
-    let (_holder, _) = up(&stage, &[]);
     let [stream, dgram, own] = ["s", "d", "guest"].map(|name| stage.sockets().join(name));
-    let attach = |option: &str, path: &std::path::Path| {
-        Playing::start(stage.vmnet().args(["attach", "lan", option]).arg(path))
-    };
-    let mut of_stream = attach("--stream", &stream);
-    let of_dgram = attach("--dgram", &dgram);
-    eventually("both listen", || listeners(&stage) == 2);
+    let (mut of_stream, _) = attach(&stage, &["--stream", stream.to_str().unwrap()]);
+    let (of_dgram, _) = attach(&stage, &["--dgram", dgram.to_str().unwrap()]);
+    assert_eq!(listeners(&stage).len(), 2);
     let mut client = UnixStream::connect(&stream).unwrap();
     let one = frame(1);
     let length = u32::try_from(one.len()).unwrap().to_be_bytes();
     std::io::Write::write_all(&mut client, &[&length[..], &one].concat()).unwrap();
     let other = UnixDatagram::bind(&own).unwrap();
-    // The holder, another user than the test, answers there.
+    // The service, another user than the test, answers there.
     std::fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     other.send_to(&frame(2), &dgram).unwrap();
-    let seen = |kind: &str, mac: &str, pid: i32| {
-        let about = status(&stage);
-        let ports = about["ports"].as_array().unwrap();
-        ports.iter().any(|port| {
-            port["kind"].as_str() == Some(kind)
-                && port["mac"].as_str() == Some(mac)
-                && port["pid"].as_i64() == Some(pid.into())
+    let seen = |kind: Kind, mac: &str, pid: i32| {
+        guests(&stage).iter().any(|guest| {
+            guest.kind == kind && guest.mac.as_deref() == Some(mac) && guest.pid == pid
         })
     };
     eventually("the guest of the stream is seen", || {
-        seen("stream", "02:00:00:00:00:01", of_stream.pid())
+        seen(Kind::Stream, "02:00:00:00:00:01", of_stream.pid())
     });
     eventually("the guest of the datagrams is seen", || {
-        seen("dgram", "02:00:00:00:00:02", of_dgram.pid())
+        seen(Kind::Dgram, "02:00:00:00:00:02", of_dgram.pid())
     });
-    let (_, text, _) = output(stage.vmnet().args(["status", "lan"]));
-    assert!(text.contains("02:00:00:00:00:01"), "{text}");
     of_stream.kill(Signal::INT);
     of_stream.0.wait().unwrap();
     eventually("the listener's guest is gone", || {
-        (listeners(&stage), ports(&stage)) == (1, 1)
+        (listeners(&stage).len(), guests(&stage).len()) == (1, 1)
     });
     // Its connection is closed; what came before may be read or lost.
     client
@@ -297,7 +291,7 @@ fn guests_of_sockets_are_listed_and_leave_with_them() {
             .is_none_or(|error| error.kind() == std::io::ErrorKind::ConnectionReset),
         "{end:?}"
     );
-    assert!(seen("dgram", "02:00:00:00:00:02", of_dgram.pid()));
+    assert!(seen(Kind::Dgram, "02:00:00:00:00:02", of_dgram.pid()));
 }
 
 #[test]
@@ -305,7 +299,7 @@ fn qemu_gets_a_card_on_an_open_socket() {
     let Some(stage) = Stage::new() else { return };
     // A stand-in that shows what QEMU would see; the real one is in the guests' tests.
     let fake = stage.path().join("qemu-system-x86_64");
-    let script = "#!/bin/sh\nfor word; do echo \"$word\"; last=$fd; case $word in *addr.str=*) fd=${word##*addr.str=};; esac; done\n\
+    let script = "#!/bin/sh\nfor word; do echo \"$word\"; case $word in *.str=*) fd=${word##*.str=};; esac; done\n\
                   test -S /proc/self/fd/$fd && echo is a socket\nexit 5\n";
     std::fs::write(&fake, script).unwrap();
     std::fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -320,6 +314,10 @@ fn qemu_gets_a_card_on_an_open_socket() {
                 .args(["-name", "My VM", "-m", "64"]),
         )
     };
+    let mac_in = |text: &str| {
+        let (_, mac) = text.split_once(",mac=").unwrap();
+        mac[..17].to_owned()
+    };
     let (code, text, error) = run(&[]);
     assert_eq!(code, Some(5), "{error}");
     assert!(
@@ -332,12 +330,32 @@ fn qemu_gets_a_card_on_an_open_socket() {
     );
     assert_eq!(run(&[]).1, text, "the MAC does not stay");
     let (_, other, _) = run(&["--name", "other"]);
-    assert_ne!(other, text);
-    let (_holder, _) = up(&stage, &["--mtu", "9000"]);
-    let (code, text, error) = run(&["--network", "lan"]);
+    assert_ne!(mac_in(&other), mac_in(&text));
+    let (code, text, error) = run(&["--network", "lan", "--mtu", "9000"]);
     assert_eq!(code, Some(5), "{error}");
     assert!(text.contains("host_mtu=9000"), "{text}");
+    assert!(
+        text.contains("dgram,id=vmnet0,local.type=fd,local.str=") && text.contains("is a socket"),
+        "{text}"
+    );
+    // An identity's MAC is known before QEMU starts.
+    let id = [
+        "--network",
+        "lan",
+        "--id",
+        "6a1e4f2c-5d0b-4c57-9d0e-1f2a3b4c5d6e",
+    ];
+    let (code, text, error) = run(&id);
+    assert_eq!(code, Some(5), "{error}");
+    assert_eq!(mac_in(&run(&id).1), mac_in(&text));
     let (code, _, error) = output(stage.vmnet().args(["qemu", "--", "no-such-qemu"]));
+    assert_eq!(code, Some(127), "{error}");
+    let (code, _, error) =
+        output(
+            stage
+                .vmnet()
+                .args(["qemu", "--network", "lan", "--", "no-such-qemu"]),
+        );
     assert_eq!(code, Some(127), "{error}");
 }
 
@@ -351,11 +369,107 @@ fn qemu_ends_with_a_killed_vmnet() {
     )
     .unwrap();
     std::fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut playing = Playing::start(stage.vmnet().args(["qemu", "--"]).arg(&fake));
-    assert_eq!(playing.line(), "ready");
-    let word = fake.display().to_string();
-    assert_eq!(stage::processes_with(&word).len(), 2);
-    playing.kill(Signal::KILL);
-    playing.0.wait().unwrap();
-    eventually("QEMU is gone", || stage::processes_with(&word).is_empty());
+    for options in [&[][..], &["--network", "lan"]] {
+        let mut command = stage.vmnet();
+        command.arg("qemu").args(options).arg("--").arg(&fake);
+        let mut playing = Playing::start(&mut command);
+        assert_eq!(playing.line(), "ready");
+        let word = fake.display().to_string();
+        assert_eq!(stage::processes_with(&word).len(), 2);
+        playing.kill(Signal::KILL);
+        playing.0.wait().unwrap();
+        eventually("QEMU is gone", || stage::processes_with(&word).is_empty());
+        eventually("its interface is gone", || guests(&stage).is_empty());
+    }
+}
+
+#[test]
+fn a_command_does_not_see_the_service() {
+    let Some(stage) = Stage::new() else { return };
+    let service = stage.service();
+    let folder = service.socket.parent().unwrap().display().to_string();
+    let (mut playing, line) = guest(
+        &stage,
+        &["--no-dhcp"],
+        &format!("ls -A {folder} | wc -l; while read line; do ls -A {folder} | wc -l; done"),
+    );
+    assert_eq!(line, "0");
+    // Nor the one that comes after it.
+    let killed = service.kill();
+    eventually("another service runs", || {
+        service.pid().is_some_and(|pid| pid != killed)
+    });
+    drop(playing.0.stdin.take());
+    let (code, text, error) = output(&mut stage.run(
+        ["--network", "lan", "--no-dhcp"],
+        [
+            "sh",
+            "-c",
+            &format!("ls -A {folder} $XDG_RUNTIME_DIR/vmnet"),
+        ],
+    ));
+    assert_eq!(code, Some(0), "{error}");
+    assert!(!text.contains("sock"), "{text}");
+}
+
+#[test]
+fn an_interface_that_was_stopped_is_not_started_again() {
+    let Some(stage) = Stage::new() else { return };
+    let path = stage.sockets().join("s");
+    let (mut waiting, _) = attach(&stage, &["--stream", path.to_str().unwrap()]);
+    let (mut running, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    let all = stage.service().interfaces("lan");
+    assert_eq!(all.len(), 2);
+    let numbers: Vec<u64> = all.iter().map(|one| one.interface).collect();
+    stage.service().ask(move |client: &mut Client| {
+        for number in numbers {
+            client.stop_interface(number).unwrap();
+        }
+    });
+    assert_eq!(waiting.0.wait().unwrap().code(), Some(125));
+    let mut error = String::new();
+    std::io::Read::read_to_string(waiting.0.stderr.as_mut().unwrap(), &mut error).unwrap();
+    assert!(
+        error.contains("lan") && (error.contains("stopped") || error.contains("deleted")),
+        "{error}"
+    );
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(
+        running.0.try_wait().unwrap().is_none(),
+        "the command goes on"
+    );
+    assert!(stage.service().interfaces("lan").is_empty());
+}
+
+#[test]
+fn a_deleted_network_is_not_made_again() {
+    let Some(stage) = Stage::new() else { return };
+    let (_first, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    stage.service().ask(|client| {
+        let mut configuration = NetworkConfiguration::new(Mode::Shared);
+        configuration.name = Some("kept".to_owned());
+        client.create_network(configuration).unwrap();
+    });
+    let mut command = stage.run(
+        ["--network", "kept", "--no-dhcp"],
+        ["sh", "-c", "echo up; exec sleep 1000"],
+    );
+    let mut playing = Playing::start(&mut command);
+    assert_eq!(playing.line(), "up");
+    stage
+        .service()
+        .ask(|client| client.delete_network("kept", true).unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(
+        playing.0.try_wait().unwrap().is_none(),
+        "the command goes on"
+    );
+    let left = stage
+        .service()
+        .ask(|client| client.list_networks(None).unwrap());
+    let kept = left
+        .networks
+        .iter()
+        .any(|one| one.name.as_deref() == Some("kept"));
+    assert!(!kept, "{left:?}");
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::prerequisite::{Prerequisite, all_present};
-use crate::process::{Finished, Process};
+use crate::process::Process;
 use crate::subject::{self, Subject};
 use crate::world::World;
 
@@ -87,30 +87,19 @@ impl Stage {
         Process::run(self.client(&[], words), timeout).success()
     }
 
-    /// `vmnet up NAME OPTIONS`, ready for guests.
+    /// `vmnet attach NETWORK OPTIONS`, ready for guests.
     ///
     /// # Panics
     /// If it is not ready in time, with what it said.
     #[must_use]
     #[track_caller]
-    pub fn up(&self, name: &str, options: &[&str]) -> Process {
-        let mut arguments = vec!["up", name];
-        arguments.extend(options);
-        let mut process = Process::spawn(self.vmnet(&arguments));
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.leases(name).status.success() {
-            assert!(process.is_running(), "vmnet up {name} ended");
-            assert!(Instant::now() < deadline, "vmnet up {name} is not ready");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    pub fn attach(&self, network: &str, options: &[&str]) -> Process {
+        let arguments = [&["attach", network], options].concat();
+        let process = Process::spawn(self.vmnet(&arguments));
+        process.wait_for_output("its interface", Duration::from_secs(20), |text| {
+            text.starts_with("interface ").then_some(())
+        });
         process
-    }
-
-    /// `vmnet leases NAME --json`.
-    #[must_use]
-    pub fn leases(&self, name: &str) -> Finished {
-        let command = self.vmnet(&["leases", name, "--json"]);
-        Process::run(command, Duration::from_secs(20))
     }
 
     /// Waits until no process of the user is left.

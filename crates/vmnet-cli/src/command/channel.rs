@@ -1,4 +1,4 @@
-//! What process 1 of a namespace and its parent tell each other: one JSON text a packet, descriptors beside it.
+//! What a process inside a namespace and its parent tell each other: one JSON text a packet, descriptors beside it.
 
 use super::{Ending, NotExecuted};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -17,6 +17,8 @@ pub(crate) enum ToInside {
     Attached {
         /// The network's largest packet.
         mtu: u16,
+        /// The interface's MAC.
+        mac: [u8; 6],
     },
     /// Pass this signal to the command.
     Signal(i32),

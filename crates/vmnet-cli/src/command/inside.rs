@@ -5,21 +5,19 @@
 
 use super::channel::{Channel, FromInside, ToInside};
 use super::foreground::release_input_and_output;
-use super::interface::{Interface, resolv_conf};
+use super::interface::{self, Interface};
+use super::leased::{self, Leased, pause};
 use super::{Ending, Program};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use std::error::Error;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use vmnet_linux::dhcp_client::{Client, Identity, News};
 use vmnet_linux::kernel::mounts::{self, ResolvConf};
 use vmnet_linux::kernel::{namespace, sysctl, unsent};
 use vmnet_linux::sys::process::{self, Change};
 use vmnet_linux::sys::signal::{self, Mask, Signals};
 use vmnet_wire::ethernet::Mac;
-
-/// How long a first lease may take before the command is given up.
-const LEASE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the last bytes of a command that has ended may take to get out.
 const SETTLE_WITHIN: Duration = Duration::from_secs(5);
@@ -35,8 +33,6 @@ pub(crate) struct Plan {
     pub(crate) program: Program,
     /// The signal mask the command gets.
     pub(crate) mask: Mask,
-    /// The interface's MAC.
-    pub(crate) mac: Mac,
     /// The guest's name: host name, and DHCP option 12.
     pub(crate) name: Option<String>,
     /// Whether the command keeps the capabilities.
@@ -45,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) dhcp: bool,
     /// Whether the server outlives us, so that a release has a reader.
     pub(crate) release: bool,
+    /// Folders of the host that the command must not look into.
+    pub(crate) hidden: Vec<PathBuf>,
 }
 
 /// Lives the life of process 1.
@@ -64,29 +62,31 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
     let (signals, _) = Signals::open(&[signal::CHLD])?;
     // AppArmor lets a user namespace be made, and refuses what is done in it: here first.
     mounts::separate().map_err(|error| format!("{error}: {}", sysctl::user_namespace_remedy()))?;
+    for folder in &plan.hidden {
+        mounts::hide(folder)?;
+    }
     if let Some(name) = &plan.name {
         rustix::system::sethostname(name.as_bytes())?;
     }
-    let (mut interface, tap) = Interface::make(plan.mac)?;
+    let (mut interface, tap) = Interface::make(interface::NAME)?;
     namespace::open_sockets(rustix::process::getegid().as_raw());
     let resolv = mounts::prepare("# No lease yet.\n")?;
     channel.send(&FromInside::Tap, &[tap.as_fd()])?;
     drop(tap);
-    let Some((ToInside::Attached { mtu }, _)) = channel.receive()? else {
+    let Some((ToInside::Attached { mtu, mac }, _)) = channel.receive()? else {
         return Ok(());
     };
-    interface.bring_up(mtu)?;
+    interface.bring_up(mtu, Mac(mac))?;
     let mut inside = Inside {
         channel,
         signals,
-        client: None,
-        interface,
-        resolv,
+        leased: Leased::new(interface, resolv),
         uncovered: None,
         command: 0,
     };
     if plan.dhcp {
-        inside.configure(plan)?;
+        let identity = leased::identity(mac, plan.name.as_deref());
+        inside.leased.configure(channel, identity)?;
     }
     let prepare = || {
         if plan.capabilities {
@@ -109,10 +109,8 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
     };
     settle();
     // Before the parent knows: it leaves the network then, and the tap is read no more.
-    if plan.release
-        && let Some(client) = &mut inside.client
-    {
-        client.release(Instant::now());
+    if plan.release {
+        inside.leased.release();
     }
     channel.send(&FromInside::Ended(ending), &[])?;
     Ok(())
@@ -122,67 +120,13 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
 struct Inside<'a> {
     channel: &'a Channel,
     signals: Signals,
-    client: Option<Client>,
-    interface: Interface,
-    resolv: Option<ResolvConf>,
+    leased: Leased,
     /// While the resolver file is the host's: when to try again to cover it.
     uncovered: Option<Instant>,
     command: i32,
 }
 
 impl Inside<'_> {
-    /// Gets the first lease.
-    fn configure(&mut self, plan: &Plan) -> Result<(), Box<dyn Error>> {
-        let identity = Identity {
-            mac: self.interface.mac(),
-            host_name: plan.name.clone(),
-        };
-        let interface = super::interface::NAME;
-        let mut client =
-            Client::start(interface, self.interface.index(), identity, Instant::now())?;
-        let deadline = Instant::now() + LEASE_WITHIN;
-        while self.interface.lease().is_none() {
-            let now = Instant::now();
-            if now >= deadline {
-                return Err("the network's DHCP server did not answer within ten seconds: --no-dhcp starts the command without a lease".into());
-            }
-            let until = client.deadline().min(deadline);
-            let mut waits = vec![PollFd::new(self.channel, PollFlags::empty())];
-            let descriptor = client.descriptor();
-            if let Some(descriptor) = &descriptor {
-                waits.push(PollFd::new(descriptor, PollFlags::IN));
-            }
-            poll(&mut waits, Some(&pause(now, until)))?;
-            if waits.first().is_some_and(|wait| !wait.revents().is_empty()) {
-                return Err("the parent is gone".into());
-            }
-            let news = client.work(Instant::now());
-            self.follow(news)?;
-        }
-        self.client = Some(client);
-        Ok(())
-    }
-
-    /// Does what the client says about the interface.
-    fn follow(&mut self, news: Option<News>) -> Result<(), Box<dyn Error>> {
-        match news {
-            None => {}
-            Some(News::Leased(lease)) => {
-                let text = resolv_conf(&lease);
-                tracing::info!(address = %lease.address, server = %lease.server, "leased");
-                self.interface.apply(lease)?;
-                if let Some(resolv) = &self.resolv {
-                    resolv.write(&text)?;
-                }
-            }
-            Some(News::Lost) => {
-                tracing::warn!("the lease is lost");
-                self.interface.withdraw()?;
-            }
-        }
-        Ok(())
-    }
-
     /// Waits for the command's end; `None` if the parent ended first.
     fn wait(&mut self) -> Result<Option<Ending>, Box<dyn Error>> {
         loop {
@@ -197,20 +141,14 @@ impl Inside<'_> {
                 return Ok(None);
             }
             self.cover(moved, Instant::now());
-            let news = self
-                .client
-                .as_mut()
-                .and_then(|client| client.work(Instant::now()));
-            if let Err(error) = self.follow(news) {
-                tracing::warn!(%error, "the lease could not be applied");
-            }
+            self.leased.work();
         }
     }
 
     /// Covers the resolver file again if the host replaced it; while that fails, tries again.
     fn cover(&mut self, moved: bool, now: Instant) {
         let due = moved || self.uncovered.is_some_and(|at| now >= at);
-        let Some(resolv) = self.resolv.as_ref().filter(|_| due) else {
+        let Some(resolv) = self.leased.resolv().filter(|_| due) else {
             return;
         };
         match resolv.cover() {
@@ -230,8 +168,8 @@ impl Inside<'_> {
 
     /// When the next thing is due without anything happening.
     fn deadline(&self) -> Option<Instant> {
-        let client = self.client.as_ref().map(Client::deadline);
-        client.into_iter().chain(self.uncovered).min()
+        let leased = self.leased.deadline();
+        leased.into_iter().chain(self.uncovered).min()
     }
 
     /// Sleeps until something happens; answers whether the parent spoke and whether a mount came or went.
@@ -240,13 +178,13 @@ impl Inside<'_> {
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(self.channel, PollFlags::IN),
         ];
-        let moved = self.resolv.as_ref().and_then(ResolvConf::moved);
+        let moved = self.leased.resolv().and_then(ResolvConf::moved);
         if let Some(table) = &moved {
             waits.push(PollFd::new(table, PollFlags::PRI));
         }
         let now = Instant::now();
         let timeout = self.deadline().map(|deadline| pause(now, deadline));
-        let descriptor = self.client.as_ref().and_then(Client::descriptor);
+        let descriptor = self.leased.descriptor();
         if let Some(descriptor) = &descriptor {
             waits.push(PollFd::new(descriptor, PollFlags::IN));
         }
@@ -302,14 +240,5 @@ fn settle() {
     while Instant::now() < end && unsent::any().unwrap_or(false) {
         std::thread::sleep(wait);
         wait = (wait * 2).min(Duration::from_millis(20));
-    }
-}
-
-/// How long to sleep until then.
-fn pause(now: Instant, until: Instant) -> Timespec {
-    let pause = until.saturating_duration_since(now);
-    Timespec {
-        tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(pause.subsec_nanos()),
     }
 }

@@ -6,7 +6,7 @@ use vmnet_linux::kernel::route::{self, LinkChange, RouteError, Routes};
 use vmnet_linux::kernel::tap::{self, TapError};
 use vmnet_wire::ethernet::Mac;
 
-/// The name of the interface inside.
+/// The name of a command's interface.
 pub(crate) const NAME: &str = "eth0";
 /// Frames that may wait for the datapath: a burst of a full window in large segments, and then some.
 const QUEUE_LENGTH: u32 = 4096;
@@ -18,64 +18,66 @@ pub(crate) enum InterfaceError {
     Tap(#[from] TapError),
     #[error(transparent)]
     Route(#[from] RouteError),
-    #[error("the interface {NAME} is gone: {0}")]
-    Gone(#[from] std::io::Error),
+    #[error("the interface {0} is gone: {1}")]
+    Gone(String, #[source] std::io::Error),
 }
 
 /// The interface of this namespace.
 pub(crate) struct Interface {
     routes: Routes,
+    name: String,
     index: u32,
-    mac: Mac,
     lease: Option<Lease>,
 }
 
 impl Interface {
-    /// Brings up the loopback and a tap with this MAC; answers the tap's other side too.
-    pub(crate) fn make(mac: Mac) -> Result<(Self, OwnedFd), InterfaceError> {
+    /// Brings up the loopback and makes a tap of this name; answers the tap's other side too.
+    pub(crate) fn make(name: &str) -> Result<(Self, OwnedFd), InterfaceError> {
+        let gone = |error| InterfaceError::Gone(name.to_owned(), error);
         let mut routes = Routes::open()?;
         let up = LinkChange {
             up: Some(true),
             ..LinkChange::default()
         };
-        routes.change_link(route::link_index("lo")?, up)?;
-        let tap = tap::open(NAME)?;
-        let index = route::link_index(NAME)?;
+        let loopback = route::link_index("lo").map_err(gone)?;
+        routes.change_link(loopback, up)?;
+        let tap = tap::open(name)?;
+        let index = route::link_index(name).map_err(gone)?;
         routes.change_link(
             index,
             LinkChange {
-                mac: Some(mac.0),
                 queue_length: Some(QUEUE_LENGTH),
                 ..LinkChange::default()
             },
         )?;
         let interface = Self {
             routes,
+            name: name.to_owned(),
             index,
-            mac,
             lease: None,
         };
         Ok((interface, tap))
     }
 
-    /// Brings the tap up, once somebody reads its other side.
-    pub(crate) fn bring_up(&mut self, mtu: u16) -> Result<(), RouteError> {
+    /// Brings the tap up with its MAC, once somebody reads its other side.
+    pub(crate) fn bring_up(&mut self, mtu: u16, mac: Mac) -> Result<(), RouteError> {
         let change = LinkChange {
             up: Some(true),
             mtu: Some(mtu.into()),
+            mac: Some(mac.0),
             ..LinkChange::default()
         };
         self.routes.change_link(self.index, change)
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its number.
     pub(crate) fn index(&self) -> u32 {
         self.index
-    }
-
-    /// Its MAC.
-    pub(crate) fn mac(&self) -> Mac {
-        self.mac
     }
 
     /// The lease it is configured by.

@@ -2,15 +2,17 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`channel`] | what process 1 of a namespace and its parent tell each other |
+//! | [`channel`] | what a process inside a namespace and its parent tell each other |
 //! | [`foreground`] | signals, stopping and the terminal, for whoever waits for a command |
 //! | [`inside`] | process 1 of a namespace: makes its interface, starts the command, keeps the lease |
-//! | [`interface`] | the interface inside: its tap, and what a lease makes of it |
+//! | [`interface`] | an interface inside: its tap, and what a lease makes of it |
+//! | [`leased`] | an interface that follows its lease |
 
 pub(crate) mod channel;
 pub(crate) mod foreground;
 pub(crate) mod inside;
 pub(crate) mod interface;
+pub(crate) mod leased;
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;

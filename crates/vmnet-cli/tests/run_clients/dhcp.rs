@@ -1,10 +1,11 @@
 //! Real DHCP clients take a lease from our server.
 
+use openvmnet::service::LeaseState;
 use vmnet_lab::guest_image::UDHCPC_SCRIPT;
 use vmnet_lab::process::Process;
 use vmnet_lab::stage::Stage;
 
-use super::{SOON, stage};
+use super::{SOON, service_of, stage};
 
 /// What every client begins and ends with: places it may write to, the interface, and what it got.
 ///
@@ -125,7 +126,12 @@ fn the_mtu_is_told_by_the_lease() {
 #[test]
 fn a_name_keeps_its_address_and_is_listed() {
     let Some(stage) = stage(&[]) else { return };
-    let _up = stage.up("lab", &[]);
+    // The network stays while somebody is there.
+    let path = stage.world.home().join("lab.stream");
+    let _socket = stage.attach(
+        "lab",
+        &["--stream", path.to_str().expect("a path of ASCII")],
+    );
     // Stays until it is told to go; answers its address.
     let guest = |name| {
         let options = ["--network", "lab", "--name", name];
@@ -137,19 +143,28 @@ fn a_name_keeps_its_address_and_is_listed() {
         });
         (process, address)
     };
-    let leases = || stage.leases("lab").success();
+    let service = service_of(&stage);
+    let leases = || service.leases("lab");
     let go = |mut process: Process| {
         process.write_line("go");
         process.wait(SOON).success();
     };
     let ((alpha, first), (beta, other)) = (guest("alpha"), guest("beta"));
     assert_ne!(first, other);
-    for wanted in [&first, &other, "\"alpha\"", "\"beta\""] {
-        assert!(leases().contains(wanted), "no {wanted} in {}", leases());
+    for (address, name) in [(&first, "alpha"), (&other, "beta")] {
+        let held = leases().into_iter().any(|lease| {
+            lease.address == *address
+                && lease.name.as_deref() == Some(name)
+                && lease.state == LeaseState::Bound
+        });
+        assert!(held, "no {name} at {address} in {:?}", leases());
     }
     go(alpha);
     go(beta);
-    assert_eq!(leases().trim(), "[]", "both were given back");
+    let bound = leases()
+        .into_iter()
+        .filter(|lease| lease.state == LeaseState::Bound);
+    assert_eq!(bound.count(), 0, "both were given back");
     let (alpha, again) = guest("alpha");
     assert_eq!(again, first);
     go(alpha);

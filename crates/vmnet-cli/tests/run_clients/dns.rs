@@ -106,7 +106,6 @@ fn guests_know_each_other_by_name() {
     let Some(stage) = stage(&["dig", "ping"]) else {
         return;
     };
-    let _up = stage.up("lab", &[]);
     let address = "ip -4 -o address show scope global | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'";
     let script = format!("{address}; {} listen-tcp 5000", stage.client_path());
     let alpha = Process::spawn(stage.shell(&["--network", "lab", "--name", "alpha"], &script));

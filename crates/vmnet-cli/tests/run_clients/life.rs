@@ -2,12 +2,13 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vmnet_lab::process::Process;
 use vmnet_lab::stage::Stage;
 
-use super::{SOON, stage};
+use super::{SOON, service_of, stage};
 
 #[test]
 fn the_status_of_the_command_passes_through() {
@@ -123,24 +124,25 @@ fn nothing_is_left_after_kill_9() {
 }
 
 #[test]
-fn a_held_network_leaves_nothing_after_kill_9() {
+fn a_socket_for_guests_leaves_nothing_after_kill_9() {
     let Some(stage) = stage(&[]) else { return };
+    let service = service_of(&stage);
     let path = stage.world.home().join("lab.stream");
-    let mut up = stage.up(
-        "lab",
-        &["--stream", path.to_str().expect("a path of ASCII")],
-    );
-    up.signal(Signal::KILL);
-    up.wait(SOON);
-    stage.wait_until_nothing_runs(SOON);
-    assert!(!stage.leases("lab").status.success(), "nobody holds it");
+    let options = ["--stream", path.to_str().expect("a path of ASCII")];
+    let mut attached = stage.attach("lab", &options);
+    assert_eq!(service.interfaces("lab").len(), 1);
+    attached.signal(Signal::KILL);
+    attached.wait(SOON);
+    let deadline = Instant::now() + SOON;
+    while !service.interfaces("lab").is_empty() {
+        assert!(Instant::now() < deadline, "its interface is still there");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     // What it left in the file system does not hinder the next one.
-    let mut up = stage.up(
-        "lab",
-        &["--stream", path.to_str().expect("a path of ASCII")],
-    );
-    up.signal(Signal::INT);
-    up.wait(SOON);
+    let mut attached = stage.attach("lab", &options);
+    attached.signal(Signal::INT);
+    attached.wait(SOON);
     assert!(!path.exists(), "Ctrl-C removes the socket");
+    service.end();
     stage.wait_until_nothing_runs(SOON);
 }

@@ -13,7 +13,10 @@ mod dns;
 mod life;
 mod ports;
 mod reach;
+#[path = "../service/mod.rs"]
+mod service;
 
+use service::Service;
 use std::time::Duration;
 
 use vmnet_lab::prerequisite::Prerequisite;
@@ -29,4 +32,9 @@ fn stage(programs: &[&'static str]) -> Option<Stage> {
         .map(Prerequisite::Program)
         .collect();
     Stage::new(env!("CARGO_BIN_EXE_vmnet"), &programs)
+}
+
+/// The service of the stage's user, which may not run.
+fn service_of(stage: &Stage) -> Service {
+    Service::new(&stage.world.service_socket(), Some(stage.world.user().id()))
 }

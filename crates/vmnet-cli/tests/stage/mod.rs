@@ -1,6 +1,11 @@
-//! Where these tests play: a copy of `vmnet` that an ordinary user may execute, a folder of its own for sockets.
+//! Where these tests play: a copy of `vmnet` that an ordinary user may execute, folders of its own for sockets and for what
+//! the service keeps. The service ends with the stage.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+#[path = "../service/mod.rs"]
+pub(crate) mod service;
+
+use service::Service;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -28,10 +33,13 @@ impl Stage {
         let stage = Self { folder };
         fs::copy(env!("CARGO_BIN_EXE_vmnet"), stage.program()).unwrap();
         fs::set_permissions(stage.program(), Permissions::from_mode(0o755)).unwrap();
-        fs::create_dir(stage.sockets()).unwrap();
-        fs::set_permissions(stage.sockets(), Permissions::from_mode(0o700)).unwrap();
-        if is_superuser() {
-            chown(stage.sockets(), Some(NOBODY), Some(NOBODY)).unwrap();
+        for folder in ["sockets", "service", "state", "config", "run"] {
+            let folder = stage.path().join(folder);
+            fs::create_dir(&folder).unwrap();
+            fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+            if is_superuser() {
+                chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
         }
         let trial = stage.run(["--no-dhcp"], ["true"]).output().unwrap();
         if trial.status.success() {
@@ -49,8 +57,15 @@ impl Stage {
         self.path().join("vmnet")
     }
 
+    /// A folder of the user.
     pub(crate) fn sockets(&self) -> PathBuf {
         self.path().join("sockets")
+    }
+
+    /// The service of this stage, which may not run.
+    pub(crate) fn service(&self) -> Service {
+        let user = is_superuser().then_some(NOBODY);
+        Service::new(&self.path().join("service/vmnet.sock"), user)
     }
 
     /// `vmnet` as an ordinary user.
@@ -63,8 +78,13 @@ impl Stage {
     /// Makes a command an ordinary user's.
     pub(crate) fn as_nobody(&self, command: &mut Command) {
         command
-            .env("VMNET_SOCKET", self.sockets())
+            .env("VMNET_SOCKET", self.service().socket)
+            .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("XDG_CONFIG_HOME", self.path().join("config"))
+            .env("XDG_RUNTIME_DIR", self.path().join("run"))
             .env_remove("VMNET_LOG")
+            .env_remove("VMNET_CONFIG")
+            .env_remove("VMNET_EXECUTABLE")
             .stdin(Stdio::null())
             .current_dir("/");
         if is_superuser() {
@@ -86,6 +106,12 @@ impl Stage {
     /// `vmnet run --no-dhcp -- sh -c SCRIPT`.
     pub(crate) fn script(&self, script: &str) -> Command {
         self.run(["--no-dhcp"], ["sh", "-c", script])
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.service().end();
     }
 }
 

@@ -139,6 +139,12 @@ impl World {
         self.folder.path().join("home")
     }
 
+    /// The socket of the user's service, which ends with this world if it runs.
+    #[must_use]
+    pub fn service_socket(&self) -> PathBuf {
+        self.home().join("run/vmnet/vmnet.sock")
+    }
+
     /// What the DNS server knows and was asked.
     #[must_use]
     pub fn dns(&self) -> &dns::Zone {
@@ -186,7 +192,10 @@ impl World {
             .env("HOME", &home)
             .env("XDG_RUNTIME_DIR", home.join("run"))
             .env("XDG_STATE_HOME", home.join("state"))
-            .env("VMNET_SOCKET", home.join("run/vmnet"))
+            .env("XDG_CONFIG_HOME", home.join("config"))
+            .env("VMNET_SOCKET", self.service_socket())
+            .env_remove("VMNET_CONFIG")
+            .env_remove("VMNET_EXECUTABLE")
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("RUST_BACKTRACE", "1")
             .env_remove("CI")

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | [`existing_namespace`] | entering a network namespace that somebody else made |
 //! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
 //! | [`route`] | links, addresses and routes, by netlink |
@@ -9,6 +10,7 @@
 //! | [`tap`] | taps with offloads |
 //! | [`unsent`] | bytes that programs wrote and nobody has yet |
 
+pub mod existing_namespace;
 pub mod mounts;
 pub mod namespace;
 pub mod route;

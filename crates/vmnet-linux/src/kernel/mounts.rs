@@ -44,6 +44,15 @@ pub fn separate() -> Result<(), MountError> {
     rustix::mount::mount_change("/", flags).map_err(at("/"))
 }
 
+/// Covers a folder with an empty one that cannot be written to by whoever has no capabilities here.
+///
+/// # Errors
+///
+/// What mount(2) says.
+pub fn hide(folder: &Path) -> Result<(), MountError> {
+    mount_small(folder)
+}
+
 /// The resolver file of a namespace.
 pub struct ResolvConf {
     target: PathBuf,

@@ -1,7 +1,7 @@
-//! The ioctls of a tap (kernel `Documentation/networking/tuntap.rst`, `linux/if_tun.h`).
+//! The ioctls of a tap (kernel `Documentation/networking/tuntap.rst`, `linux/if_tun.h`) and of a namespace (`ioctl_ns(2)`).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Bytes of an interface name with its final zero.
 const NAME_LEN: usize = libc::IFNAMSIZ;
@@ -74,6 +74,21 @@ pub fn tun_set_offload(tun: impl AsFd, flags: libc::c_uint) -> io::Result<()> {
         )
     };
     checked(answer)
+}
+
+/// The user namespace that a namespace belongs to.
+///
+/// # Errors
+///
+/// `EPERM` if it is outside of ours, `ENOTTY` if the descriptor is no namespace.
+pub fn owning_user_namespace(namespace: impl AsFd) -> io::Result<OwnedFd> {
+    /// `_IO(0xb7, 0x1)`, `linux/nsfs.h`.
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: NS_GET_USERNS has no argument and answers a descriptor.
+    let answer = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_USERNS as _) };
+    checked(answer)?;
+    // SAFETY: just made by the kernel, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
 }
 
 /// An `ifreq` that carries `name`.

@@ -1,4 +1,4 @@
-//! Which texts are subnets, and which subnets are free.
+//! Which subnets are free.
 
 use super::*;
 

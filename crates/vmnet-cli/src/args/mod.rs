@@ -5,6 +5,8 @@ use crate::port_spec::PortSpec;
 use clap::{ArgGroup, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use uuid::Uuid;
+use vmnet_linux::kernel::existing_namespace::Netns;
 use vmnet_linux::lane::{MTU_MAX, MTU_MIN, Subnet};
 use vmnet_wire::ethernet::Mac;
 
@@ -14,10 +16,8 @@ Examples:
   vmnet run -p 8080:80 -- python3 -m http.server 80
   vmnet qemu -- qemu-system-x86_64 -m 1G disk.qcow2
 
-  vmnet up lab                                  a network for several guests; then, elsewhere:
-  vmnet run --network lab --name db -- postgres
-  vmnet qemu --network lab --name web -- qemu-system-x86_64 -m 1G web.qcow2
-  vmnet status lab";
+  vmnet run --network lab --name db -- postgres     a network for several guests, from any shell
+  vmnet qemu --network lab --name web -p 8080:80 -- qemu-system-x86_64 -m 1G web.qcow2";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -31,11 +31,11 @@ Examples:
   vmnet qemu -- qemu-system-x86_64 -enable-kvm -m 1G disk.qcow2
   vmnet qemu --network lab --name web -p 2222:22 -- qemu-system-aarch64 -M virt -m 1G disk.qcow2";
 
-const UP_EXAMPLES: &str = "\
+const ATTACH_EXAMPLES: &str = "\
 Examples:
-  vmnet up lab
-  vmnet up lab --stream /tmp/lab.sock -p 8080:192.168.64.10:80
-  qemu-system-x86_64 ... -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/tmp/lab.sock -device virtio-net,netdev=n0";
+  vmnet attach lab --stream /tmp/lab.sock
+  qemu-system-x86_64 ... -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/tmp/lab.sock -device virtio-net,netdev=n0
+  vmnet attach lab --netns 4711 --name web      a card for the namespace of process 4711";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -60,22 +60,18 @@ pub(crate) enum Verb {
     Run(Run),
     /// Run QEMU with a NIC on the network.
     ///
-    /// Adds a `-netdev stream` and a virtio-net device to the command line of QEMU 7.2 or later. The MAC is made from the
-    /// machine's name: --name, else that of QEMU's own -name, else its disks and arguments.
+    /// Adds a `-netdev` and a virtio-net device to the command line of QEMU 7.2 or later. The MAC belongs to --id, else it is
+    /// made from the machine's name: --name, else that of QEMU's own -name, else its disks and arguments.
     #[command(after_help = QEMU_EXAMPLES)]
     Qemu(Qemu),
-    /// Hold a named network in the foreground; others join it by its name.
-    #[command(after_help = UP_EXAMPLES)]
-    Up(Up),
-    /// Join a port to a network that `vmnet up` holds; ends with Ctrl-C.
+    /// Join a socket, tap or namespace to a network; ends with Ctrl-C.
+    ///
+    /// Says in one line on standard output what became of it, once guests may come.
+    #[command(after_help = ATTACH_EXAMPLES)]
     Attach(Attach),
-    /// List the leases of a network.
-    Leases(Leases),
-    /// Show a network, or all that are up.
-    Status(Status),
 }
 
-/// How a network is made that nobody else holds.
+/// How a network is made that is not there yet.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Making {
     /// IPv4 subnet of /16 to /30 [default: the first free /24 from 192.168.64.0 to 192.168.127.0]
@@ -92,18 +88,31 @@ pub(crate) struct Making {
     pub(crate) host_loopback: bool,
 }
 
+impl Making {
+    /// Whether anything was asked for.
+    pub(crate) fn says_something(&self) -> bool {
+        self.subnet.is_some() || self.mtu.is_some() || self.host_loopback
+    }
+}
+
 /// Which network a guest joins, and as whom.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Joining {
-    /// Join the network that `vmnet up NETWORK` holds [default: a private one]
-    #[arg(long, conflicts_with_all = ["subnet", "mtu", "host_loopback"])]
+    /// Join this network of the service, by name or UUID; made if it is not there [default: a private one]
+    #[arg(long)]
     pub(crate) network: Option<NetworkName>,
     /// The guest's name: in DNS, and for an address that stays.
     #[arg(long)]
     pub(crate) name: Option<GuestName>,
-    /// The guest's MAC [default: made from the name, random without one]
+    /// The guest's MAC [default: that of --id, else made from the name, random without one]
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
+    /// The guest's identity: the service keeps a MAC for it, for ever.
+    #[arg(long, value_name = "UUID", requires = "network")]
+    pub(crate) id: Option<Uuid>,
+    /// Reach the gateway and the outside, but no other guest.
+    #[arg(long, requires = "network")]
+    pub(crate) isolated: bool,
     #[arg(
         short,
         long = "publish",
@@ -153,49 +162,59 @@ pub(crate) struct Qemu {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Up {
-    /// The network's name.
-    pub(crate) name: NetworkName,
+#[command(group(ArgGroup::new("kind").required(true).args(["stream", "dgram", "fd", "tap", "netns"])))]
+pub(crate) struct Attach {
+    /// The network's name or UUID; it is made if it is not there.
+    pub(crate) network: NetworkName,
     #[command(flatten)]
     pub(crate) making: Making,
-    /// Listen for guests here, in the framing of QEMU's `-netdev stream`.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) stream: Vec<PathBuf>,
-    /// Receive frames here as datagrams, as vfkit and libkrun send them.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) dgram: Vec<PathBuf>,
-    #[arg(
-        short,
-        long = "publish",
-        value_name = "PORT",
-        help = "Forward a host port to a guest's address: [ADDR:]HOSTPORT:GUEST-ADDRESS:GUESTPORT[/tcp|/udp]"
-    )]
-    pub(crate) publish: Vec<crate::up::AddressedPort>,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("kind").required(true).args(["stream", "dgram", "fd", "tap"])))]
-pub(crate) struct Attach {
-    /// The network's name.
-    pub(crate) network: NetworkName,
     /// Listen here for clients in the framing of QEMU's `-netdev stream`.
     #[arg(long, value_name = "PATH")]
     pub(crate) stream: Option<PathBuf>,
     /// Receive frames here as datagrams, as vfkit and libkrun send them.
     #[arg(long, value_name = "PATH")]
     pub(crate) dgram: Option<PathBuf>,
-    /// An open descriptor: a stream or datagram unix socket, or a tap with a virtio-net header.
+    /// An open descriptor: a stream, datagram or sequenced-packet unix socket, or a tap with a virtio-net header.
     #[arg(long, value_name = "N")]
     pub(crate) fd: Option<i32>,
     /// A tap of the host that this user may open.
     #[arg(long, value_name = "IFNAME")]
     pub(crate) tap: Option<String>,
+    /// A network namespace of this user, by a process in it or by its file: gets an interface.
+    #[arg(long, value_name = "PID|PATH")]
+    pub(crate) netns: Option<Netns>,
+    /// The interface's name in the namespace.
+    #[arg(
+        long,
+        value_name = "IFNAME",
+        default_value = "eth0",
+        requires = "netns"
+    )]
+    pub(crate) ifname: String,
+    /// Bring the namespace's interface up and leave it unconfigured, for a DHCP client of yours.
+    #[arg(long, requires = "netns")]
+    pub(crate) no_dhcp: bool,
     /// The guest's name in DNS.
     #[arg(long)]
     pub(crate) name: Option<GuestName>,
     /// The guest's MAC, if the network should accept no other.
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
+    /// The guest's identity: the service keeps a MAC for it, for ever.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<Uuid>,
+    /// Reach the gateway and the outside, but no other guest.
+    #[arg(long)]
+    pub(crate) isolated: bool,
+    /// Frames have a virtio-net header of 12 bytes in front.
+    #[arg(long, conflicts_with_all = ["tap", "netns"])]
+    pub(crate) virtio_header: bool,
+    /// TCP frames of up to 64 KiB pass in one.
+    #[arg(long, conflicts_with_all = ["tap", "netns"])]
+    pub(crate) tso: bool,
+    /// Make checksums where guests leave them out.
+    #[arg(long, conflicts_with_all = ["tap", "netns", "virtio_header"])]
+    pub(crate) checksum_offload: bool,
     #[arg(
         short,
         long = "publish",
@@ -203,24 +222,6 @@ pub(crate) struct Attach {
         help = "Forward a host port to the guest: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]"
     )]
     pub(crate) publish: Vec<PortSpec>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Leases {
-    /// The network's name.
-    pub(crate) network: NetworkName,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Status {
-    /// The network's name [default: all that are up]
-    pub(crate) network: Option<NetworkName>,
-    /// Print JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[cfg(test)]
@@ -285,10 +286,20 @@ mod tests {
     }
 
     #[test]
-    fn a_named_network_is_made_by_its_holder() {
+    fn a_named_network_may_be_made_by_who_joins_it() {
         for flag in ["--subnet=10.0.0.0/24", "--mtu=9000", "--host-loopback"] {
             let words = ["vmnet", "run", "--network", "lan", flag, "--", "true"];
-            assert!(Args::try_parse_from(words).is_err(), "{flag}");
+            assert!(Args::try_parse_from(words).is_ok(), "{flag}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_service_knows_needs_its_network() {
+        let id = "--id=6a1e4f2c-5d0b-4c57-9d0e-1f2a3b4c5d6e";
+        for flag in [id, "--isolated"] {
+            assert!(Args::try_parse_from(["vmnet", "run", flag, "--", "true"]).is_err());
+            let words = ["vmnet", "run", "--network", "lan", flag, "--", "true"];
+            assert!(Args::try_parse_from(words).is_ok(), "{flag}");
         }
     }
 }

@@ -1,0 +1,211 @@
+//! The thread that stays on a network of the service.
+//!
+//! When the service is killed, it is started again (by the first who notices), and the interface is started again on a
+//! duplicate of its descriptor: the guest keeps address and MAC. When the service itself ended the interface, because
+//! somebody stopped it or deleted the network, that is said and nothing is tried.
+//!
+//! It is a thread so that a service that is slow to start delays neither signals nor the end of the command.
+
+use super::membership::{Happening, JoinError, Membership};
+use crate::port_spec::PortSpec;
+use openvmnet::service::ServiceError;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+/// The first pause between two tries, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long leaving may take before the end of our process does it.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Stays on a network until it is dropped.
+pub(crate) struct Keeper {
+    /// Readable when the network is gone for good.
+    departed: OwnedFd,
+    /// Closed to end the thread.
+    stop: Option<OwnedFd>,
+    /// Why the network was left for good; disconnected when the thread has ended.
+    ended: Receiver<String>,
+}
+
+impl Keeper {
+    /// Stays on this network, in a thread of its own.
+    pub(crate) fn start(membership: Membership) -> io::Result<Self> {
+        let departed = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (why, ended) = sync_channel(1);
+        let tell = departed.try_clone()?;
+        std::thread::Builder::new()
+            .name("vmnet-keeper".into())
+            .spawn(move || {
+                if let Err(departure) = stay(membership, &stopped) {
+                    let _heard = why.send(crate::chain(&departure));
+                    let _told = rustix::io::write(&tell, &1u64.to_ne_bytes());
+                }
+            })?;
+        Ok(Self {
+            departed,
+            stop: Some(stop),
+            ended,
+        })
+    }
+
+    /// Why the network is gone for good, when this is readable.
+    pub(crate) fn reason(&self) -> String {
+        self.ended.try_recv().unwrap_or_default()
+    }
+}
+
+/// Readable when the network is gone for good.
+impl AsFd for Keeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.departed.as_fd()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop = None;
+        // Disconnected, or too late: either way there is nothing to be done.
+        let _ended = self.ended.recv_timeout(LEAVES_WITHIN);
+    }
+}
+
+/// Why a network was left for good.
+#[derive(Debug, thiserror::Error)]
+enum Departure {
+    #[error("the network {0} was deleted")]
+    Deleted(String),
+    #[error("the interface on the network {0} was stopped")]
+    Stopped(String),
+    #[error("the network {0} cannot be joined again: {1}")]
+    Refused(String, #[source] JoinError),
+    #[error("waiting for the service: {0}")]
+    Wait(#[from] io::Error),
+}
+
+/// Stays until `stopped` closes.
+fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> {
+    let mut pause = FIRST_PAUSE;
+    let mut missing = Vec::new();
+    loop {
+        let until = (!missing.is_empty()).then_some(pause);
+        match wait(Some(membership.as_fd()), stopped, until)? {
+            Woken::Stopped => {
+                membership.leave();
+                return Ok(());
+            }
+            Woken::Elapsed => {
+                missing = membership
+                    .publish_again(missing)
+                    .into_iter()
+                    .map(|(spec, _)| spec)
+                    .collect();
+                pause = longer(pause);
+            }
+            Woken::HungUp => match come_back(&mut membership, stopped)? {
+                None => return Ok(()),
+                Some(ports) => (missing, pause) = (ports, FIRST_PAUSE),
+            },
+        }
+    }
+}
+
+/// Joins again; answers the ports that could not be forwarded yet. `None`: stopped meanwhile.
+fn come_back(
+    membership: &mut Membership,
+    stopped: &OwnedFd,
+) -> Result<Option<Vec<PortSpec>>, Departure> {
+    let network = membership.network();
+    let name = network.name.as_ref().unwrap_or(&network.uuid).clone();
+    match membership.what_happened() {
+        Happening::Died => {}
+        Happening::Deleted => return Err(Departure::Deleted(name)),
+        Happening::Stopped => return Err(Departure::Stopped(name)),
+    }
+    tracing::warn!("the service has ended; joining {name} again");
+    let mut pause = FIRST_PAUSE;
+    let mut said = String::new();
+    loop {
+        match membership.rejoin() {
+            Ok(refused) => {
+                tracing::info!("joined {name} again");
+                let mut ports = Vec::new();
+                for (spec, error) in refused {
+                    tracing::warn!("{}; trying again", crate::chain(&error));
+                    ports.push(spec);
+                }
+                return Ok(Some(ports));
+            }
+            Err(error) if is_final(&error) => return Err(Departure::Refused(name, error)),
+            Err(error) => {
+                let text = crate::chain(&error);
+                if text != said {
+                    tracing::warn!("{text}; trying again");
+                    said = text;
+                }
+            }
+        }
+        if matches!(wait(None, stopped, Some(pause))?, Woken::Stopped) {
+            return Ok(None);
+        }
+        pause = longer(pause);
+    }
+}
+
+/// Whether the same question would get the same answer for ever.
+fn is_final(error: &JoinError) -> bool {
+    matches!(error, JoinError::Cut)
+        || matches!(
+            error.refusal(),
+            Some(
+                ServiceError::Exists { .. }
+                    | ServiceError::InvalidArgument { .. }
+                    | ServiceError::NotAuthorized { .. }
+            )
+        )
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(LONGEST_PAUSE)
+}
+
+/// What ended a wait.
+enum Woken {
+    Stopped,
+    HungUp,
+    Elapsed,
+}
+
+fn wait(
+    service: Option<BorrowedFd<'_>>,
+    stopped: &OwnedFd,
+    pause: Option<Duration>,
+) -> io::Result<Woken> {
+    let timeout = pause.map(|pause| Timespec {
+        tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(pause.subsec_nanos()),
+    });
+    let mut waits = vec![PollFd::new(stopped, PollFlags::IN)];
+    if let Some(service) = &service {
+        waits.push(PollFd::new(service, PollFlags::IN));
+    }
+    loop {
+        match poll(&mut waits, timeout.as_ref()) {
+            Ok(0) => return Ok(Woken::Elapsed),
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let stopped = waits.first().is_some_and(|wait| !wait.revents().is_empty());
+    Ok(if stopped {
+        Woken::Stopped
+    } else {
+        Woken::HungUp
+    })
+}

@@ -1,0 +1,342 @@
+//! A network of the service, and an interface on it.
+//!
+//! The connection to the service holds both: they end with it. What is needed to come back after the service was killed
+//! is kept: the network's configuration with its UUID and subnet, the interface's options with its MAC, a duplicate of its
+//! descriptor, and the ports that lead to it.
+
+use crate::args::Making;
+use crate::identity::NetworkName;
+use crate::port_spec::PortSpec;
+use openvmnet::client::{CallError, Client, ConnectError};
+use openvmnet::service::{
+    ForwardRule, Guest, Interface, InterfaceOptions, Kind, Mode, Network, NetworkConfiguration,
+    Protocol, ServiceError, Started,
+};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use vmnet_linux::lane::Protocol as LaneProtocol;
+use vmnet_wire::ethernet::Mac;
+
+/// A network of the service could not be joined.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the network {network}: {source}")]
+    Network { network: String, source: CallError },
+    #[error("-p {port}: {source}")]
+    Publish { port: PortSpec, source: CallError },
+    #[error("the service gave no MAC for {0}")]
+    NoMac(String),
+    #[error("a copy of the descriptor: {0}")]
+    Copy(#[source] io::Error),
+    #[error(
+        "the stream was cut with the service and cannot be followed any further: only its owner can make it anew"
+    )]
+    Cut,
+}
+
+impl JoinError {
+    /// What the service refused, if that is why.
+    pub(super) fn refusal(&self) -> Option<&ServiceError> {
+        match self {
+            Self::Network { source, .. } | Self::Publish { source, .. } => match source {
+                CallError::Refused(refusal) => Some(refusal),
+                CallError::Gone | CallError::Silent | CallError::Strange(_) => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Why the service has hung up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Happening {
+    /// It has ended.
+    Died,
+    /// Somebody deleted the network.
+    Deleted,
+    /// Somebody stopped the interface.
+    Stopped,
+}
+
+/// A connection that holds a network.
+pub(crate) struct Opened {
+    client: Client,
+    /// The process that is the service.
+    service: u32,
+    network: Network,
+}
+
+/// An interface as it was asked for.
+pub(crate) struct Request {
+    /// What it is to be.
+    pub(crate) options: InterfaceOptions,
+    /// Where its frames come and go.
+    pub(crate) descriptor: OwnedFd,
+    /// Host ports that lead to it.
+    pub(crate) publish: Vec<PortSpec>,
+}
+
+/// An interface on a network, ended by dropping it.
+pub(crate) struct Membership {
+    opened: Opened,
+    interface: Interface,
+    options: InterfaceOptions,
+    /// None if nobody could go on with it: then a peer sees that the service has closed its own.
+    descriptor: Option<OwnedFd>,
+    publish: Vec<PortSpec>,
+}
+
+impl Opened {
+    /// Holds the network of this name or UUID. The service is started if it does not run, the network is made if it is
+    /// not there.
+    pub(crate) fn open(asked: &NetworkName, making: &Making) -> Result<Self, JoinError> {
+        let at = |source| JoinError::Network {
+            network: asked.to_string(),
+            source,
+        };
+        let mut client = Client::connect()?;
+        let service = client.status().map_err(at)?.pid;
+        let network = open(&mut client, asked, making).map_err(at)?;
+        tracing::info!(uuid = %network.uuid, subnet = ?network.subnet, "joining {asked}");
+        Ok(Self {
+            client,
+            service,
+            network,
+        })
+    }
+
+    /// Holds the same network again.
+    fn again(network: &Network) -> Result<Self, JoinError> {
+        let at = |source| JoinError::Network {
+            network: known_as(network).to_owned(),
+            source,
+        };
+        let mut client = Client::connect()?;
+        let service = client.status().map_err(at)?.pid;
+        let network = client
+            .open_network(Some(&network.uuid), Some(pinned(network)))
+            .map_err(at)?;
+        Ok(Self {
+            client,
+            service,
+            network,
+        })
+    }
+
+    /// The network's largest packet.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.network.mtu
+    }
+
+    /// The network's name, else its UUID.
+    pub(crate) fn known_as(&self) -> &str {
+        known_as(&self.network)
+    }
+
+    /// Starts an interface, with the ports that lead to it.
+    pub(crate) fn join(mut self, request: Request) -> Result<Membership, JoinError> {
+        let Request {
+            mut options,
+            descriptor,
+            publish,
+        } = request;
+        let copy = descriptor.try_clone().map_err(JoinError::Copy)?;
+        let interface = self.start(&options, copy)?;
+        for spec in &publish {
+            self.forward(interface.interface, spec)?;
+        }
+        if options.mac.is_none() {
+            options.mac.clone_from(&interface.mac);
+        }
+        // What a killed service had read of a stream is lost, and its peer must see its end.
+        let resumable = options.kind != Kind::Stream;
+        Ok(Membership {
+            opened: self,
+            interface,
+            options,
+            descriptor: resumable.then_some(descriptor),
+            publish,
+        })
+    }
+
+    fn start(
+        &mut self,
+        options: &InterfaceOptions,
+        descriptor: OwnedFd,
+    ) -> Result<Interface, JoinError> {
+        let Started { interface, network } = self
+            .client
+            .start_interface(&self.network.uuid, options.clone(), vec![descriptor])
+            .map_err(|source| JoinError::Network {
+                network: known_as(&self.network).to_owned(),
+                source,
+            })?;
+        self.network = network;
+        Ok(interface)
+    }
+
+    fn forward(&mut self, interface: u64, spec: &PortSpec) -> Result<(), JoinError> {
+        self.client
+            .add_forward(&self.network.uuid, Some(interface), rule(spec, interface))
+            .map(drop)
+            .map_err(|source| JoinError::Publish {
+                port: spec.clone(),
+                source,
+            })
+    }
+}
+
+impl Membership {
+    /// The network's largest packet.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.opened.mtu()
+    }
+
+    /// The guest's MAC.
+    pub(crate) fn mac(&self) -> Result<Mac, JoinError> {
+        let mac = self.interface.mac.as_deref();
+        mac.and_then(|mac| mac.parse().ok())
+            .ok_or_else(|| JoinError::NoMac(self.opened.known_as().to_owned()))
+    }
+
+    /// The network.
+    pub(crate) fn network(&self) -> &Network {
+        &self.opened.network
+    }
+
+    /// The interface.
+    pub(crate) fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Why the service has hung up: if it still runs, it let go of us on purpose.
+    pub(super) fn what_happened(&self) -> Happening {
+        let Ok(mut client) = Client::connect_running() else {
+            return Happening::Died;
+        };
+        match client.status() {
+            Ok(status) if status.pid == self.opened.service => {}
+            _ => return Happening::Died,
+        }
+        let uuid = &self.opened.network.uuid;
+        match client.list_networks(Some(uuid)) {
+            Ok(found) if !found.networks.is_empty() => Happening::Stopped,
+            Ok(_) | Err(CallError::Refused(ServiceError::NotFound { .. })) => Happening::Deleted,
+            Err(_) => Happening::Died,
+        }
+    }
+
+    /// The same interface with the service that runs now, or is started. Answers the ports that could not be forwarded
+    /// yet, with the reason.
+    pub(super) fn rejoin(&mut self) -> Result<Vec<(PortSpec, JoinError)>, JoinError> {
+        let descriptor = self.descriptor.as_ref().ok_or(JoinError::Cut)?;
+        let copy = descriptor.try_clone().map_err(JoinError::Copy)?;
+        let mut opened = Opened::again(&self.opened.network)?;
+        self.interface = opened.start(&self.options, copy)?;
+        self.opened = opened;
+        let all = self.publish.clone();
+        Ok(self.publish_again(all))
+    }
+
+    /// Forwards these ports; answers those that could not be, with the reason.
+    pub(super) fn publish_again(&mut self, specs: Vec<PortSpec>) -> Vec<(PortSpec, JoinError)> {
+        let mut refused = Vec::new();
+        for spec in specs {
+            if let Err(error) = self.opened.forward(self.interface.interface, &spec) {
+                refused.push((spec, error));
+            }
+        }
+        refused
+    }
+
+    /// Leaves, and waits until the service knows: name, MAC and ports are free then.
+    pub(super) fn leave(mut self) {
+        let interface = self.interface.interface;
+        if let Err(error) = self.opened.client.stop_interface(interface) {
+            tracing::debug!(%error, "leaving the network");
+        }
+    }
+}
+
+/// Readable when the service is gone, or has let go of us.
+impl AsFd for Membership {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.opened.client.as_fd()
+    }
+}
+
+fn known_as(network: &Network) -> &str {
+    network.name.as_deref().unwrap_or(&network.uuid)
+}
+
+/// A network as it was asked to be, with what the service chose for it.
+fn pinned(network: &Network) -> NetworkConfiguration {
+    let mut configuration = network.configuration.clone();
+    configuration.uuid = Some(network.uuid.clone());
+    if configuration.subnet.is_none() {
+        configuration.subnet.clone_from(&network.subnet);
+    }
+    configuration
+}
+
+/// Opens the network of this name or UUID, or makes it.
+fn open(client: &mut Client, asked: &NetworkName, making: &Making) -> Result<Network, CallError> {
+    let word = asked.as_str();
+    if !making.says_something() {
+        match client.open_network(Some(word), None) {
+            Err(CallError::Refused(ServiceError::NotFound { .. })) => {}
+            other => return other,
+        }
+    }
+    let mode = mode_of(client, word)?;
+    client.open_network(Some(word), Some(configuration(asked, making, mode)))
+}
+
+/// The mode of a network, or the one it will be made with.
+fn mode_of(client: &mut Client, word: &str) -> Result<Mode, CallError> {
+    let there = match client.list_networks(Some(word)) {
+        Ok(found) => found.networks.first().map(|network| network.mode),
+        Err(CallError::Refused(ServiceError::NotFound { .. })) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(there.unwrap_or(if word == "host" {
+        Mode::Host
+    } else {
+        Mode::Shared
+    }))
+}
+
+fn configuration(asked: &NetworkName, making: &Making, mode: Mode) -> NetworkConfiguration {
+    let mut configuration = NetworkConfiguration::new(mode);
+    if asked.is_uuid() {
+        configuration.uuid = Some(asked.to_string());
+    } else {
+        configuration.name = Some(asked.to_string());
+    }
+    configuration.subnet = making.subnet.map(|subnet| subnet.to_string());
+    configuration.mtu = making.mtu;
+    configuration.host_loopback = making.host_loopback.then_some(true);
+    configuration
+}
+
+fn rule(spec: &PortSpec, interface: u64) -> ForwardRule {
+    ForwardRule {
+        protocol: match spec.protocol {
+            LaneProtocol::Tcp => Protocol::Tcp,
+            LaneProtocol::Udp => Protocol::Udp,
+        },
+        address: spec.address.to_string(),
+        first: *spec.host.start(),
+        last: *spec.host.end(),
+        except: Vec::new(),
+        guest: Guest {
+            address: None,
+            mac: None,
+            name: None,
+            interface: Some(interface),
+        },
+        guest_port: spec.guest,
+    }
+}

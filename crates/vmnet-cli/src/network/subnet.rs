@@ -1,0 +1,82 @@
+//! Which subnet a private network gets.
+//!
+//! The one asked for, or the first /24 of a range that nothing else of the host uses.
+
+use std::net::Ipv4Addr;
+use vmnet_linux::kernel::route::Taken;
+use vmnet_linux::lane::Subnet;
+
+/// There is no subnet.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChooseError {
+    #[error(
+        "the subnet {subnet} is taken by the host: {user} uses {network}/{prefix_len}; choose another with --subnet"
+    )]
+    Taken {
+        subnet: Subnet,
+        user: String,
+        network: Ipv4Addr,
+        prefix_len: u8,
+    },
+    #[error(
+        "the host uses addresses in every /24 of 192.168.64.0 to 192.168.127.0 ({user} uses {network}/{prefix_len}): choose a subnet with --subnet, like 10.77.0.0/24"
+    )]
+    NoneFree {
+        user: String,
+        network: Ipv4Addr,
+        prefix_len: u8,
+    },
+}
+
+/// The subnet asked for, or the first free one of the default range; none that the host uses.
+pub(super) fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, ChooseError> {
+    let user_of = |subnet: Subnet| {
+        let uses = |taken: &&Taken| subnet.overlaps(taken.network, taken.prefix_len);
+        taken.iter().find(uses)
+    };
+    if let Some(subnet) = asked {
+        return match user_of(subnet) {
+            None => Ok(subnet),
+            Some(taken) => Err(ChooseError::Taken {
+                subnet,
+                user: describe(taken),
+                network: taken.network,
+                prefix_len: taken.prefix_len,
+            }),
+        };
+    }
+    let mut last = None;
+    for third in 64..=127 {
+        let Ok(subnet) = Subnet::new(Ipv4Addr::new(192, 168, third, 0), 24) else {
+            continue;
+        };
+        match user_of(subnet) {
+            None => return Ok(subnet),
+            Some(taken) => last = Some(taken),
+        }
+    }
+    let (user, network, prefix_len) = last.map_or_else(
+        || ("the host".to_owned(), Ipv4Addr::UNSPECIFIED, 0),
+        |taken| (describe(taken), taken.network, taken.prefix_len),
+    );
+    Err(ChooseError::NoneFree {
+        user,
+        network,
+        prefix_len,
+    })
+}
+
+fn describe(taken: &Taken) -> String {
+    let kind = if taken.is_address {
+        "an address"
+    } else {
+        "a route"
+    };
+    match &taken.interface {
+        Some(interface) => format!("{kind} of interface {interface}"),
+        None => kind.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
