@@ -1,10 +1,11 @@
-//! The DHCP server under a sequence of messages: each is a length, a guest, and bytes.
+//! The DHCP server and its ledger under a sequence of messages: each is a length, a guest, and bytes. What the store
+//! answers is decided by the guest's upper bits.
 #![no_main]
 
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use vmnet_core::gateway::dhcp::{Config, Request, Server};
+use vmnet_core::gateway::dhcp::{Answer, Config, LeaseChange, Ledger, Outcome, Request, Server};
 use vmnet_wire::ethernet::Mac;
 
 fuzz_target!(|data: &[u8]| {
@@ -23,6 +24,8 @@ fuzz_target!(|data: &[u8]| {
         routes: Vec::new(),
     })
     .expect("a server");
+    let mut ledger = Ledger::default();
+    let mut under_way = None;
     let mut now = Instant::now();
     let mut rest = data;
     while let [length, length_low, guest, wait, tail @ ..] = rest {
@@ -36,8 +39,25 @@ fuzz_target!(|data: &[u8]| {
             ip_destination: if guest & 64 == 0 { [255; 4].into() } else { address(1) },
             payload,
         };
-        let _ = server.receive(now, &request);
-        let _ = server.timeout(now);
+        let Answer { outcome, changes } = server.receive(now, &request);
+        changes.iter().for_each(|change| ledger.note(change));
+        let bound = changes.into_iter().find_map(|change| match change {
+            LeaseChange::Bound(lease) => Some(lease),
+            LeaseChange::Ended(_) | LeaseChange::Forgotten(_) => None,
+        });
+        if let (Outcome::Reply(reply), Some(lease)) = (outcome, bound) {
+            let _ = ledger.hold(now, lease, reply);
+        }
+        server.timeout(now).iter().for_each(|change| ledger.note(change));
+        if guest & 128 == 0 && let Some(ticket) = under_way.take() {
+            let settled = ledger.settle(now, &mut server, ticket, guest & 64 == 0);
+            settled.ended.iter().for_each(|change| ledger.note(change));
+        }
+        if let Some((ticket, writes)) = ledger.write(now, &server) {
+            assert!(under_way.replace(ticket).is_none(), "one batch at a time");
+            assert!(writes.len() <= 16, "one write for an address");
+        }
+        assert!(ledger.waiting() <= 16);
         assert!(server.next_deadline().is_none_or(|at| at > now));
         assert!(server.leases().count() <= 64);
     }

@@ -1,3 +1,29 @@
 //! The service: named networks that any process joins, with addresses that stay.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `listening` | where the socket comes from |
+//! | `connection` | who may connect, and one task for each who does |
+//! | `transport` | varlink over a unix socket, with limits |
+//! | `rpc` | the calls |
+//! | `supervisor/` | which networks there are, who holds them, what is on them |
+//! | `plan/` | what a network is, with everything decided |
+//! | `descriptor` | what a client's descriptor must be |
+//! | [`store`] | what must stay |
+//! | `file` | the configuration file |
+//! | `life` | from the start to the end of the process |
 
+mod connection;
+mod descriptor;
+mod file;
+mod life;
+mod listening;
+mod plan;
+mod rpc;
 pub mod store;
+mod supervisor;
+mod transport;
+
+pub use file::ConfigurationError;
+pub use life::{DaemonError, Options, State, run};
+pub use listening::ListenError;

@@ -148,6 +148,8 @@ fn a_udp_rule_leads_nowhere_while_its_guest_has_no_address() {
         lan.gateway(),
     );
     lan.inject(other, hello);
+    lan.guest(other).listening = true;
+    lan.heard(other);
     let lost = lan.network.drops().of(Drop::NoNeighbour);
     lan.datagram(socket, CLIENT, b"two");
     assert!(!lan.guest(other).udp(handle).can_recv());
@@ -158,6 +160,8 @@ fn a_udp_rule_leads_nowhere_while_its_guest_has_no_address() {
         to: CLIENT.parse().unwrap(),
         mtu: 1000,
     });
+    lan.run_for(SECOND);
+    assert!(lan.heard(other).is_empty(), "not even asked for");
     // The guest comes back, by another card.
     let back = lease(&mut lan, 4, "web");
     let handle = lan.guest(back).bind_udp(80);
@@ -166,6 +170,51 @@ fn a_udp_rule_leads_nowhere_while_its_guest_has_no_address() {
     assert!(lan.guest(back).udp(handle).can_recv());
     lan.unforward(id);
     assert_eq!((lan.network.flows(), lan.contract.living()), (0, 0));
+}
+
+#[test]
+fn a_name_that_was_given_is_not_taken_by_who_calls_itself_so() {
+    let mut lan = Lan::default();
+    let (id, _) = lan.forward(rule(ForwardProtocol::Tcp, web()));
+    // Its owner has given the name to a guest that has no address yet.
+    let mut port = Port::new(256);
+    port.name = Some("web".to_owned());
+    let mut guest = Guest::new(2, lan.start, 1500);
+    guest.start_dhcp();
+    guest.paused = true;
+    let meant = lan.plug_into(guest, port);
+    let before = lan.network.leases().count();
+    let other = lan.add_raw(9);
+    let ends = Ends {
+        macs: (lan.guest(other).mac, Mac::BROADCAST),
+        ips: (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST),
+    };
+    for kind in [1, 3] {
+        let message = dhcp_message(ends.macs.0, kind, "web");
+        lan.inject(other, packets::udp(ends, (68, 67), 64, &message));
+    }
+    assert_eq!(lan.network.leases().count(), before + 1);
+    let client = CLIENT.parse().unwrap();
+    assert!(lan.dial(id, client, Server::Manual).is_none());
+    lan.guest(meant).paused = false;
+    assert!(lan.run_until(60 * SECOND, |lan| lan.guest(meant).lease.is_some()));
+    assert!(reaches(&mut lan, id, meant));
+}
+
+/// A DISCOVER, or a REQUEST for 192.168.64.100, of a guest that calls itself `name`.
+fn dhcp_message(mac: Mac, kind: u8, name: &str) -> Vec<u8> {
+    let mut message = vec![0; 240];
+    message[..3].copy_from_slice(&[1, 1, 6]);
+    message[28..34].copy_from_slice(&mac.0);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend([53, 1, kind, 12, u8::try_from(name.len()).unwrap()]);
+    message.extend(name.as_bytes());
+    message.extend([50, 4, 192, 168, 64, 100]);
+    if kind == 3 {
+        message.extend([54, 4, 192, 168, 64, 1]);
+    }
+    message.push(255);
+    message
 }
 
 #[test]

@@ -249,3 +249,55 @@ fn a_gateway_service_that_is_none() {
     assert_eq!(lan.network.drops().of(Drop::NoService), 1);
     assert_eq!(lan.network.flows(), 0, "what goes nowhere needs no socket");
 }
+
+/// The names of ports come back with the first frame after a restart, without DHCP; with a store, and those of guests that
+/// ask anew.
+#[test]
+fn names_of_restored_leases() {
+    use vmnet_core::gateway::dhcp::{Lease, State};
+    let mut lan = Lan::new(1500, |config| config.store_leases = true);
+    let named = |lan: &mut Lan, number: u8, name: &str, asks: bool| {
+        let mut guest = Guest::new(number, lan.start, 1500);
+        if asks {
+            guest.start_dhcp();
+        }
+        let mut port = Port::new(256);
+        port.name = Some(name.to_owned());
+        lan.plug_into(guest, port)
+    };
+    let address = std::net::Ipv4Addr::new(192, 168, 64, 77);
+    let silent = named(&mut lan, 3, "db", false);
+    let (mac, expires) = (lan.guest(silent).mac, lan.now + 1000 * SECOND);
+    let refused = lan.network.restore_leases(vec![Lease {
+        address,
+        mac,
+        client_id: None,
+        host_name: Some("called-so-by-itself".to_owned()),
+        name: None,
+        expires,
+        state: State::Bound,
+    }]);
+    assert_eq!(refused, []);
+    let asking = named(&mut lan, 2, "web", true);
+    assert!(lan.run_until(5 * SECOND, |lan| lan.guest(asking).lease.is_some()));
+    let gateway = (lan.network.gateway_mac(), lan.gateway());
+    let ends = Ends {
+        macs: (mac, gateway.0),
+        ips: (address, gateway.1),
+    };
+    lan.inject(silent, packets::udp(ends, (9, 9), 64, &[]));
+    let raw = lan.add_raw(9);
+    let ends = Ends {
+        macs: (lan.guest(raw).mac, gateway.0),
+        ips: ([192, 168, 64, 9].into(), gateway.1),
+    };
+    let web = lan.address_of(asking);
+    for (name, wanted) in [("web", web), ("db", Some(address))] {
+        let question = packets::dns_question(1, &format!("{name}.vmnet.internal"));
+        lan.inject(raw, packets::udp(ends, (5353, 53), 64, &question));
+        lan.run_for(SECOND);
+        let heard = lan.heard(raw);
+        let answer = heard.iter().find_map(|frame| packets::read_udp(frame));
+        assert_eq!(packets::dns_address(&answer.expect("an answer").2), wanted);
+    }
+}

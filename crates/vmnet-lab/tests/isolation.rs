@@ -167,3 +167,66 @@ fn an_isolated_guest_has_the_gateway_and_the_outside() {
     let talk = Talk::new(hermit, served, 0);
     assert!(lan.run_until(SECOND, |lan| talk.state(lan) == State::Established));
 }
+
+#[test]
+fn an_isolated_guest_takes_nobodys_place() {
+    let mut lan = Lan::default();
+    lan.internet
+        .serve_udp("10.0.0.1:7", vmnet_lab::sim::UdpHost::Echo);
+    let (ports, macs) = raw(&mut lan, [true, false, true]);
+    let gateway_mac = lan.network.gateway_mac();
+    let spoofed = |lan: &Lan| lan.network.drops().of(Drop::Spoofed);
+    // Neither an isolated one that of a plain one, nor the other way round; and what was learned stays.
+    for (thief, victim) in [(0, 1), (1, 0), (2, 0)] {
+        let before = spoofed(&lan);
+        let ends = Ends {
+            macs: (macs[victim], gateway_mac),
+            ips: (at(2), [10, 0, 0, 1].into()),
+        };
+        lan.inject(ports[thief], packets::udp(ends, (5000, 7), 64, b"mine"));
+        assert_eq!(spoofed(&lan), before + 1);
+        let macs: Vec<Mac> = lan.network.macs_behind(ports[victim]).collect();
+        assert_eq!(macs, [ends.macs.0]);
+    }
+    assert!(lan.internet.sent.is_empty());
+    // Its owner may say where a MAC belongs, and then it does.
+    let mut port = Port::new(256);
+    (port.isolated, port.mac) = (true, Some(macs[0]));
+    let given = lan.plug_into(Guest::raw(1, lan.start, 1500), port);
+    lan.inject(given, packets::frame((macs[0], gateway_mac), TEST, b""));
+    assert_eq!(
+        lan.network.macs_behind(given).collect::<Vec<_>>(),
+        [macs[0]]
+    );
+}
+
+#[test]
+fn an_isolated_guest_does_not_speak_from_the_address_of_another() {
+    let mut lan = Lan::default();
+    lan.internet
+        .serve_udp("10.0.0.1:7", vmnet_lab::sim::UdpHost::Echo);
+    let mut guest = Guest::new(7, lan.start, 1500);
+    guest.start_dhcp();
+    let leased = lan.plug(guest);
+    assert!(lan.run_until(5 * SECOND, |lan| lan.guest(leased).lease.is_some()));
+    let address = lan.address_of(leased).unwrap();
+    let (ports, macs) = raw(&mut lan, [true]);
+    let lies = [
+        packets::arp_request(macs[0], (macs[0], address), at(1)),
+        packets::udp(
+            Ends {
+                macs: (macs[0], lan.network.gateway_mac()),
+                ips: (address, [10, 0, 0, 1].into()),
+            },
+            (5000, 7),
+            64,
+            b"mine",
+        ),
+    ];
+    for lie in lies {
+        let before = lan.network.drops().of(Drop::Spoofed);
+        lan.inject(ports[0], lie);
+        assert_eq!(lan.network.drops().of(Drop::Spoofed), before + 1);
+    }
+    assert!(hears(&mut lan, &ports) == [0] && lan.internet.sent.is_empty());
+}

@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::sys::packet::bind_to_interface;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -80,8 +81,8 @@ impl Stream {
     /// # Errors
     ///
     /// If there is no socket left, or the host knows at once that the resolver cannot be reached.
-    pub fn connect(resolver: SocketAddr) -> io::Result<Self> {
-        let fd = socket(resolver, SocketType::STREAM)?;
+    pub fn connect(resolver: SocketAddr, by: Option<&str>) -> io::Result<Self> {
+        let fd = socket(resolver, SocketType::STREAM, by)?;
         rustix::net::sockopt::set_tcp_nodelay(&fd, true)?;
         match rustix::net::connect(&fd, &resolver) {
             Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
@@ -189,21 +190,26 @@ fn split<'a>(mut bytes: &'a [u8], each: &mut impl FnMut(&[u8])) -> &'a [u8] {
 /// # Errors
 ///
 /// If there is no socket or port left, or the host knows at once that the resolver cannot be reached.
-pub fn udp_query(resolver: SocketAddr, message: &[u8]) -> io::Result<OwnedFd> {
-    let fd = socket(resolver, SocketType::DGRAM)?;
+pub fn udp_query(resolver: SocketAddr, message: &[u8], by: Option<&str>) -> io::Result<OwnedFd> {
+    let fd = socket(resolver, SocketType::DGRAM, by)?;
     rustix::net::connect(&fd, &resolver)?;
     rustix::net::send(&fd, message, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
     Ok(fd)
 }
 
-fn socket(peer: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+/// A socket that leaves by the interface called `by`, if one is given.
+fn socket(peer: SocketAddr, kind: SocketType, by: Option<&str>) -> io::Result<OwnedFd> {
     let family = if peer.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(family, kind, flags, None)?)
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if let Some(name) = by {
+        bind_to_interface(&socket, name)?;
+    }
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -1,37 +1,85 @@
-//! The host's way to the outside: the address by which others reach it.
+//! The host's way to the outside: the address by which others reach it, and the interface that the NAT's sockets leave
+//! by if one was chosen.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_ROUTE};
 use vmnet_core::Subnet;
 
-/// Groups of `rtnetlink(7)`: IPv4 addresses and routes.
+use crate::kernel::route::link_index;
+use crate::lane::StartError;
+use crate::sys::interfaces::{self, Address};
+use crate::sys::packet::bind_to_interface;
+
+/// Groups of `rtnetlink(7)`: links, IPv4 addresses and routes, IPv6 addresses.
+const RTMGRP_LINK: u32 = 0x1;
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 /// An address that every default route leads to. Nothing is sent there.
 const ANYWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Watches the host's addresses and routes.
 pub(crate) struct Uplink {
     socket: Socket,
+    external: Option<External>,
+}
+
+/// The interface that was chosen.
+struct External {
+    name: Rc<str>,
+    /// `None` while it is away.
+    index: Option<u32>,
+    /// The last index it had.
+    last: Option<u32>,
+    /// All addresses of the host: what goes there does not leave.
+    home: Vec<IpAddr>,
+}
+
+/// What has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    None,
+    /// Addresses or routes.
+    Addresses,
+    /// The chosen interface is there again, as another one than before.
+    Returned,
 }
 
 impl Uplink {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// # Errors
+    /// There is no interface called `external`; or as the kernel says.
+    pub(crate) fn new(external: Option<&str>) -> Result<Self, StartError> {
+        let external = external.map(External::find).transpose()?;
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&NetlinkAddr::new(0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE))?;
+        let mut groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE;
+        if external.is_some() {
+            groups |= RTMGRP_LINK | RTMGRP_IPV6_IFADDR;
+        }
+        socket.bind(&NetlinkAddr::new(0, groups))?;
         socket.set_non_blocking(true)?;
-        Ok(Self { socket })
+        Ok(Self { socket, external })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Takes what was told. Answers whether anything was.
-    pub(crate) fn changed(&self) -> bool {
+    /// Takes what was told, and looks at the host again.
+    pub(crate) fn follow(&mut self) -> Change {
+        if !self.was_told() {
+            return Change::None;
+        }
+        if self.external.as_mut().is_some_and(External::look) {
+            Change::Returned
+        } else {
+            Change::Addresses
+        }
+    }
+
+    fn was_told(&self) -> bool {
         let mut any = false;
         let mut message = Vec::with_capacity(8192);
         loop {
@@ -45,11 +93,33 @@ impl Uplink {
         }
     }
 
+    /// The interface that everything to the outside leaves by, if one was chosen.
+    pub(crate) fn interface(&self) -> Option<Rc<str>> {
+        let external = self.external.as_ref()?;
+        Some(Rc::clone(&external.name))
+    }
+
+    /// The interface that a socket for `to` must leave by: none where the host is meant itself.
+    pub(crate) fn way_to(&self, to: IpAddr) -> Option<Rc<str>> {
+        self.interface().filter(|_| !self.is_home(to))
+    }
+
+    /// An address of this host itself. Only known where an interface was chosen.
+    pub(crate) fn is_home(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_loopback()
+            || self
+                .external
+                .as_ref()
+                .is_some_and(|external| external.home.contains(&address))
+    }
+
     /// The address from which the host speaks to the outside; without a default route, any that is not loopback.
     /// Addresses inside `except`, the network's own subnet, mean guests.
     pub(crate) fn address(&self, except: Subnet) -> Option<IpAddr> {
-        routed()
-            .or_else(any_address)
+        let by = self.interface();
+        routed(by.as_deref())
+            .or_else(|| any_address(by.as_deref()))
             .filter(|address| match address {
                 IpAddr::V4(address) => !except.contains(*address),
                 IpAddr::V6(_) => true,
@@ -57,20 +127,58 @@ impl Uplink {
     }
 }
 
-fn routed() -> Option<IpAddr> {
+impl External {
+    fn find(name: &str) -> Result<Self, StartError> {
+        let mut external = Self {
+            name: name.into(),
+            index: None,
+            last: None,
+            home: Vec::new(),
+        };
+        external.look();
+        if external.index.is_none() {
+            return Err(StartError::NoInterface {
+                name: name.to_owned(),
+                existing: interfaces::names().join(", "),
+            });
+        }
+        Ok(external)
+    }
+
+    /// Looks at the host again. Answers whether the interface is another one than the last that was there.
+    fn look(&mut self) -> bool {
+        self.index = link_index(&self.name).ok();
+        if let Ok(addresses) = interfaces::addresses() {
+            self.home = addresses.into_iter().map(|address| address.ip).collect();
+        }
+        let before = self.last;
+        self.last = self.index.or(before);
+        before.is_some() && self.last != before
+    }
+}
+
+fn routed(by: Option<&str>) -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    if let Some(name) = by {
+        bind_to_interface(&socket, name).ok()?;
+    }
     // Connecting a datagram socket only looks the route up.
     socket.connect(SocketAddr::from((ANYWHERE, 9))).ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
 }
 
-/// The first address of any interface that is not loopback.
-fn any_address() -> Option<IpAddr> {
-    crate::sys::interfaces::addresses()
-        .ok()?
-        .into_iter()
-        .find(|address| match address {
-            IpAddr::V4(address) => !address.is_loopback() && !address.is_unspecified(),
-            IpAddr::V6(_) => false,
-        })
+/// The first address of the interface, or of any that is not loopback.
+fn any_address(by: Option<&str>) -> Option<IpAddr> {
+    let is_ours = |address: &Address| by.is_none_or(|name| address.interface == name);
+    let mut addresses = interfaces::addresses().ok()?.into_iter();
+    addresses
+        .find(|address| is_ours(address) && is_outside(address.ip))
+        .map(|address| address.ip)
+}
+
+fn is_outside(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_unspecified(),
+        IpAddr::V6(_) => false,
+    }
 }

@@ -8,16 +8,12 @@ use zlink::introspect::CustomType;
 #[serde(rename_all = "lowercase")]
 #[zlink(rename_all = "lowercase")]
 pub enum LeaseState {
-    /// Offered, not yet taken.
-    Offered,
     /// A guest has it.
     Bound,
     /// Not renewed in time; remembered for its guest until another needs it.
     Expired,
     /// Given back; remembered for its guest until another needs it.
     Released,
-    /// A guest found it in use.
-    Declined,
 }
 
 /// A lease.

@@ -5,19 +5,10 @@ use vmnet_wire::arp::{Operation, Packet};
 use vmnet_wire::ethernet::{EtherType, Mac};
 use zerocopy::IntoBytes;
 
-use crate::drop::Drop;
 use crate::link::Link;
 
 /// An ARP packet of a guest, which may be for anyone: the switch forwards it too. Answers whether it was for the gateway.
-///
-/// # Errors
-/// Why it must not be forwarded.
-pub(crate) fn receive(
-    link: &mut Link<'_>,
-    ethernet_source: Mac,
-    payload: &[u8],
-) -> Result<bool, Drop> {
-    let packet = Packet::read(payload).ok_or(Drop::Malformed)?;
+pub(crate) fn receive(link: &mut Link<'_>, ethernet_source: Mac, packet: &Packet) -> bool {
     let gateway = link.gateway;
     // A probe (RFC 5227) has no sender address, and a proxy's answer is not believed.
     if gateway.ipv4.is_guest(packet.sender()) && packet.sender_mac() == ethernet_source {
@@ -35,5 +26,5 @@ pub(crate) fn receive(
         );
         link.send(ethernet_source, &[ethernet.as_bytes(), reply.as_bytes()]);
     }
-    Ok(ours)
+    ours
 }

@@ -241,6 +241,12 @@ impl Services {
         self.dhcp.iter().flat_map(dhcp::Server::leases)
     }
 
+    /// The address is leased, and not to this MAC.
+    pub(crate) fn is_anothers(&self, address: Ipv4Addr, mac: Mac) -> bool {
+        let lease = self.dhcp.as_ref().and_then(|dhcp| dhcp.lease(address));
+        lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
+    }
+
     /// The address that is leased by the MAC seen last, among those that `seen` knows.
     pub(crate) fn address_of(&self, seen: impl Fn(Mac) -> Option<Instant>) -> Option<Ipv4Addr> {
         self.leases()

@@ -62,7 +62,10 @@ impl Nat {
             return;
         };
         let guest = mapping.guest;
-        if mapping.forward.is_none() || self.forwards.sockets_to(guest).nth(1).is_none() {
+        if mapping.forward.is_none()
+            || mapping.is_lost()
+            || self.forwards.sockets_to(guest).nth(1).is_none()
+        {
             return;
         }
         let client = Client { socket, real };

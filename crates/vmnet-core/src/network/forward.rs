@@ -104,20 +104,29 @@ impl Network {
             .or_else(|| self.neighbours.address_of(now, mac))
     }
 
-    /// The address of the guest with this name: in DNS, else by its lease, else that of the port which was given it.
+    /// The address of the guest with this name: if its owner gave it to a port, of the guest there, whoever else calls
+    /// itself so; else in DNS, or by its lease.
     fn address_named(&self, now: Instant, name: &Label) -> Option<Ipv4Addr> {
+        let is_it = |given: &str| {
+            let mut labels = given.split('.');
+            labels
+                .next()
+                .is_some_and(|first| first.eq_ignore_ascii_case(name.as_str()))
+        };
+        let mut given = self
+            .ports
+            .iter()
+            .filter(|(_, port)| port.name.as_deref().is_some_and(is_it))
+            .map(|(port, _)| port)
+            .peekable();
+        if given.peek().is_some() {
+            return given.find_map(|port| self.address_of(now, port));
+        }
         let leased = || {
             let dhcp = self.services.dhcp.as_ref()?;
             dhcp.named(name.as_str()).map(|lease| lease.address)
         };
-        let given = || {
-            let is_it = |given: &String| given.parse::<Label>().is_ok_and(|given| given == *name);
-            let mut ports = self.ports.iter();
-            let (port, _) = ports.find(|(_, port)| port.name.as_ref().is_some_and(is_it))?;
-            self.address_of(now, port)
-        };
-        let known = self.services.dns.address_named(name);
-        known.or_else(leased).or_else(given)
+        self.services.dns.address_named(name).or_else(leased)
     }
 
     /// Sockets of UDP rules follow their guests to their addresses, and lead nowhere while these have none.

@@ -1,8 +1,9 @@
 //! A frame came from a guest: who takes it? The switch, the gateway, or its NAT.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
+use vmnet_wire::arp::Packet as ArpPacket;
 use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::icmpv4;
 use vmnet_wire::ip::Protocol;
@@ -26,9 +27,6 @@ impl Network {
     pub fn receive(&mut self, now: Instant, port: PortId, frame: &Frame<'_>, out: &mut Outbox) {
         if let Err(cause) = self.switch(now, port, frame, out) {
             self.drops.count(cause);
-        }
-        if self.neighbours.take_moved() {
-            self.follow_forwards(now, out);
         }
     }
 
@@ -54,7 +52,11 @@ impl Network {
             Learned::Fresh => {
                 let name = self.ports.get(port).and_then(|port| port.name.as_deref());
                 self.services.greet(source, name);
-                self.follow_forwards(now, out);
+                self.follow = true;
+            }
+            Learned::Moved(before) if self.keeps(source, before, port) => {
+                self.fdb.learn(now, source, before);
+                return Err(Drop::Spoofed);
             }
             Learned::Moved(before) => {
                 // Who waited for room at the port before need not wait at this one.
@@ -62,7 +64,7 @@ impl Network {
                 if waits && self.ports.get(port).is_some_and(|port| port.ready) {
                     self.nat.unpark();
                 }
-                self.follow_forwards(now, out);
+                self.follow = true;
             }
             Learned::NoRoom => return Err(Drop::MacTableFull),
         }
@@ -84,6 +86,21 @@ impl Network {
             return Ok(());
         }
         self.forward(now, port, to, taken, out)
+    }
+
+    /// An address does not move to an isolated port, or from one, unless its owner put it there: whoever claims it would
+    /// hear what the gateway has for another.
+    fn keeps(&self, mac: Mac, before: PortId, port: PortId) -> bool {
+        let is_given = self
+            .ports
+            .get(port)
+            .is_some_and(|port| port.mac == Some(mac));
+        !is_given && (self.is_isolated(before) || self.is_isolated(port))
+    }
+
+    /// The guest at an isolated port speaks from an address that another has leased.
+    fn is_anothers(&self, from: From, address: Ipv4Addr) -> bool {
+        self.is_isolated(from.port) && self.services.is_anothers(address, from.mac)
     }
 
     /// To the port where `to` is, or to all others if nobody knows or all are meant; never between a port that is
@@ -134,9 +151,15 @@ impl Network {
         (ether_type, frame, payload): (EtherType, &Frame<'_>, &[u8]),
         out: &mut Outbox,
     ) -> Result<bool, Drop> {
-        let mut link = link!(self, gateway, now, out);
         match ether_type {
-            EtherType::ARP => arp::receive(&mut link, from.mac, payload),
+            EtherType::ARP => {
+                let packet = ArpPacket::read(payload).ok_or(Drop::Malformed)?;
+                if self.is_anothers(from, packet.sender()) {
+                    return Err(Drop::Spoofed);
+                }
+                let mut link = link!(self, gateway, now, out);
+                Ok(arp::receive(&mut link, from.mac, packet))
+            }
             EtherType::IPV4 => {
                 let len = frame.len.saturating_sub(ethernet::Header::LEN);
                 match ipv4::Packet::read(payload, len) {
@@ -176,7 +199,7 @@ impl Network {
                 payload: datagram(packet)?.1,
             };
             if self.services.receive_dhcp(&mut link, &request) {
-                self.follow_forwards(now, out);
+                self.follow = true;
                 return Ok(true);
             }
         }
@@ -185,6 +208,9 @@ impl Network {
         }
         if !gateway.ipv4.is_guest(source) {
             return Err(Drop::ForeignSource);
+        }
+        if self.is_anothers(from, source) {
+            return Err(Drop::Spoofed);
         }
         self.neighbours.learn(now, IpAddr::V4(source), from.mac);
         if packet.header.is_fragment() {

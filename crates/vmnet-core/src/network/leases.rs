@@ -23,7 +23,7 @@ impl Network {
         };
         let mut link = link!(self, gateway, now, out);
         self.services.leases_stored(&mut link, ticket, stored);
-        self.follow_forwards(now, out);
+        self.follow = true;
     }
 
     /// Puts stored leases back, at start, after the reservations. The answer are those that do not fit to this network
@@ -40,7 +40,7 @@ impl Network {
         };
         let mut link = link!(self, gateway, now, out);
         let released = self.services.release_lease(&mut link, address);
-        self.follow_forwards(now, out);
+        self.follow = true;
         released
     }
 

@@ -68,6 +68,8 @@ pub struct Network {
     reassembly: Reassembly,
     ids: PacketIds,
     drops: Drops,
+    /// Guests may be at other addresses than before: rules follow them when the burst is over.
+    follow: bool,
 }
 
 impl Network {
@@ -103,6 +105,7 @@ impl Network {
             reassembly: Reassembly::default(),
             ids: PacketIds::default(),
             drops: Drops::default(),
+            follow: false,
         })
     }
 
@@ -125,6 +128,7 @@ impl Network {
         self.fdb.forget_port(port);
         self.reassembly.forget_port(port);
         self.ports.remove(port);
+        self.follow = true;
         // Who waited for room at this port would wait forever.
         self.nat.unpark();
     }
@@ -184,8 +188,12 @@ impl Network {
         self.nat.next_read(&mut link)
     }
 
-    /// A burst of frames and events is over: acknowledgements go out.
+    /// A burst of frames and events is over: acknowledgements go out, and rules follow their guests.
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
+        let moved = self.neighbours.take_moved();
+        if core::mem::take(&mut self.follow) || moved {
+            self.follow_forwards(now, out);
+        }
         if let Some(gateway) = self.gateway {
             let mut link = link!(self, gateway, now, out);
             self.nat.flush(&mut link);
@@ -209,8 +217,6 @@ impl Network {
         };
         let mut link = link!(self, gateway, now, out);
         self.nat.timeout(&mut link);
-        if self.services.timeout(&mut link, &self.nat.table) {
-            self.follow_forwards(now, out);
-        }
+        self.follow |= self.services.timeout(&mut link, &self.nat.table);
     }
 }

@@ -107,6 +107,27 @@ impl Store {
         })
     }
 
+    /// The MAC that belongs to `id`. If nothing is known of it, a locally administered address that no other interface
+    /// has belongs to it from now on.
+    ///
+    /// # Errors
+    ///
+    /// When `id` is unknown and cannot be stored, or the system has no random numbers.
+    pub fn adopt_fresh(&self, id: Uuid) -> Result<Mac, StoreError> {
+        if let Some(identity) = self.identity(id) {
+            self.touch(id, identity);
+            return Ok(identity.mac);
+        }
+        self.change(move |draft| {
+            if let Some(identity) = Identity::of(draft.contents(), id) {
+                return Ok(identity.mac);
+            }
+            let mac = free_mac(draft)?;
+            Identity::new(mac).write(id, draft);
+            Ok(mac)
+        })
+    }
+
     /// A new interface: a random id, and a locally administered address that no other interface has.
     ///
     /// # Errors
@@ -115,10 +136,7 @@ impl Store {
     pub fn fresh(&self) -> Result<(Uuid, Mac), StoreError> {
         self.change(|draft| {
             let id = uuid::Builder::from_random_bytes(random()?).into_uuid();
-            let mut mac = random_mac()?;
-            while draft.contents().owner(mac).is_some() {
-                mac = random_mac()?;
-            }
+            let mac = free_mac(draft)?;
             Identity::new(mac).write(id, draft);
             Ok((id, mac))
         })
@@ -176,6 +194,16 @@ fn random_mac() -> Result<Mac, StoreError> {
     let [first, rest @ ..] = random::<6>()?;
     let [b, c, d, e, f] = rest;
     Ok(Mac([first & !0b01 | 0b10, b, c, d, e, f]))
+}
+
+/// A MAC that no interface has.
+fn free_mac(draft: &Draft) -> Result<Mac, StoreError> {
+    loop {
+        let mac = random_mac()?;
+        if draft.contents().owner(mac).is_none() {
+            return Ok(mac);
+        }
+    }
 }
 
 /// A MAC as text.

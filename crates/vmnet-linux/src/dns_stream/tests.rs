@@ -234,7 +234,7 @@ fn asks_a_resolver_over_tcp() {
             println!("skipped: this host has no IPv6 loopback");
             continue;
         };
-        let mut stream = Stream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut stream = Stream::connect(listener.local_addr().unwrap(), None).unwrap();
         stream.queue(b"question").unwrap();
         while stream.wants_write() {
             wait(&stream, PollFlags::OUT);
@@ -257,7 +257,7 @@ fn a_refused_connection_shows_when_it_is_used() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let refused = Stream::connect(free).and_then(|mut stream| {
+    let refused = Stream::connect(free, None).and_then(|mut stream| {
         stream.queue(b"question").unwrap();
         wait(&stream, PollFlags::OUT);
         stream.flush()
@@ -271,14 +271,14 @@ fn a_refused_connection_shows_when_it_is_used() {
 #[test]
 fn a_connection_that_is_not_made_yet_waits_without_an_error() {
     // A listener whose queue is full leaves further connections unanswered.
-    let fd = socket("127.0.0.1:0".parse().unwrap(), SocketType::STREAM).unwrap();
+    let fd = socket("127.0.0.1:0".parse().unwrap(), SocketType::STREAM, None).unwrap();
     rustix::net::bind(&fd, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     rustix::net::listen(&fd, 0).unwrap();
     let listener = TcpListener::from(fd);
     let address = listener.local_addr().unwrap();
     let mut made = vec![];
     let mut stream = loop {
-        let stream = Stream::connect(address).unwrap();
+        let stream = Stream::connect(address, None).unwrap();
         let mut fds = [PollFd::new(&stream, PollFlags::OUT)];
         let short = Timespec {
             tv_sec: 0,
@@ -312,7 +312,7 @@ fn asks_a_resolver_over_udp_from_a_port_of_its_own() {
         .unwrap();
     let address = resolver.local_addr().unwrap();
     let sockets: Vec<OwnedFd> = (0..8)
-        .map(|_| udp_query(address, b"question").unwrap())
+        .map(|_| udp_query(address, b"question", None).unwrap())
         .collect();
     let mut ports = std::collections::BTreeSet::new();
     for _ in &sockets {
@@ -346,7 +346,7 @@ fn an_unreachable_port_shows_when_the_socket_is_read() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let socket = udp_query(free, b"question").unwrap();
+    let socket = udp_query(free, b"question", None).unwrap();
     wait(&socket, PollFlags::ERR);
     let error = UdpSocket::from(socket).recv(&mut [0; 10]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

@@ -27,7 +27,7 @@ use crate::slots::{Slot, Slots};
 use crate::socket::HostSocket;
 use crate::sys::datagram::Batch;
 use crate::sys::limits;
-use crate::uplink::Uplink;
+use crate::uplink::{Change, Uplink};
 
 /// Streams of the NAT that are read in one turn before frames of guests are looked at again.
 const READS: usize = 64;
@@ -75,7 +75,7 @@ pub(super) struct Lane {
     retry: Duration,
     /// Bytes of guests and of their peers in this turn.
     pub(super) moved: usize,
-    uplink: Uplink,
+    pub(super) uplink: Uplink,
     resolvers: Option<resolv::Watch>,
     pub(super) inbox: Inbox,
     pub(super) lease_keeper: Option<LeaseKeeper>,
@@ -107,7 +107,7 @@ impl Lane {
         }
         let poller = Poller::new()?;
         poller.add(&inbox.line.wake, Token::Command, READ)?;
-        let uplink = Uplink::new()?;
+        let uplink = Uplink::new(settings.external_interface.as_deref())?;
         if let Some(ipv4) = network.ipv4() {
             network.set_outside(uplink.address(ipv4.subnet()));
         }
@@ -301,12 +301,18 @@ impl Lane {
     }
 
     fn follow_uplink(&mut self) {
-        if self.uplink.changed()
-            && let Some(ipv4) = self.network.ipv4()
-        {
-            let address = self.uplink.address(ipv4.subnet());
-            tracing::debug!(?address, "the host's outside address");
-            self.network.set_outside(address);
+        let change = self.uplink.follow();
+        let Some(ipv4) = self.network.ipv4() else {
+            return;
+        };
+        if change == Change::None {
+            return;
+        }
+        let address = self.uplink.address(ipv4.subnet());
+        tracing::debug!(?address, "the host's outside address");
+        self.network.set_outside(address);
+        if change == Change::Returned {
+            self.rebind_sockets();
         }
     }
 

@@ -154,10 +154,17 @@ impl Lane {
 
     fn open(&mut self, socket: SocketId, target: Target) {
         let opened = match target {
-            Target::Tcp(to) => Stream::connect(to).map(HostSocket::Stream),
+            Target::Tcp(to) => {
+                let by = self.uplink.way_to(to.ip());
+                Stream::connect(to, by.as_deref()).map(HostSocket::Stream)
+            }
             Target::DnsStream => self.open_dns_stream(socket).map(HostSocket::Stream),
-            Target::Udp { v6 } => Datagrams::udp(v6).map(HostSocket::Datagrams),
-            Target::Echo { v6 } => Datagrams::echo(v6).map(HostSocket::Datagrams),
+            Target::Udp { v6 } => {
+                Datagrams::udp(v6, self.uplink.interface()).map(HostSocket::Datagrams)
+            }
+            Target::Echo { v6 } => {
+                Datagrams::echo(v6, self.uplink.interface()).map(HostSocket::Datagrams)
+            }
         };
         match opened.and_then(|opened| self.register(socket, opened)) {
             Ok(true) => {}
@@ -181,6 +188,29 @@ impl Lane {
         };
         self.sockets.insert(socket, opened);
         Ok(waits)
+    }
+
+    /// The interface that sockets leave by is another one than before: flows of datagrams go on by it, connections that
+    /// left by the one before are broken.
+    pub(super) fn rebind_sockets(&mut self) {
+        let ids: Vec<SocketId> = self.sockets.iter_mut().map(|(id, _)| id).collect();
+        for socket in ids {
+            match self.sockets.get_mut(socket) {
+                Some(HostSocket::Datagrams(datagrams)) => {
+                    if let Some(fd) = datagrams.rebind() {
+                        let token = Token::Socket(Slot::of(socket));
+                        let _unheard = self.poller.add(fd, token, READ);
+                    }
+                }
+                Some(HostSocket::Stream(stream)) if stream.bound => {
+                    let error = vmnet_core::HostError::Reset;
+                    let event = Event::Failed { socket, error };
+                    self.network.event(self.now, &event, &mut self.out);
+                }
+                Some(HostSocket::Stream(_)) | None => {}
+            }
+        }
+        self.carry_out(Hand::EMPTY);
     }
 
     fn cannot_open(&mut self, socket: SocketId, target: Target, error: &io::Error) {

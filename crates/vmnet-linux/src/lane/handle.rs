@@ -49,6 +49,8 @@ pub struct Settings {
     /// Resolvers to ask; `None` follows `/etc/resolv.conf`. While `dns` is off, those that DHCP names to guests
     /// instead, as far as it can: by IPv4, at port 53.
     pub resolvers: Option<Vec<SocketAddr>>,
+    /// The host's interface by which everything to the outside leaves; `None` leaves it to the host's routes.
+    pub external_interface: Option<String>,
     /// Where leases are stored before they are acknowledged; `None`: nowhere.
     pub leases: Option<LeaseKeeper>,
     /// Leases that were stored before. Those that do not fit are skipped with a warning.
@@ -72,6 +74,7 @@ impl Settings {
             domain: "vmnet.internal".to_owned(),
             host_loopback: false,
             resolvers: None,
+            external_interface: None,
             leases: None,
             restored: Vec::new(),
             reservations: Vec::new(),
@@ -189,6 +192,14 @@ pub enum StartError {
     /// The network cannot be so.
     #[error("the network: {0}")]
     Config(#[from] ConfigError),
+    /// [`Settings::external_interface`] is not there.
+    #[error("the host has no interface {name}; it has {existing}")]
+    NoInterface {
+        /// What was asked for.
+        name: String,
+        /// Those that are there.
+        existing: String,
+    },
     /// The host has no thread or descriptor for it.
     #[error("the datapath could not start: {0}")]
     Host(#[from] io::Error),

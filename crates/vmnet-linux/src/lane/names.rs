@@ -46,14 +46,15 @@ impl Lane {
         message: &[u8],
     ) -> io::Result<()> {
         let number = u64::from(query);
+        let by = self.uplink.way_to(resolver.ip());
         let asked = match transport {
             Transport::Udp => {
-                let fd = udp_query(resolver, message)?;
+                let fd = udp_query(resolver, message, by.as_deref())?;
                 self.poller.add(&fd, Token::Query(number), READ)?;
                 Query::Datagram(fd)
             }
             Transport::Tcp => {
-                let mut stream = dns_stream::Stream::connect(resolver)?;
+                let mut stream = dns_stream::Stream::connect(resolver, by.as_deref())?;
                 stream.queue(message).map_err(io::Error::other)?;
                 self.poller
                     .add(stream.as_fd(), Token::Query(number), READ_WRITE)?;

@@ -1,7 +1,7 @@
 //! The flows' sockets: what is sent by them, and what happens to them.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::epoll::EventFlags;
 use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, Read, SocketId};
@@ -223,7 +223,8 @@ impl Lane {
     fn receive_datagrams(&mut self, socket: SocketId, batch: &mut Batch) -> bool {
         let open = self.receive_batch(socket, batch, |datagrams| Some(datagrams.fd()));
         let direct = self.receive_batch(socket, batch, Datagrams::direct);
-        open || direct
+        let home = self.receive_batch(socket, batch, Datagrams::home_fd);
+        open || direct || home
     }
 
     fn receive_batch(
@@ -235,11 +236,22 @@ impl Lane {
         let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
             return false;
         };
+        let Some(fd) = by(datagrams) else {
+            return false;
+        };
+        let is_home = datagrams
+            .home_fd()
+            .is_some_and(|home| home.as_raw_fd() == fd.as_raw_fd());
         // Nothing there, or the error of an earlier datagram, which its queue tells.
-        if by(datagrams).is_none_or(|fd| batch.receive(fd).is_err()) {
+        if batch.receive(fd).is_err() {
             return false;
         }
         for received in batch.received() {
+            // The outside has to come by the interface that was chosen.
+            if is_home && !self.uplink.is_home(received.from.ip()) {
+                self.network.count_drop(Drop::Filtered);
+                continue;
+            }
             let payload = batch.payload(received);
             let event = Event::Datagram {
                 socket,
@@ -332,15 +344,23 @@ impl Lane {
         let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
             return self.network.count_drop(Drop::HostRefused);
         };
-        let Err(error) = datagrams.send(payload, how) else {
-            if datagrams.follow(how.to)
-                && let Some(direct) = datagrams.direct()
-            {
-                let token = Token::Socket(Slot::of(socket));
-                let _unheard = self.poller.add(direct, token, READ);
-            }
-            return;
+        let token = Token::Socket(Slot::of(socket));
+        let sent = if datagrams.leaves_by_interface() && self.uplink.is_home(how.to.ip()) {
+            datagrams.send_home(payload, how).map(|is_new| {
+                if let Some(home) = datagrams.home_fd().filter(|_| is_new) {
+                    let _unheard = self.poller.add(home, token, READ);
+                }
+            })
+        } else {
+            datagrams.send(payload, how).map(|()| {
+                if datagrams.follow(how.to)
+                    && let Some(direct) = datagrams.direct()
+                {
+                    let _unheard = self.poller.add(direct, token, READ);
+                }
+            })
         };
+        let Err(error) = sent else { return };
         self.network.count_drop(cause(&error));
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
             self.report_errors(socket);

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use vmnet_core::Datagram;
 
+use crate::sys::packet::bind_to_interface;
 use crate::sys::{datagram, sockopt};
 
 /// Hops that the host gives a datagram, which is as good as one less.
@@ -53,6 +55,12 @@ impl Socket {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Udp,
+    Echo,
+}
+
 /// A flow's sockets for datagrams.
 #[derive(Debug)]
 pub(crate) struct Datagrams {
@@ -61,6 +69,13 @@ pub(crate) struct Datagrams {
     /// Of the same port, connected to the peer that is spoken to most: the kernel looks its route up once, and gives it
     /// what comes from that peer.
     direct: Option<(SocketAddr, Socket)>,
+    /// The interface that everything to the outside leaves by.
+    by: Option<Rc<str>>,
+    /// That interface was away when the socket was made.
+    away: bool,
+    /// Of the same port, for the host itself, which that interface does not lead to.
+    home: Option<Socket>,
+    kind: Kind,
     /// To whom the last datagrams went, and how many.
     streak: (Option<SocketAddr>, u32),
     /// Several of one size may be sent as one (`UDP_SEGMENT`).
@@ -68,12 +83,12 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
-    /// A UDP socket.
+    /// A UDP socket, whose datagrams to the outside leave by an interface if one is given.
     ///
     /// # Errors
     /// As the kernel says.
-    pub(crate) fn udp(v6: bool) -> io::Result<Self> {
-        Self::bound(open(v6, None)?, v6)
+    pub(crate) fn udp(v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
+        Self::leaving_by(Kind::Udp, v6, by)
     }
 
     /// A UDP socket that somebody bound.
@@ -84,30 +99,118 @@ impl Datagrams {
         if let Err(error) = sockopt::set_udp_gro(&fd) {
             tracing::debug!(%error, "datagrams are received one by one");
         }
-        Self::new(fd, v6)
+        Self::new(fd, v6, Kind::Udp)
     }
 
     /// A ping socket. `EACCES`: the host's `net.ipv4.ping_group_range` has no group of this user.
     ///
     /// # Errors
     /// As the kernel says.
-    pub(crate) fn echo(v6: bool) -> io::Result<Self> {
-        let protocol = if v6 { ipproto::ICMPV6 } else { ipproto::ICMP };
-        let fd = open(v6, Some(protocol))?;
-        sockopt::set_receive_ttl(&fd)?;
-        let mut echo = Self::new(fd, v6)?;
+    pub(crate) fn echo(v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
+        let mut echo = Self::leaving_by(Kind::Echo, v6, by)?;
         // Never in a row: the kernel gives a ping socket of its own another identifier.
         echo.streak.1 = u32::MAX;
         Ok(echo)
     }
 
-    fn new(fd: OwnedFd, v6: bool) -> io::Result<Self> {
+    fn leaving_by(kind: Kind, v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
+        let fd = make(kind, v6)?;
+        let away = match by.as_deref().map(|name| bind_to_interface(&fd, name)) {
+            Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => true,
+            Some(Err(error)) => return Err(error),
+            Some(Ok(())) | None => false,
+        };
+        Ok(Self {
+            by,
+            away,
+            ..Self::new(fd, v6, kind)?
+        })
+    }
+
+    fn new(fd: OwnedFd, v6: bool, kind: Kind) -> io::Result<Self> {
         Ok(Self {
             open: Socket::new(fd, v6)?,
             direct: None,
+            by: None,
+            away: false,
+            home: None,
+            kind,
             streak: (None, 0),
             segments: true,
         })
+    }
+
+    /// The interface is another one than before: a socket of the same port that leaves by it takes the place of the
+    /// first, to be watched. `None`: this flow has nothing to do with it, or it is away again.
+    pub(crate) fn rebind(&mut self) -> Option<BorrowedFd<'_>> {
+        let name = self.by.as_deref()?;
+        // A socket that is bound to an interface cannot leave it without privileges (socket(7)).
+        let again = self.of_same_port().and_then(|fd| {
+            bind_to_interface(&fd, name)?;
+            Socket::new(fd, self.open.v6)
+        });
+        match again {
+            Ok(socket) => {
+                self.open = socket;
+                self.direct = None;
+                self.away = false;
+                Some(self.fd())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a flow stays without its interface");
+                None
+            }
+        }
+    }
+
+    /// The socket for the host itself, if it has just been made.
+    fn home(&mut self) -> io::Result<&mut Socket> {
+        let home = match self.home.take() {
+            Some(home) => home,
+            None => Socket::new(self.of_same_port()?, self.open.v6)?,
+        };
+        Ok(self.home.insert(home))
+    }
+
+    /// The socket that speaks to the host itself, if that is another one.
+    pub(crate) fn home_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.home.as_ref().map(|socket| socket.fd.as_fd())
+    }
+
+    /// What goes to an address of the host takes another way than the rest.
+    pub(crate) fn leaves_by_interface(&self) -> bool {
+        self.by.is_some()
+    }
+
+    /// Sends a datagram to the host itself, past the interface. Answers whether its socket is new, to be watched.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(crate) fn send_home(&mut self, payload: &[u8], how: &Datagram) -> io::Result<bool> {
+        let is_new = self.home.is_none();
+        let home = self.home()?;
+        home.prepare(how)?;
+        let size = how.segment.map_or(payload.len(), usize::from).max(1);
+        if payload.is_empty() {
+            send_once(&home.fd, Some(&how.to), payload, None)?;
+        }
+        for piece in payload.chunks(size) {
+            send_once(&home.fd, Some(&how.to), piece, None)?;
+        }
+        Ok(is_new)
+    }
+
+    /// A socket of the same kind and port.
+    fn of_same_port(&self) -> io::Result<OwnedFd> {
+        let fd = make(self.kind, self.open.v6)?;
+        if self.kind == Kind::Udp {
+            let here = local(&self.open.fd)?;
+            // Not before the port was chosen, or the kernel might choose one for two guests.
+            rustix::net::sockopt::set_socket_reuseaddr(&self.open.fd, true)?;
+            rustix::net::sockopt::set_socket_reuseaddr(&fd, true)?;
+            rustix::net::bind(&fd, &here)?;
+        }
+        Ok(fd)
     }
 
     /// The socket that speaks to everybody.
@@ -145,14 +248,11 @@ impl Datagrams {
 
     /// A socket of the same port, for `peer` alone.
     fn connect(&self, peer: SocketAddr) -> io::Result<Socket> {
-        let here = local(&self.open.fd)?;
-        let fd = open(self.open.v6, None)?;
-        // Not before the port was chosen, or the kernel might choose one for two guests.
-        rustix::net::sockopt::set_socket_reuseaddr(&self.open.fd, true)?;
-        rustix::net::sockopt::set_socket_reuseaddr(&fd, true)?;
-        rustix::net::bind(&fd, &here)?;
+        let fd = self.of_same_port()?;
+        if let Some(name) = self.by.as_deref() {
+            bind_to_interface(&fd, name)?;
+        }
         rustix::net::connect(&fd, &peer)?;
-        let _one_by_one = sockopt::set_udp_gro(&fd);
         Socket::new(fd, self.open.v6)
     }
 
@@ -161,6 +261,9 @@ impl Datagrams {
     /// # Errors
     /// As the kernel says. `EMSGSIZE` has an entry in the error queue.
     pub(crate) fn send(&mut self, payload: &[u8], how: &Datagram) -> io::Result<()> {
+        if self.away {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
         let segments = self.segments;
         let (socket, to) = match &mut self.direct {
             Some((peer, socket)) if *peer == how.to => (socket, None),
@@ -198,7 +301,29 @@ impl Datagrams {
             datagram::take_queued_error(fd, original).ok().flatten()
         };
         let direct = self.direct.as_ref().map(|(_, socket)| &socket.fd);
-        of(&self.open.fd, original).or_else(|| of(direct?, original))
+        let home = self.home.as_ref().map(|socket| &socket.fd);
+        of(&self.open.fd, original)
+            .or_else(|| of(direct?, original))
+            .or_else(|| of(home?, original))
+    }
+}
+
+/// A socket of this kind; of UDP, one that has a port of the kernel's choice once it has sent.
+fn make(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
+    match kind {
+        Kind::Udp => {
+            let fd = open(v6, None)?;
+            if let Err(error) = sockopt::set_udp_gro(&fd) {
+                tracing::debug!(%error, "datagrams are received one by one");
+            }
+            Ok(fd)
+        }
+        Kind::Echo => {
+            let protocol = if v6 { ipproto::ICMPV6 } else { ipproto::ICMP };
+            let fd = open(v6, Some(protocol))?;
+            sockopt::set_receive_ttl(&fd)?;
+            Ok(fd)
+        }
     }
 }
 
@@ -284,7 +409,7 @@ mod tests {
             dont_fragment: false,
             segment: None,
         };
-        let mut datagrams = Datagrams::udp(false).unwrap();
+        let mut datagrams = Datagrams::udp(false, None).unwrap();
         let mut became_direct = 0;
         let mut ports = Vec::new();
         for _ in 0..STREAK + 10 {

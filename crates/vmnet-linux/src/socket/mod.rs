@@ -23,7 +23,10 @@ pub(crate) enum HostSocket {
 pub(crate) fn host_error(error: &io::Error) -> HostError {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => HostError::Refused,
-        Some(libc::ENETUNREACH | libc::ENETDOWN) => HostError::NetworkUnreachable,
+        // ENODEV: the interface that it must leave by is away.
+        Some(libc::ENETUNREACH | libc::ENETDOWN | libc::ENODEV | libc::ENXIO) => {
+            HostError::NetworkUnreachable
+        }
         Some(libc::EHOSTUNREACH | libc::EHOSTDOWN) => HostError::HostUnreachable,
         Some(libc::ETIMEDOUT) => HostError::TimedOut,
         Some(libc::EACCES | libc::EPERM) => HostError::Forbidden,

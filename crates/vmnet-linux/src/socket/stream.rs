@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
+use crate::sys::packet::bind_to_interface;
 use crate::sys::{peek, sockopt as options};
 
 /// Acknowledged bytes that may stay in the socket until more are to be removed: a call for each small answer would be
@@ -50,6 +51,8 @@ pub(crate) struct Stream {
     fd: OwnedFd,
     kind: Kind,
     offset: Offset,
+    /// It leaves by a certain interface, and ends with it.
+    pub(crate) bound: bool,
     /// The connection is not made yet.
     pub(crate) connecting: bool,
     /// The peer has closed its side.
@@ -69,11 +72,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Begins a connection; [`Self::connecting`] tells whether it is made already.
+    /// Begins a connection, by an interface if one is given; [`Self::connecting`] tells whether it is made already.
     ///
     /// # Errors
     /// As the kernel says.
-    pub(crate) fn connect(to: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn connect(to: SocketAddr, by: Option<&str>) -> io::Result<Self> {
         let family = if to.is_ipv6() {
             AddressFamily::INET6
         } else {
@@ -81,6 +84,9 @@ impl Stream {
         };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        if let Some(name) = by {
+            bind_to_interface(&fd, name)?;
+        }
         // The guest has done its own waiting for more.
         sockopt::set_tcp_nodelay(&fd, true)?;
         let connecting = match rustix::net::connect(&fd, &to) {
@@ -90,6 +96,7 @@ impl Stream {
         };
         Ok(Self {
             connecting,
+            bound: by.is_some(),
             ..Self::new(fd, Kind::Tcp)
         })
     }
@@ -119,6 +126,7 @@ impl Stream {
             fd,
             kind,
             offset: Offset::Unset,
+            bound: false,
             connecting: false,
             ended: false,
             write_wanted: false,
@@ -319,7 +327,7 @@ mod tests {
 
     fn tcp() -> (Stream, std::net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut stream = Stream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut stream = Stream::connect(listener.local_addr().unwrap(), None).unwrap();
         stream.connecting = false;
         (stream, listener.accept().unwrap().0)
     }

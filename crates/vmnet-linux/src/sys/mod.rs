@@ -8,6 +8,7 @@
 //! | [`ioctl`] | the ioctls of a tap |
 //! | [`limits`] | how many files may be open |
 //! | [`packet`] | a socket that sees the IPv4 packets of one interface |
+//! | [`peer`] | who is at the other end of a unix socket |
 //! | [`peek`] | peeking behind the front without `SO_PEEK_OFF` |
 //! | [`process`] | fork into namespaces, exec, wait, die by a signal |
 //! | [`signal`] | signals as something to read |
@@ -21,6 +22,7 @@ pub mod ioctl;
 pub mod limits;
 pub mod packet;
 pub mod peek;
+pub mod peer;
 pub mod process;
 pub mod signal;
 pub mod sockopt;

@@ -65,7 +65,8 @@ pub fn send(socket: impl AsFd, interface: u32, station: [u8; 6], packet: &[u8]) 
     Ok(())
 }
 
-/// Lets a UDP socket speak over the named interface only (`SO_BINDTODEVICE`, socket(7)).
+/// Lets a socket speak over the named interface only (`SO_BINDTODEVICE`, socket(7)). Allowed to everybody since Linux
+/// 5.7, as long as the socket is not bound to another.
 ///
 /// # Errors
 ///

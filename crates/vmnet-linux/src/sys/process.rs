@@ -54,6 +54,26 @@ pub fn fork(namespaces: libc::c_int) -> io::Result<Side> {
     }
 }
 
+/// Goes on as a process of its own, whose parent and terminal are nobody's: the first process ends with success. Its
+/// standard input and output become nothing; what it says on the standard error is still heard.
+///
+/// # Errors
+///
+/// See [`fork`], and what setsid(2) says.
+pub fn go_into_background() -> io::Result<()> {
+    if let Side::Parent(_) = fork(0)? {
+        exit_now(0);
+    }
+    rustix::process::setsid()?;
+    let nothing = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing)?;
+    Ok(())
+}
+
 /// How many threads this process has.
 fn threads() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())

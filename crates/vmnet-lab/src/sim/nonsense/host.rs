@@ -136,12 +136,17 @@ impl Nonsense<'_> {
         let index = self.bytes.below(self.rules.len());
         match (self.bytes.below(4), self.rules.get(index).copied()) {
             (0, _) if self.rules.len() < super::RULES_MAX => {
-                let number = 2 + self.bytes.byte() % 4;
-                let guest = match self.bytes.below(4) {
-                    0 => ForwardGuest::Port(self.ports[0]),
-                    1 => ForwardGuest::Mac(Mac([0x52, 0x54, 0, 0, 0, number])),
-                    2 => ForwardGuest::Name("web".parse().expect("a name")),
-                    _ => ForwardGuest::Address([192, 168, 64, number].into()),
+                let guest = match (self.bytes.chance(2), self.mode.roaming) {
+                    (true, false) => ForwardGuest::Port(self.ports[0]),
+                    (true, true) => ForwardGuest::Name("web".parse().expect("a name")),
+                    (false, roaming) => {
+                        let number = 2 + self.bytes.byte() % 4;
+                        if roaming {
+                            ForwardGuest::Mac(Mac([0x52, 0x54, 0, 0, 0, number]))
+                        } else {
+                            ForwardGuest::Address([192, 168, 64, number].into())
+                        }
+                    }
                 };
                 let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
                 let rule = Forward {

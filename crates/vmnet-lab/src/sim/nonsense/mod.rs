@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `bytes` | the bytes that decide |
+//! | `mode` | what the network is configured to be |
 //! | `frames` | frames of guests |
 //! | `host` | sockets, ports and rules |
 //! | `execute` | what the core wants done, and what it promised |
@@ -12,6 +13,7 @@ mod bytes;
 mod execute;
 mod frames;
 mod host;
+mod mode;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,13 +21,11 @@ use std::time::{Duration, Instant};
 
 use vmnet_core::gateway::dhcp::StoreTicket;
 use vmnet_core::gateway::dns::QueryId;
-use vmnet_core::{
-    Config, Dhcp, Dns, Event, ForwardId, Ipv4, Network, Outbox, Port, PortId, SocketId,
-};
-use vmnet_wire::ethernet::Mac;
+use vmnet_core::{Event, ForwardId, Network, Outbox, Port, PortId, SocketId};
 
 use crate::sim::contract::Contract;
 use crate::sim::nonsense::bytes::Bytes;
+use crate::sim::nonsense::mode::Mode;
 
 const FLOWS_MAX: usize = 24;
 const RULES_MAX: usize = 4;
@@ -43,44 +43,12 @@ pub fn run(bytes: &[u8]) {
     nonsense.end();
 }
 
-/// A network of any mode.
-fn config(bytes: &mut Bytes<'_>) -> Config {
-    let subnet = "192.168.64.0/28".parse().expect("a subnet");
-    let gateway = [192, 168, 64, [1, 1, 7, 14][bytes.below(4)]].into();
-    let ipv4 = Ipv4::with_gateway(subnet, gateway).expect("a host's address");
-    let lease_time = Duration::from_secs(600);
-    let mut config = Config {
-        ipv4: Some(ipv4),
-        gateway_mac: Mac([0x52, 0x55, 0, 0, 0, 1]),
-        mtu: [1500, 576, 65_520][bytes.below(3)],
-        dhcp: match bytes.below(4) {
-            0 => None,
-            1 => Some(Dhcp::reserved_only(&ipv4, lease_time)),
-            _ => Some(Dhcp::whole(&ipv4, lease_time)),
-        },
-        dns: [Dns::Proxy, Dns::Proxy, Dns::Local, Dns::Off][bytes.below(4)],
-        resolvers_offered: Vec::new(),
-        nat44: !bytes.chance(4),
-        isolation: bytes.chance(8),
-        // Decided without taking a byte: what is in the corpus keeps its meaning.
-        store_leases: bytes.0.len() % 4 == 3,
-        domain: "vmnet.internal".to_owned(),
-        host_loopback: bytes.chance(2),
-        flows_max: FLOWS_MAX,
-        seed: [1; 16],
-    };
-    if bytes.chance(16) {
-        (config.ipv4, config.dhcp) = (None, None);
-        (config.dns, config.nat44) = (Dns::Off, false);
-    }
-    config
-}
-
 /// A guest's address and port, and its peer's.
 type Pair = (Ipv4Addr, u16, Ipv4Addr, u16);
 
 struct Nonsense<'a> {
     bytes: Bytes<'a>,
+    mode: Mode,
     now: Instant,
     network: Network,
     out: Outbox,
@@ -103,12 +71,14 @@ struct Nonsense<'a> {
 impl<'a> Nonsense<'a> {
     fn new(mut bytes: Bytes<'a>) -> Self {
         let now = Instant::now();
-        let config = config(&mut bytes);
+        let mode = Mode::read(&mut bytes);
+        let config = mode.config(&mut bytes, FLOWS_MAX);
         let mut network = Network::new(now, &config).expect("a network");
         network.set_outside(Some(IpAddr::V4([10, 0, 0, 99].into())));
         network.set_resolvers(now, &["10.0.0.53:53".parse().expect("an address")]);
         let mut nonsense = Self {
             bytes,
+            mode,
             now,
             network,
             out: Outbox::new(),
@@ -133,8 +103,8 @@ impl<'a> Nonsense<'a> {
     fn add_port(&mut self, large: bool) {
         let mut port = Port::new([256, 1, 0, 4096][self.bytes.below(4)]);
         port.large_segments = large;
-        port.isolated = self.bytes.chance(8);
-        port.name = self.bytes.chance(2).then(|| "web".to_owned());
+        port.isolated = self.mode.isolated;
+        port.name = self.mode.named.then(|| "web".to_owned());
         self.ports.push(self.network.add_port(port));
     }
 

@@ -1,0 +1,120 @@
+//! Where the service's socket comes from: from systemd, from the client that starts the service, or from the service itself.
+
+use openvmnet::client::{StartLock, remove_stale};
+use openvmnet::place::{self, FolderError};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use vmnet_linux::sys::process;
+
+/// The socket could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Its folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The socket.
+    #[error("{0}: {1}")]
+    Io(PathBuf, #[source] io::Error),
+    /// Another service has it.
+    #[error("a service listens on {0} already: `vmnet status` shows it")]
+    Running(PathBuf),
+    /// What was passed is no such socket.
+    #[error("the socket that was passed cannot be used: {0}")]
+    Passed(#[source] io::Error),
+}
+
+/// Who made the socket, and so who removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// systemd: it listens on when we are gone, and starts us again.
+    Manager,
+    /// The client that started us; ours now.
+    Client,
+    /// Ourselves.
+    Own,
+}
+
+/// The socket.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) listener: UnixListener,
+    pub(crate) path: PathBuf,
+    pub(crate) origin: Origin,
+}
+
+impl Listening {
+    /// What a client passed as the standard input.
+    pub(crate) fn passed_by_client(path: &Path) -> Result<Self, ListenError> {
+        let input = process::inherited(0).map_err(ListenError::Passed)?;
+        Self::passed(input, path, Origin::Client)
+    }
+
+    /// What systemd passed, if it did (sd_listen_fds(3)).
+    pub(crate) fn passed_by_manager(path: &Path) -> Result<Option<Self>, ListenError> {
+        let mut passed = sd_notify::listen_fds().map_err(ListenError::Passed)?;
+        let Some(descriptor) = passed.next() else {
+            return Ok(None);
+        };
+        let descriptor = process::inherited(descriptor).map_err(ListenError::Passed)?;
+        Self::passed(descriptor, path, Origin::Manager).map(Some)
+    }
+
+    fn passed(descriptor: OwnedFd, path: &Path, origin: Origin) -> Result<Self, ListenError> {
+        let listens = rustix::net::sockopt::socket_acceptconn(&descriptor)
+            .map_err(|error| ListenError::Passed(error.into()))?;
+        if !listens {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it does not listen");
+            return Err(ListenError::Passed(error));
+        }
+        let listener = UnixListener::from(descriptor);
+        let path = listener
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_pathname().map(Path::to_owned))
+            .unwrap_or_else(|| path.to_owned());
+        Ok(Self {
+            listener,
+            path,
+            origin,
+        })
+    }
+
+    /// Our own, in a folder that is ours alone. A stale one is replaced.
+    pub(crate) fn own(path: &Path) -> Result<Self, ListenError> {
+        let at = |source| ListenError::Io(path.to_owned(), source);
+        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+            place::ensure_private(folder)?;
+        }
+        let _lock = StartLock::take(path).map_err(at)?;
+        if UnixStream::connect(path).is_ok() {
+            return Err(ListenError::Running(path.to_owned()));
+        }
+        remove_stale(path).map_err(at)?;
+        let listener = UnixListener::bind(path).map_err(at)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            origin: Origin::Own,
+        })
+    }
+
+    /// Removes the socket, so that the next client starts another service. `false`: a client is about to come.
+    pub(crate) fn remove(&self, waiting: impl FnOnce() -> bool) -> bool {
+        if self.origin == Origin::Manager {
+            return !waiting();
+        }
+        let Ok(_lock) = StartLock::try_take(&self.path) else {
+            return false;
+        };
+        if waiting() {
+            return false;
+        }
+        let _gone = fs::remove_file(&self.path);
+        true
+    }
+}

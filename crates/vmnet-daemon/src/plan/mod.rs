@@ -1,0 +1,285 @@
+//! What a network is, with everything decided: from what was asked for, and what of the host's addresses is free.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `subnet` | which subnet a network gets |
+//! | `text` | what is told to clients, and read from them |
+
+mod subnet;
+pub(crate) mod text;
+
+use openvmnet::service::{Mode, NetworkConfiguration, ServiceError};
+use std::net::SocketAddr;
+use std::time::Duration;
+use uuid::Uuid;
+use vmnet_linux::lane::{Dhcp, Dns, Ipv4, MTU_MAX, MTU_MIN, Settings};
+
+pub(crate) use subnet::Occupied;
+
+/// Apple's default; also what the world's paths take.
+const MTU: u16 = 1500;
+/// The domain of guests' names.
+const DOMAIN: &str = "vmnet.internal";
+/// How long leases last, in seconds.
+const LEASE_SECONDS: u32 = 24 * 3600;
+/// The longest name of a network.
+const NAME_MAX: usize = 32;
+/// Names of networks become UUIDs under this one: a network that is made again by its name is the same.
+const NAMES: Uuid = Uuid::from_u128(0x6d6e_6574_6f70_4e76_8d3e_766d_6e65_7421);
+
+/// A network with everything decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) uuid: Uuid,
+    pub(crate) name: Option<String>,
+    pub(crate) mode: Mode,
+    pub(crate) ipv4: Option<Ipv4>,
+    pub(crate) dhcp: Option<Dhcp>,
+    pub(crate) mtu: u16,
+    pub(crate) dns_proxy: bool,
+    pub(crate) nat44: bool,
+    pub(crate) external_interface: Option<String>,
+    pub(crate) domain: String,
+    pub(crate) resolvers: Option<Vec<SocketAddr>>,
+    pub(crate) lease_seconds: u32,
+    pub(crate) isolation: bool,
+    pub(crate) host_loopback: bool,
+    pub(crate) private: bool,
+}
+
+/// What was asked for cannot be.
+fn invalid(reason: impl Into<String>) -> ServiceError {
+    ServiceError::InvalidArgument {
+        reason: reason.into(),
+    }
+}
+
+impl Plan {
+    /// Decides everything that `asked` leaves open.
+    ///
+    /// # Errors
+    /// What of it cannot be, or is taken.
+    pub(crate) fn make(
+        asked: &NetworkConfiguration,
+        occupied: &Occupied,
+    ) -> Result<Self, ServiceError> {
+        if let Some(name) = &asked.name {
+            check_name(name)?;
+        }
+        let mode = asked.mode;
+        let private = asked.private.unwrap_or(false);
+        check_mode(asked, private)?;
+        let ipv4 = match &asked.subnet {
+            Some(text) => Some(occupied.check(text::ipv4(text)?)?),
+            None if private => None,
+            None => Some(occupied.choose(mode)?),
+        };
+        let mtu = asked.mtu.unwrap_or(MTU);
+        if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
+            return Err(invalid(format!(
+                "the MTU is {mtu}; it must be {MTU_MIN} to {MTU_MAX}"
+            )));
+        }
+        let lease_seconds = asked.lease_seconds.unwrap_or(LEASE_SECONDS);
+        let dhcp = match ipv4 {
+            Some(ipv4) if !private && asked.dhcp.unwrap_or(true) => {
+                Some(pool(asked, &ipv4, lease_seconds)?)
+            }
+            _ => None,
+        };
+        let resolvers = asked.resolvers.as_ref();
+        let resolvers = resolvers.map(|all| all.iter().map(|one| text::resolver(one)).collect());
+        Ok(Self {
+            uuid: uuid_of(asked)?,
+            name: asked.name.clone(),
+            mode,
+            ipv4,
+            dhcp,
+            mtu,
+            dns_proxy: !private && asked.dns_proxy.unwrap_or(true),
+            nat44: mode == Mode::Shared && asked.nat44.unwrap_or(true),
+            external_interface: asked.external_interface.clone(),
+            domain: asked.domain.clone().unwrap_or_else(|| DOMAIN.to_owned()),
+            resolvers: resolvers.transpose()?,
+            lease_seconds,
+            isolation: asked.isolation.unwrap_or(false),
+            host_loopback: asked.host_loopback.unwrap_or(false),
+            private,
+        })
+    }
+
+    /// What it is called where there is no room for much: its name, else its UUID.
+    pub(crate) fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.uuid.to_string())
+    }
+
+    /// What to ask for to get the same again.
+    pub(crate) fn configuration(&self) -> NetworkConfiguration {
+        let resolvers = self.resolvers.as_ref();
+        NetworkConfiguration {
+            mode: self.mode,
+            name: self.name.clone(),
+            uuid: Some(self.uuid.to_string()),
+            subnet: self.ipv4.as_ref().map(text::gateway_and_length),
+            dhcp_first: self.dhcp.map(|dhcp| dhcp.first.to_string()),
+            dhcp_last: self.dhcp.map(|dhcp| dhcp.last.to_string()),
+            mtu: Some(self.mtu),
+            dhcp: Some(self.dhcp.is_some()),
+            dns_proxy: Some(self.dns_proxy),
+            nat44: Some(self.nat44),
+            external_interface: self.external_interface.clone(),
+            domain: Some(self.domain.clone()),
+            resolvers: resolvers.map(|all| all.iter().map(ToString::to_string).collect()),
+            lease_seconds: Some(self.lease_seconds),
+            isolation: Some(self.isolation),
+            host_loopback: Some(self.host_loopback),
+            private: Some(self.private),
+        }
+    }
+
+    /// Whether `asked` describes this network: all that it says is so.
+    ///
+    /// # Errors
+    /// What is otherwise.
+    pub(crate) fn fits(&self, asked: &NetworkConfiguration) -> Result<(), ServiceError> {
+        let ours = self.configuration();
+        let mut different = Vec::new();
+        if asked.mode != ours.mode {
+            different.push("mode");
+        }
+        macro_rules! compare {
+            ($($field:ident),*) => {$(
+                if asked.$field.is_some() && asked.$field != ours.$field {
+                    different.push(stringify!($field));
+                }
+            )*};
+        }
+        compare!(
+            name,
+            uuid,
+            mtu,
+            dhcp,
+            dns_proxy,
+            nat44,
+            external_interface,
+            domain,
+            lease_seconds,
+            isolation,
+            host_loopback,
+            private
+        );
+        if let Some(subnet) = &asked.subnet
+            && self.ipv4 != Some(text::ipv4(subnet)?)
+        {
+            different.push("subnet");
+        }
+        if self.dhcp.is_some() {
+            compare!(dhcp_first, dhcp_last);
+        }
+        if let Some(all) = &asked.resolvers {
+            let all: Result<Vec<_>, _> = all.iter().map(|one| text::resolver(one)).collect();
+            if self.resolvers != Some(all?) {
+                different.push("resolvers");
+            }
+        }
+        if different.is_empty() {
+            return Ok(());
+        }
+        let reason = format!(
+            "the network {} is there already, with another {}: leave that out, or choose another name",
+            self.label(),
+            different.join(", ").replace('_', "-")
+        );
+        Err(ServiceError::Exists { reason })
+    }
+
+    /// What the datapath is to be.
+    pub(crate) fn settings(&self) -> Settings {
+        let dns = match (self.dns_proxy, self.mode) {
+            (false, _) => Dns::Off,
+            (true, Mode::Host) => Dns::Local,
+            (true, Mode::Shared) => Dns::Proxy,
+        };
+        Settings {
+            name: self.label(),
+            ipv4: self.ipv4,
+            dhcp: self.dhcp,
+            dns,
+            nat44: self.nat44,
+            isolation: self.isolation,
+            mtu: self.mtu,
+            domain: self.domain.clone(),
+            host_loopback: self.host_loopback,
+            resolvers: self.resolvers.clone(),
+            external_interface: self.external_interface.clone(),
+            leases: None,
+            restored: Vec::new(),
+            reservations: Vec::new(),
+        }
+    }
+}
+
+/// A name that is readable everywhere, and a file name too.
+fn check_name(name: &str) -> Result<(), ServiceError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let first = name.bytes().next();
+    let starts = first.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if !starts || name.len() > NAME_MAX || !name.bytes().all(allowed) {
+        return Err(invalid(format!(
+            "`{name}` is no network name: use 1 to {NAME_MAX} of the letters a-z A-Z, digits, - _ and ., with a letter or digit first"
+        )));
+    }
+    if Uuid::try_parse(name).is_ok() {
+        return Err(invalid(format!("`{name}` is a UUID, and no name")));
+    }
+    Ok(())
+}
+
+/// What belongs to one mode is not asked of another.
+fn check_mode(asked: &NetworkConfiguration, private: bool) -> Result<(), ServiceError> {
+    if asked.mode == Mode::Host {
+        if asked.nat44 == Some(true) {
+            return Err(invalid(
+                "a host network leads nowhere: NAT needs the mode shared",
+            ));
+        }
+        if asked.external_interface.is_some() {
+            return Err(invalid(
+                "a host network leads nowhere: an external interface needs the mode shared",
+            ));
+        }
+    } else if private {
+        return Err(invalid("a private switch needs the mode host"));
+    }
+    if private && (asked.dhcp == Some(true) || asked.dns_proxy == Some(true)) {
+        return Err(invalid(
+            "a private switch has neither DHCP nor DNS: leave one of them out",
+        ));
+    }
+    Ok(())
+}
+
+/// The addresses that DHCP gives.
+fn pool(
+    asked: &NetworkConfiguration,
+    ipv4: &Ipv4,
+    lease_seconds: u32,
+) -> Result<Dhcp, ServiceError> {
+    let mut pool = Dhcp::whole(ipv4, Duration::from_secs(lease_seconds.into()));
+    if let Some(first) = &asked.dhcp_first {
+        pool.first = text::address(first)?;
+    }
+    if let Some(last) = &asked.dhcp_last {
+        pool.last = text::address(last)?;
+    }
+    Ok(pool)
+}
+
+/// As asked, by its name, or random.
+fn uuid_of(asked: &NetworkConfiguration) -> Result<Uuid, ServiceError> {
+    match (&asked.uuid, &asked.name) {
+        (Some(text), _) => text::uuid(text),
+        (None, Some(name)) => Ok(Uuid::new_v5(&NAMES, name.as_bytes())),
+        (None, None) => Ok(Uuid::new_v4()),
+    }
+}

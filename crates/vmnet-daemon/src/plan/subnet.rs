@@ -1,0 +1,103 @@
+//! Which subnet a network gets: the first of its mode's range that nobody uses.
+
+use openvmnet::service::{Mode, ServiceError};
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use vmnet_linux::kernel::route::{Routes, Taken};
+use vmnet_linux::lane::{Ipv4, Subnet};
+
+/// What is in use: by the host, and by networks of ours.
+#[derive(Debug, Default)]
+pub(crate) struct Occupied {
+    pub(crate) host: Vec<Taken>,
+    pub(crate) networks: Vec<(String, Subnet)>,
+}
+
+/// The third bytes of the default subnets 192.168.x.0/24 (vmnet: the same).
+fn range(mode: Mode) -> RangeInclusive<u8> {
+    match mode {
+        Mode::Shared => 64..=127,
+        Mode::Host => 128..=191,
+    }
+}
+
+impl Occupied {
+    /// What is in use now.
+    ///
+    /// # Errors
+    /// The host's routes cannot be read.
+    pub(crate) fn now(
+        networks: impl Iterator<Item = (String, Subnet)>,
+    ) -> Result<Self, ServiceError> {
+        let host = Routes::open().and_then(|mut routes| routes.taken());
+        Ok(Self {
+            host: host.map_err(|error| ServiceError::Failed {
+                reason: error.to_string(),
+            })?,
+            networks: networks.collect(),
+        })
+    }
+
+    /// A subnet that was asked for, if nobody uses it.
+    pub(super) fn check(&self, asked: Ipv4) -> Result<Ipv4, ServiceError> {
+        match self.user(asked.subnet()) {
+            None => Ok(asked),
+            Some(user) => Err(ServiceError::InUse {
+                reason: format!(
+                    "the subnet {} is taken: {user}; choose another",
+                    asked.subnet()
+                ),
+            }),
+        }
+    }
+
+    /// The first free one.
+    pub(super) fn choose(&self, mode: Mode) -> Result<Ipv4, ServiceError> {
+        let mut last = None;
+        for third in range(mode) {
+            let subnet = Subnet::new(Ipv4Addr::new(192, 168, third, 0), 24).map_err(|error| {
+                ServiceError::Failed {
+                    reason: error.to_string(),
+                }
+            })?;
+            match self.user(subnet) {
+                None => return Ok(Ipv4::new(subnet)),
+                user => last = user,
+            }
+        }
+        let range = range(mode);
+        Err(ServiceError::InUse {
+            reason: format!(
+                "every /24 from 192.168.{}.0 to 192.168.{}.0 is taken, the last because {}: choose a subnet, like 10.77.0.0/24",
+                range.start(),
+                range.end(),
+                last.unwrap_or_default()
+            ),
+        })
+    }
+
+    /// Who uses some of it.
+    fn user(&self, subnet: Subnet) -> Option<String> {
+        let ours = self
+            .networks
+            .iter()
+            .find(|(_, other)| subnet.overlaps(other.network(), other.prefix_len()));
+        if let Some((name, other)) = ours {
+            return Some(format!("the network {name} has {other}"));
+        }
+        let taken = self
+            .host
+            .iter()
+            .find(|taken| subnet.overlaps(taken.network, taken.prefix_len))?;
+        let kind = if taken.is_address {
+            "an address"
+        } else {
+            "a route"
+        };
+        let interface = taken.interface.as_deref().unwrap_or("the host");
+        Some(format!(
+            "{kind} of {interface} uses {}/{}",
+            taken.network, taken.prefix_len
+        ))
+    }
+}

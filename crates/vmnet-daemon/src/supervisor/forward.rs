@@ -1,0 +1,304 @@
+//! Ports of the host that lead to guests.
+
+use super::{Supervisor, chain, failed, not_stored, text};
+use openvmnet::service::{Forward, ForwardRule, Guest, Lifetime, Protocol, ServiceError};
+use std::net::{IpAddr, SocketAddr};
+use uuid::Uuid;
+use vmnet_linux::lane::{self, ForwardError, ForwardGuest, ForwardId, Label};
+
+/// A rule and the listeners that are it.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) network: Uuid,
+    /// It ends with this interface.
+    interface: Option<u64>,
+    rule: ForwardRule,
+    listeners: Vec<ForwardId>,
+}
+
+impl Supervisor {
+    pub(crate) fn add_forward(
+        &mut self,
+        network: &str,
+        interface: Option<u64>,
+        rule: ForwardRule,
+    ) -> Result<Forward, ServiceError> {
+        let number = self.forward(network, interface, rule)?;
+        self.forward_row(number).ok_or_else(|| no_forward(number))
+    }
+
+    /// Adds a rule, or finds the one that says the same (vmnet: adding a rule again succeeds).
+    pub(super) fn forward(
+        &mut self,
+        network: &str,
+        interface: Option<u64>,
+        rule: ForwardRule,
+    ) -> Result<u64, ServiceError> {
+        let uuid = self.find(network)?;
+        let same = self.forwards.iter().find(|(_, other)| {
+            other.network == uuid && other.interface == interface && other.rule == rule
+        });
+        if let Some((number, _)) = same {
+            return Ok(*number);
+        }
+        self.free_ports(&rule)?;
+        let guest = self.guest_of(uuid, interface, &rule.guest)?;
+        let all = listeners(&rule, &guest)?;
+        let running = self.running(uuid)?;
+        let listeners = running.handle.forward_all(all).map_err(refused)?;
+        let stays = interface.is_none() && running.lifetime != Lifetime::Held;
+        if stays && let Err(error) = self.write_down(uuid, &rule) {
+            running.handle.remove_forwards(listeners);
+            return Err(error);
+        }
+        let number = self.number();
+        let added = Rule {
+            network: uuid,
+            interface,
+            rule,
+            listeners,
+        };
+        self.forwards.insert(number, added);
+        Ok(number)
+    }
+
+    fn write_down(&self, network: Uuid, rule: &ForwardRule) -> Result<(), ServiceError> {
+        let value = serde_json::to_value(rule).map_err(|error| failed(&error))?;
+        self.store
+            .put_forward(network, &key(rule), &value)
+            .map_err(|error| not_stored(&error))
+    }
+
+    /// Writes down the rules of a network that is to stay.
+    pub(super) fn keep_forwards(&self, network: Uuid) -> Result<(), ServiceError> {
+        self.forwards
+            .values()
+            .filter(|rule| rule.network == network && rule.interface.is_none())
+            .try_for_each(|rule| self.write_down(network, &rule.rule))
+    }
+
+    /// Adds again what was written down. A rule whose port is taken now is told and left.
+    pub(super) fn restore_forwards(&mut self, network: Uuid) {
+        for (key, value) in self.store.forwards(network) {
+            let restored = serde_json::from_value(value)
+                .map_err(|error| failed(&error))
+                .and_then(|rule| self.forward(&network.to_string(), None, rule));
+            if let Err(error) = restored {
+                tracing::error!(%network, key, %error, "a port cannot be forwarded again");
+            }
+        }
+    }
+
+    /// No other rule of ours has one of these ports.
+    fn free_ports(&self, rule: &ForwardRule) -> Result<(), ServiceError> {
+        let taken = self
+            .forwards
+            .iter()
+            .find(|(_, other)| overlap(&other.rule, rule));
+        match taken {
+            None => Ok(()),
+            Some((number, other)) => Err(ServiceError::InUse {
+                reason: format!(
+                    "forward {number} has {} port {} to {} of {} already: remove it, or choose another host port",
+                    name_of(other.rule.protocol),
+                    other.rule.first,
+                    other.rule.last,
+                    other.rule.address
+                ),
+            }),
+        }
+    }
+
+    fn guest_of(
+        &self,
+        network: Uuid,
+        interface: Option<u64>,
+        guest: &Guest,
+    ) -> Result<ForwardGuest, ServiceError> {
+        let of_port = |interface| {
+            let (its, port) = self.port_of(interface)?;
+            if its == network {
+                return Ok(ForwardGuest::Port(port));
+            }
+            Err(invalid(format!(
+                "interface {interface} is on another network"
+            )))
+        };
+        match (&guest.address, &guest.mac, &guest.name, guest.interface) {
+            (Some(address), None, None, None) => {
+                let address = text::address(address)?;
+                let ipv4 = self.running(network)?.plan.ipv4;
+                if !ipv4.is_some_and(|ipv4| ipv4.is_guest(address)) {
+                    return Err(invalid(format!(
+                        "{address} is no guest's address on this network"
+                    )));
+                }
+                Ok(ForwardGuest::Address(address))
+            }
+            (None, Some(mac), None, None) => Ok(ForwardGuest::Mac(text::mac(mac)?)),
+            (None, None, Some(name), None) => {
+                let name = text::guest_name(name)?;
+                let label: Label = name
+                    .parse()
+                    .map_err(|_| invalid(format!("`{name}` is no guest name")))?;
+                Ok(ForwardGuest::Name(label))
+            }
+            (None, None, None, Some(interface)) => of_port(interface),
+            (None, None, None, None) => match interface {
+                Some(interface) => of_port(interface),
+                None => Err(invalid(
+                    "say to whom the port leads: an address, a MAC or a name",
+                )),
+            },
+            _ => Err(invalid(
+                "say to whom the port leads in one way: an address, a MAC, a name or an interface",
+            )),
+        }
+    }
+
+    pub(crate) fn remove_forward(&mut self, forward: u64) -> Result<(), ServiceError> {
+        let rule = self
+            .forwards
+            .get(&forward)
+            .ok_or_else(|| no_forward(forward))?;
+        if rule.interface.is_none() {
+            self.store
+                .remove_forward(rule.network, &key(&rule.rule))
+                .map_err(|error| not_stored(&error))?;
+        }
+        if let Some(rule) = self.forwards.remove(&forward)
+            && let Some(running) = self.networks.get(&rule.network)
+        {
+            running.handle.remove_forwards(rule.listeners);
+        }
+        Ok(())
+    }
+
+    /// Ends the rules that end with an interface.
+    pub(super) fn end_forwards_of(&mut self, interface: u64) {
+        let (ended, kept) = std::mem::take(&mut self.forwards)
+            .into_iter()
+            .partition(|(_, rule)| rule.interface == Some(interface));
+        self.forwards = kept;
+        for rule in ended.into_values() {
+            if let Some(running) = self.networks.get(&rule.network) {
+                running.handle.remove_forwards(rule.listeners);
+            }
+        }
+    }
+
+    pub(crate) fn list_forwards(
+        &self,
+        network: Option<&str>,
+    ) -> Result<Vec<Forward>, ServiceError> {
+        let networks = self.chosen(network)?;
+        let rows = self
+            .forwards
+            .iter()
+            .filter(|(_, rule)| networks.contains(&rule.network))
+            .filter_map(|(number, _)| self.forward_row(*number));
+        Ok(rows.collect())
+    }
+
+    fn forward_row(&self, number: u64) -> Option<Forward> {
+        let rule = self.forwards.get(&number)?;
+        let running = self.networks.get(&rule.network)?;
+        Some(Forward {
+            forward: number,
+            network: rule.network.to_string(),
+            network_name: running.plan.name.clone(),
+            interface: rule.interface,
+            rule: rule.rule.clone(),
+        })
+    }
+}
+
+/// What a rule is written down under.
+fn key(rule: &ForwardRule) -> String {
+    let protocol = name_of(rule.protocol);
+    format!("{protocol} {} {} {}", rule.address, rule.first, rule.last)
+}
+
+fn name_of(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+fn invalid(reason: impl Into<String>) -> ServiceError {
+    ServiceError::InvalidArgument {
+        reason: reason.into(),
+    }
+}
+
+fn no_forward(forward: u64) -> ServiceError {
+    ServiceError::NotFound {
+        reason: format!("there is no forward {forward}: `vmnet forward list` shows all"),
+    }
+}
+
+/// Two rules need one port.
+fn overlap(one: &ForwardRule, other: &ForwardRule) -> bool {
+    one.protocol == other.protocol
+        && one.address == other.address
+        && one.first <= other.last
+        && other.first <= one.last
+        && (one.first.max(other.first)..=one.last.min(other.last))
+            .any(|port| !one.except.contains(&port) && !other.except.contains(&port))
+}
+
+/// Each port of a rule as the datapath knows it.
+fn listeners(rule: &ForwardRule, guest: &ForwardGuest) -> Result<Vec<lane::Forward>, ServiceError> {
+    let address: IpAddr = rule
+        .address
+        .parse()
+        .map_err(|_| invalid(format!("`{}` is no address of the host", rule.address)))?;
+    if rule.first == 0 || rule.last < rule.first {
+        return Err(invalid(format!(
+            "ports {} to {} are no range: ports are 1 to 65535, the lower first",
+            rule.first, rule.last
+        )));
+    }
+    if rule.guest_port == 0
+        || rule
+            .guest_port
+            .checked_add(rule.last - rule.first)
+            .is_none()
+    {
+        return Err(invalid(format!(
+            "the guest's ports begin at {} and end behind 65535, or begin at 0",
+            rule.guest_port
+        )));
+    }
+    let all: Vec<lane::Forward> = (rule.first..=rule.last)
+        .filter(|port| !rule.except.contains(port))
+        .map(|port| lane::Forward {
+            protocol: match rule.protocol {
+                Protocol::Tcp => lane::Protocol::Tcp,
+                Protocol::Udp => lane::Protocol::Udp,
+            },
+            listen: SocketAddr::new(address, port),
+            guest: *guest,
+            guest_port: rule.guest_port + (port - rule.first),
+        })
+        .collect();
+    if all.is_empty() {
+        return Err(invalid("all ports of the range are excepted"));
+    }
+    Ok(all)
+}
+
+/// What the host said of a port, with its remedy.
+fn refused(error: ForwardError) -> ServiceError {
+    let reason = chain(&error);
+    match error {
+        ForwardError::InUse { .. } => ServiceError::InUse { reason },
+        ForwardError::Privileged { .. } => ServiceError::NotAuthorized { reason },
+        ForwardError::TooManyFiles { .. } => ServiceError::Exhausted { reason },
+        ForwardError::NoAddress { .. } | ForwardError::NoGateway | ForwardError::NotAGuest(..) => {
+            ServiceError::InvalidArgument { reason }
+        }
+        ForwardError::Listen { .. } | ForwardError::Ended => ServiceError::Failed { reason },
+    }
+}

@@ -1,0 +1,412 @@
+//! Places on networks, and who has which MAC.
+
+use super::{ConnectionId, Supervisor, chain, failed, no_interface, not_stored, text};
+use crate::descriptor;
+use crate::store::StoreError;
+use openvmnet::service::{Interface, InterfaceOptions, Kind, ServiceError, Started};
+use std::os::fd::OwnedFd;
+use uuid::Uuid;
+use vmnet_linux::lane::{
+    AttachError, Attachment, GuestSocket, ListenerId, PortId, PortKind, PortOffload, PortOptions,
+    PortRow,
+};
+use vmnet_wire::ethernet::Mac;
+
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
+/// Bytes of the virtio-net header.
+const VIRTIO_HEADER: u32 = 12;
+/// The largest frame with TCP segmentation offload (vmnet: `max_packet_size` with `enable_tso`).
+const LARGE_FRAME: u32 = 65_536 + ETHERNET;
+
+/// What was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Port(PortId),
+    Listener(ListenerId),
+}
+
+/// An interface, or a guest that came by one that listens.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) network: Uuid,
+    pub(super) owner: ConnectionId,
+    pub(super) place: Place,
+    pid: i32,
+    kind: Kind,
+    /// The interface by which it came.
+    listener: Option<u64>,
+    pub(super) id: Option<Uuid>,
+    mac: Option<Mac>,
+    name: Option<String>,
+    isolated: bool,
+    offload: PortOffload,
+}
+
+/// The MAC of an interface, and the id that it belongs to.
+type Given = (Option<Uuid>, Option<Mac>);
+
+impl Supervisor {
+    pub(crate) fn start_interface(
+        &mut self,
+        connection: ConnectionId,
+        network: &str,
+        options: InterfaceOptions,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Started, ServiceError> {
+        let network = self.find(network)?;
+        let descriptor = only(descriptors)?;
+        descriptor::check(&descriptor, options.kind)?;
+        self.prune(network);
+        let name = options.name.as_deref().map(text::guest_name).transpose()?;
+        if let Some(name) = &name {
+            self.free_name(network, name)?;
+        }
+        let (id, mac) = self.identify(network, &options)?;
+        let offload = PortOffload {
+            virtio_header: options.virtio_header.unwrap_or(false),
+            tso: options.tso.unwrap_or(false),
+            checksum: options.checksum_offload.unwrap_or(false),
+        };
+        let isolated = options.isolated.unwrap_or(false);
+        let port = PortOptions {
+            name: name.clone(),
+            mac: mac.filter(|_| options.only_mac.unwrap_or(false)),
+            isolated,
+            offload,
+        };
+        let place = self.attach(network, options.kind, descriptor, port)?;
+        let member = Member {
+            network,
+            owner: connection,
+            place,
+            pid: self.pid_of(connection),
+            kind: options.kind,
+            listener: None,
+            id,
+            mac,
+            name,
+            isolated,
+            offload,
+        };
+        let number = self.number();
+        self.interfaces.insert(number, member);
+        tracing::info!(interface = number, %network, "an interface began");
+        let interface = self.row(number, None).ok_or_else(|| no_interface(number))?;
+        let network = self.show(network)?;
+        Ok(Started { interface, network })
+    }
+
+    fn attach(
+        &self,
+        network: Uuid,
+        kind: Kind,
+        descriptor: OwnedFd,
+        options: PortOptions,
+    ) -> Result<Place, ServiceError> {
+        let handle = &self.running(network)?.handle;
+        let attached = match kind {
+            Kind::Tap => handle
+                .attach(Attachment::Tap(descriptor), options)
+                .map(Place::Port),
+            Kind::Stream => handle
+                .attach(Attachment::Stream(descriptor), options)
+                .map(Place::Port),
+            Kind::Dgram => handle
+                .attach(Attachment::Dgram(descriptor), options)
+                .map(Place::Port),
+            Kind::StreamListener => handle
+                .listen(GuestSocket::Stream(descriptor.into()), options)
+                .map(Place::Listener),
+            Kind::DgramListener => handle
+                .listen(GuestSocket::Dgram(descriptor.into()), options)
+                .map(Place::Listener),
+        };
+        attached.map_err(|error| match error {
+            AttachError::HeaderAndChecksum => ServiceError::InvalidArgument {
+                reason: chain(&error),
+            },
+            AttachError::Host(_) | AttachError::Ended => failed(&error),
+        })
+    }
+
+    /// The MAC that the interface is to have: the caller's, the one of its id, a fresh one, or none.
+    fn identify(&self, network: Uuid, options: &InterfaceOptions) -> Result<Given, ServiceError> {
+        let id = options.id.as_deref().map(text::uuid).transpose()?;
+        let mac = options.mac.as_deref().map(text::mac).transpose()?;
+        let several = matches!(options.kind, Kind::StreamListener | Kind::DgramListener);
+        if several && (id.is_some() || mac.is_some()) {
+            return Err(ServiceError::InvalidArgument {
+                reason: "several guests come by a listening socket: they have no one MAC or id"
+                    .to_owned(),
+            });
+        }
+        if let Some(id) = id {
+            self.free_id(id)?;
+        }
+        let allocate = options.allocate_mac.unwrap_or(true);
+        let given = match (id, mac) {
+            (None, None) if several || !allocate => (None, None),
+            (None, Some(mac)) => (None, Some(mac)),
+            (None, None) => {
+                let (id, mac) = self.store.fresh().map_err(|error| not_stored(&error))?;
+                (Some(id), Some(mac))
+            }
+            (Some(id), wanted) => (Some(id), Some(self.adopt(id, wanted)?)),
+        };
+        if let Some(mac) = given.1 {
+            self.free_mac(network, mac)?;
+        }
+        Ok(given)
+    }
+
+    /// The MAC that belongs to an id.
+    fn adopt(&self, id: Uuid, wanted: Option<Mac>) -> Result<Mac, ServiceError> {
+        let granted = match wanted {
+            Some(wanted) => self.store.adopt(id, wanted),
+            None => self.store.adopt_fresh(id),
+        };
+        let mac = granted.map_err(|error| match error {
+            StoreError::MacTaken { .. } => ServiceError::InUse {
+                reason: error.to_string(),
+            },
+            other => not_stored(&other),
+        })?;
+        match wanted {
+            Some(wanted) if wanted != mac => Err(ServiceError::InUse {
+                reason: format!(
+                    "the MAC {mac} belongs to the id {id}, not {wanted}: leave the MAC out, or forget the id first"
+                ),
+            }),
+            _ => Ok(mac),
+        }
+    }
+
+    fn free_id(&self, id: Uuid) -> Result<(), ServiceError> {
+        match self.interface_of(id) {
+            None => Ok(()),
+            Some(interface) => Err(ServiceError::InUse {
+                reason: format!("interface {interface} has the id {id} already: it must end first"),
+            }),
+        }
+    }
+
+    fn free_mac(&self, network: Uuid, mac: Mac) -> Result<(), ServiceError> {
+        let taken = self
+            .interfaces_on(network)
+            .find(|(_, member)| member.mac == Some(mac));
+        match taken {
+            None => Ok(()),
+            Some((interface, member)) => Err(ServiceError::InUse {
+                reason: format!(
+                    "interface {interface} of process {} has the MAC {mac} on this network: it must end first",
+                    member.pid
+                ),
+            }),
+        }
+    }
+
+    fn free_name(&self, network: Uuid, name: &str) -> Result<(), ServiceError> {
+        let taken = self
+            .interfaces_on(network)
+            .find(|(_, member)| member.name.as_deref() == Some(name));
+        match taken {
+            None => Ok(()),
+            Some((_, member)) => Err(ServiceError::InUse {
+                reason: format!(
+                    "a guest named {name} is on this network already, of process {}: choose another name",
+                    member.pid
+                ),
+            }),
+        }
+    }
+
+    /// The interface that has an id.
+    pub(super) fn interface_of(&self, id: Uuid) -> Option<u64> {
+        self.interfaces
+            .iter()
+            .find(|(_, member)| member.id == Some(id))
+            .map(|(number, _)| *number)
+    }
+
+    pub(crate) fn stop_interface(&mut self, interface: u64) -> Result<(), ServiceError> {
+        if !self.interfaces.contains_key(&interface) {
+            return Err(no_interface(interface));
+        }
+        self.end_interface(interface);
+        Ok(())
+    }
+
+    /// Ends an interface with its rules, and its network if nobody holds that any more.
+    pub(super) fn end_interface(&mut self, interface: u64) {
+        let Some(member) = self.interfaces.remove(&interface) else {
+            return;
+        };
+        self.end_forwards_of(interface);
+        if let Some(running) = self.networks.get(&member.network) {
+            match member.place {
+                Place::Port(port) => running.handle.detach(port),
+                Place::Listener(listener) => {
+                    running.handle.end_listener(listener);
+                    self.interfaces
+                        .retain(|_, other| other.listener != Some(interface));
+                }
+            }
+        }
+        tracing::info!(interface, network = %member.network, "an interface ended");
+        self.settle(member.network);
+    }
+
+    pub(crate) fn list_interfaces(
+        &mut self,
+        network: Option<&str>,
+    ) -> Result<Vec<Interface>, ServiceError> {
+        let mut all = Vec::new();
+        for network in self.chosen(network)? {
+            let ports = self.prune(network);
+            let on: Vec<u64> = self
+                .interfaces_on(network)
+                .map(|(number, _)| number)
+                .collect();
+            all.extend(
+                on.into_iter()
+                    .filter_map(|number| self.row(number, Some(&ports))),
+            );
+        }
+        all.sort_by_key(|row| row.interface);
+        Ok(all)
+    }
+
+    pub(super) fn interfaces_on(&self, network: Uuid) -> impl Iterator<Item = (u64, &Member)> {
+        self.interfaces
+            .iter()
+            .filter(move |(_, member)| member.network == network)
+            .map(|(number, member)| (*number, member))
+    }
+
+    /// Forgets interfaces whose guest has gone by itself, and learns of guests that came by sockets for several.
+    pub(super) fn prune(&mut self, network: Uuid) -> Vec<PortRow> {
+        let Ok(running) = self.running(network) else {
+            return Vec::new();
+        };
+        let ports = running.handle.ports();
+        let gone: Vec<u64> = self
+            .interfaces_on(network)
+            .filter(|(_, member)| match member.place {
+                Place::Port(port) => ports.iter().all(|row| row.id != port),
+                Place::Listener(_) => false,
+            })
+            .map(|(number, _)| number)
+            .collect();
+        for interface in gone {
+            self.interfaces.remove(&interface);
+            self.end_forwards_of(interface);
+        }
+        for row in &ports {
+            self.learn_guest(network, row);
+        }
+        ports
+    }
+
+    fn learn_guest(&mut self, network: Uuid, row: &PortRow) {
+        let place = Place::Port(row.id);
+        let Some(by) = row.listener else { return };
+        if self
+            .interfaces_on(network)
+            .any(|(_, member)| member.place == place)
+        {
+            return;
+        }
+        let Some((listener, member)) = self
+            .interfaces_on(network)
+            .find(|(_, member)| member.place == Place::Listener(by))
+        else {
+            return;
+        };
+        let guest = Member {
+            network,
+            owner: member.owner,
+            place,
+            pid: member.pid,
+            kind: match row.kind {
+                PortKind::Tap => Kind::Tap,
+                PortKind::Stream => Kind::Stream,
+                PortKind::Dgram => Kind::Dgram,
+            },
+            listener: Some(listener),
+            id: None,
+            mac: None,
+            name: None,
+            isolated: member.isolated,
+            offload: member.offload,
+        };
+        let number = self.number();
+        self.interfaces.insert(number, guest);
+    }
+
+    /// What an interface is, for clients.
+    fn row(&self, number: u64, ports: Option<&[PortRow]>) -> Option<Interface> {
+        let member = self.interfaces.get(&number)?;
+        let plan = &self.networks.get(&member.network)?.plan;
+        let port =
+            ports.and_then(|ports| ports.iter().find(|row| member.place == Place::Port(row.id)));
+        let header = member.offload.virtio_header || member.kind == Kind::Tap;
+        let large = member.offload.tso || member.kind == Kind::Tap;
+        let frame = if large {
+            LARGE_FRAME
+        } else {
+            u32::from(plan.mtu) + ETHERNET
+        };
+        let mac = member.mac.or_else(|| port?.mac);
+        let name = member.name.clone().or_else(|| port?.name.clone());
+        Some(Interface {
+            interface: number,
+            network: plan.uuid.to_string(),
+            network_name: plan.name.clone(),
+            kind: member.kind,
+            listener: member.listener,
+            id: member.id.map(|id| id.to_string()),
+            mac: mac.map(|mac| mac.to_string()),
+            name,
+            address: port
+                .and_then(|port| port.address)
+                .map(|address| address.to_string()),
+            mtu: plan.mtu,
+            max_packet_size: if header { frame + VIRTIO_HEADER } else { frame },
+            isolated: member.isolated || plan.isolation,
+            virtio_header: header,
+            tso: large,
+            checksum_offload: member.offload.checksum,
+            pid: member.pid,
+        })
+    }
+
+    /// The port of an interface that has one guest.
+    pub(super) fn port_of(&self, interface: u64) -> Result<(Uuid, PortId), ServiceError> {
+        let member = self
+            .interfaces
+            .get(&interface)
+            .ok_or_else(|| no_interface(interface))?;
+        match member.place {
+            Place::Port(port) => Ok((member.network, port)),
+            Place::Listener(_) => Err(ServiceError::InvalidArgument {
+                reason: format!(
+                    "several guests come by interface {interface}: forward to one of them by its address, MAC or name"
+                ),
+            }),
+        }
+    }
+}
+
+/// The one descriptor beside a call.
+fn only(mut descriptors: Vec<OwnedFd>) -> Result<OwnedFd, ServiceError> {
+    let count = descriptors.len();
+    descriptors
+        .pop()
+        .filter(|_| count == 1)
+        .ok_or_else(|| ServiceError::InvalidArgument {
+            reason: format!(
+                "an interface is started with one descriptor beside the call; {count} came"
+            ),
+        })
+}

@@ -1,0 +1,238 @@
+//! Leases, reservations, identities.
+
+use super::keeper::seconds;
+use super::{Supervisor, failed, not_stored, text};
+use openvmnet::service::{
+    Identity, Lease, LeaseState, Lifetime, Reservation, Reserved, ServiceError,
+};
+use std::net::Ipv4Addr;
+use uuid::Uuid;
+use vmnet_linux::lane::{self, ReserveRefused, Reservee};
+
+impl Supervisor {
+    pub(crate) fn list_leases(&self, network: Option<&str>) -> Result<Vec<Lease>, ServiceError> {
+        let mut all = Vec::new();
+        for uuid in self.chosen(network)? {
+            let running = self.running(uuid)?;
+            let rows = running.handle.leases().into_iter();
+            all.extend(rows.map(|row| Lease {
+                network: uuid.to_string(),
+                network_name: running.plan.name.clone(),
+                address: row.address.to_string(),
+                mac: row.mac.to_string(),
+                client_id: row.client_id.as_deref().map(text::hex),
+                name: row.name,
+                state: match row.state {
+                    lane::LeaseState::Bound => LeaseState::Bound,
+                    lane::LeaseState::Expired => LeaseState::Expired,
+                    lane::LeaseState::Released => LeaseState::Released,
+                },
+                expires: seconds(row.expires),
+                reserved: row.reserved,
+            }));
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn release_lease(&self, network: &str, address: &str) -> Result<(), ServiceError> {
+        let address = text::address(address)?;
+        let running = self.running(self.find(network)?)?;
+        if running.handle.release(address) {
+            return Ok(());
+        }
+        Err(ServiceError::NotFound {
+            reason: format!("nobody has a lease of {address} on {network}"),
+        })
+    }
+
+    pub(crate) fn reserve_lease(
+        &mut self,
+        network: &str,
+        reservation: &Reservation,
+    ) -> Result<(), ServiceError> {
+        let uuid = self.find(network)?;
+        let before = self.reservation_for(uuid, &reservee(reservation)?);
+        self.reserve(uuid, reservation)?;
+        let running = self.running(uuid)?;
+        if running.lifetime == Lifetime::Held {
+            return Ok(());
+        }
+        let value = serde_json::to_value(reservation).map_err(|error| failed(&error))?;
+        if let Err(error) = self
+            .store
+            .put_reservation(uuid, &reservation.address, &value)
+        {
+            running.handle.unreserve(&reservee(reservation)?);
+            return Err(not_stored(&error));
+        }
+        // A guest has one reserved address: the one before is another's now.
+        match before {
+            Some(before) if before.to_string() != reservation.address => self
+                .store
+                .remove_reservation(uuid, &before.to_string())
+                .map(drop)
+                .map_err(|error| not_stored(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn reservation_for(&self, network: Uuid, reservee: &Reservee) -> Option<Ipv4Addr> {
+        let all = self.running(network).ok()?.handle.reservations();
+        all.into_iter()
+            .find(|(other, _)| other == reservee)
+            .map(|(_, address)| address)
+    }
+
+    /// Keeps an address, without writing it down.
+    pub(super) fn reserve(
+        &self,
+        network: Uuid,
+        reservation: &Reservation,
+    ) -> Result<(), ServiceError> {
+        let address = text::address(&reservation.address)?;
+        let running = self.running(network)?;
+        if running.plan.dhcp.is_none() {
+            return Err(ServiceError::InvalidArgument {
+                reason: format!(
+                    "the network {} gives no addresses: its DHCP is off",
+                    running.plan.label()
+                ),
+            });
+        }
+        let reserved = running.handle.reserve(reservee(reservation)?, address);
+        reserved.map_err(|error| match &error {
+            ReserveRefused::Ended => failed(&error),
+            _ => ServiceError::InUse {
+                reason: super::chain(&error),
+            },
+        })
+    }
+
+    pub(crate) fn unreserve_lease(&self, network: &str, address: &str) -> Result<(), ServiceError> {
+        let uuid = self.find(network)?;
+        let address = text::address(address)?;
+        let running = self.running(uuid)?;
+        let all = running.handle.reservations();
+        let Some((reservee, _)) = all.into_iter().find(|(_, other)| *other == address) else {
+            return Err(ServiceError::NotFound {
+                reason: format!("{address} is not reserved on {network}"),
+            });
+        };
+        self.store
+            .remove_reservation(uuid, &address.to_string())
+            .map_err(|error| not_stored(&error))?;
+        running.handle.unreserve(&reservee);
+        Ok(())
+    }
+
+    pub(crate) fn list_reservations(
+        &self,
+        network: Option<&str>,
+    ) -> Result<Vec<Reserved>, ServiceError> {
+        let mut all = Vec::new();
+        for uuid in self.chosen(network)? {
+            let running = self.running(uuid)?;
+            let rows = running.handle.reservations().into_iter();
+            all.extend(rows.map(|(reservee, address)| Reserved {
+                network: uuid.to_string(),
+                network_name: running.plan.name.clone(),
+                reservation: describe(&reservee, address),
+            }));
+        }
+        Ok(all)
+    }
+
+    /// The reservations of a network that were written down.
+    pub(super) fn stored_reservations(&self, network: Uuid) -> Vec<(Reservee, Ipv4Addr)> {
+        let stored = self.store.reservations(network).into_iter();
+        let read = |value| -> Result<(Reservee, Ipv4Addr), ServiceError> {
+            let reservation: Reservation =
+                serde_json::from_value(value).map_err(|error| failed(&error))?;
+            Ok((
+                reservee(&reservation)?,
+                text::address(&reservation.address)?,
+            ))
+        };
+        stored
+            .filter_map(|(key, value)| match read(value) {
+                Ok(read) => Some(read),
+                Err(error) => {
+                    tracing::error!(%network, key, %error, "a stored reservation cannot be read");
+                    None
+                }
+            })
+            .collect()
+    }
+
+    /// Writes down the reservations of a network that is to stay.
+    pub(super) fn keep_reservations(&self, network: Uuid) -> Result<(), ServiceError> {
+        for (reservee, address) in self.running(network)?.handle.reservations() {
+            let value = serde_json::to_value(describe(&reservee, address))
+                .map_err(|error| failed(&error))?;
+            self.store
+                .put_reservation(network, &address.to_string(), &value)
+                .map_err(|error| not_stored(&error))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn list_identities(&self) -> Vec<Identity> {
+        let all = self.store.identities().into_iter();
+        all.map(|(id, identity)| Identity {
+            id: id.to_string(),
+            mac: identity.mac.to_string(),
+            created: identity.created,
+            last_used: identity.last_used,
+            interface: self.interface_of(id),
+        })
+        .collect()
+    }
+
+    pub(crate) fn forget_identity(&mut self, id: &str) -> Result<(), ServiceError> {
+        let id = text::uuid(id)?;
+        let networks: Vec<Uuid> = self.networks.keys().copied().collect();
+        for network in networks {
+            self.prune(network);
+        }
+        if let Some(interface) = self.interface_of(id) {
+            return Err(ServiceError::InUse {
+                reason: format!("interface {interface} has the id {id}: it must end first"),
+            });
+        }
+        match self.store.forget_identity(id) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ServiceError::NotFound {
+                reason: format!("there is no id {id}: `vmnet identity list` shows all"),
+            }),
+            Err(error) => Err(not_stored(&error)),
+        }
+    }
+}
+
+/// For whom a reservation is.
+fn reservee(reservation: &Reservation) -> Result<Reservee, ServiceError> {
+    match (&reservation.mac, &reservation.client_id, &reservation.name) {
+        (Some(mac), None, None) => Ok(Reservee::Mac(text::mac(mac)?)),
+        (None, Some(id), None) => Ok(Reservee::ClientId(text::from_hex(id)?)),
+        (None, None, Some(name)) => Ok(Reservee::Name(text::guest_name(name)?)),
+        _ => Err(ServiceError::InvalidArgument {
+            reason: "say for whom the address is in one way: a MAC, a client id or a name"
+                .to_owned(),
+        }),
+    }
+}
+
+fn describe(reservee: &Reservee, address: Ipv4Addr) -> Reservation {
+    let mut reservation = Reservation {
+        address: address.to_string(),
+        mac: None,
+        client_id: None,
+        name: None,
+    };
+    match reservee {
+        Reservee::Mac(mac) => reservation.mac = Some(mac.to_string()),
+        Reservee::ClientId(id) => reservation.client_id = Some(text::hex(id)),
+        Reservee::Name(name) => reservation.name = Some(name.clone()),
+    }
+    reservation
+}

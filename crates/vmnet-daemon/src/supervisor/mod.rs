@@ -1,0 +1,157 @@
+//! Which networks there are, who holds them, and what is on them. One thread, one call after the other: no call sees
+//! another half done.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `network` | networks that are made, joined, and end |
+//! | `interface` | places on networks, and who has which MAC |
+//! | `forward` | ports of the host |
+//! | `lease` | leases, reservations, identities |
+//! | `holder` | connections, and what ends with them |
+//! | `keeper` | leases on their way to the store |
+
+mod forward;
+mod holder;
+mod interface;
+mod keeper;
+mod lease;
+mod network;
+
+use crate::plan::text;
+use crate::store::{Store, StoreError};
+use holder::Holder;
+use openvmnet::service::{ServiceError, Status};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+use uuid::Uuid;
+
+pub(crate) use holder::ConnectionId;
+pub(crate) use network::Configured;
+
+/// What the service says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) socket: PathBuf,
+    pub(crate) store: Option<PathBuf>,
+    pub(crate) configuration: Option<PathBuf>,
+    pub(crate) started: Instant,
+}
+
+/// Everything that the service knows.
+pub(crate) struct Supervisor {
+    about: About,
+    store: Store,
+    networks: BTreeMap<Uuid, network::Running>,
+    interfaces: BTreeMap<u64, interface::Member>,
+    forwards: BTreeMap<u64, forward::Rule>,
+    holders: BTreeMap<ConnectionId, Holder>,
+    /// The last number that was given.
+    last: u64,
+}
+
+impl Supervisor {
+    /// A service without networks.
+    pub(crate) fn new(about: About, store: Store) -> Self {
+        Self {
+            about,
+            store,
+            networks: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let show = |path: &PathBuf| path.display().to_string();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.about.started.elapsed().as_secs(),
+            socket: show(&self.about.socket),
+            store: self.about.store.as_ref().map(show),
+            configuration: self.about.configuration.as_ref().map(show),
+            networks: count(self.networks.len()),
+            interfaces: count(self.interfaces.len()),
+            connections: count(self.holders.len()),
+        }
+    }
+
+    /// A number that nothing had before.
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// The network with this name or UUID.
+    fn find(&self, network: &str) -> Result<Uuid, ServiceError> {
+        self.look_up(network).ok_or_else(|| ServiceError::NotFound {
+            reason: format!("there is no network {network}: `vmnet network list` shows all"),
+        })
+    }
+
+    fn look_up(&self, network: &str) -> Option<Uuid> {
+        let named = self
+            .networks
+            .values()
+            .find(|running| running.plan.name.as_deref() == Some(network))
+            .map(|running| running.plan.uuid);
+        named.or_else(|| {
+            let uuid = Uuid::try_parse(network).ok()?;
+            self.networks.contains_key(&uuid).then_some(uuid)
+        })
+    }
+
+    /// The network that is meant, or all.
+    fn chosen(&self, network: Option<&str>) -> Result<Vec<Uuid>, ServiceError> {
+        match network {
+            Some(network) => Ok(vec![self.find(network)?]),
+            None => Ok(self.networks.keys().copied().collect()),
+        }
+    }
+
+    fn running(&self, network: Uuid) -> Result<&network::Running, ServiceError> {
+        self.networks
+            .get(&network)
+            .ok_or_else(|| ServiceError::NotFound {
+                reason: format!("the network {network} has ended"),
+            })
+    }
+}
+
+/// What must stay could not be written.
+fn not_stored(error: &StoreError) -> ServiceError {
+    ServiceError::StoreFailed {
+        reason: error.to_string(),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ServiceError {
+    ServiceError::Failed {
+        reason: chain(error),
+    }
+}
+
+/// An error and what caused it, on one line; a cause that the error names itself is not said twice.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !said.contains(&more) {
+            said = format!("{said}: {more}");
+        }
+        cause = error.source();
+    }
+    said
+}
+
+/// The interface with this number.
+fn no_interface(interface: u64) -> ServiceError {
+    ServiceError::NotFound {
+        reason: format!("there is no interface {interface}: `vmnet interface list` shows all"),
+    }
+}

@@ -1,0 +1,357 @@
+//! Networks that are made, joined, and end.
+
+use super::{ConnectionId, Supervisor, failed, keeper, not_stored};
+use crate::plan::{Occupied, Plan};
+use openvmnet::service::{
+    ForwardRule, Lifetime, Mode, Network, NetworkConfiguration, Reservation, ServiceError,
+};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+use vmnet_linux::lane::{self, Handle};
+
+/// A network and its datapath.
+pub(super) struct Running {
+    pub(super) plan: Plan,
+    pub(super) lifetime: Lifetime,
+    pub(super) handle: Handle,
+}
+
+/// A network of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Configured {
+    pub(crate) configuration: NetworkConfiguration,
+    pub(crate) reservations: Vec<Reservation>,
+    pub(crate) forwards: Vec<ForwardRule>,
+}
+
+/// Networks that are there for the asking.
+fn default_network(name: &str) -> Option<NetworkConfiguration> {
+    let mode = match name {
+        "shared" => Mode::Shared,
+        "host" => Mode::Host,
+        _ => return None,
+    };
+    let name = Some(name.to_owned());
+    Some(NetworkConfiguration {
+        name,
+        ..NetworkConfiguration::new(mode)
+    })
+}
+
+impl Supervisor {
+    /// Starts the networks that were created, with what was put on them. One that cannot start is told and left.
+    pub(crate) fn restore(&mut self) {
+        for (uuid, description) in self.store.networks() {
+            let configuration: NetworkConfiguration = match serde_json::from_value(description) {
+                Ok(configuration) => configuration,
+                Err(error) => {
+                    tracing::error!(%uuid, %error, "a stored network cannot be read");
+                    continue;
+                }
+            };
+            // Its subnet is its own, whatever the host has taken up meanwhile.
+            match Plan::make(&configuration, &Occupied::default())
+                .and_then(|plan| self.start(plan, Lifetime::Kept))
+            {
+                Ok(uuid) => self.restore_forwards(uuid),
+                Err(error) => tracing::error!(%uuid, %error, "a network cannot be started"),
+            }
+        }
+    }
+
+    /// Starts a network of the configuration file.
+    pub(crate) fn configure(&mut self, configured: &Configured) -> Result<(), ServiceError> {
+        let plan = self.plan(&configured.configuration)?;
+        let uuid = self.start(plan, Lifetime::Configured)?;
+        let network = uuid.to_string();
+        self.restore_forwards(uuid);
+        for reservation in &configured.reservations {
+            self.reserve(uuid, reservation)?;
+        }
+        for rule in &configured.forwards {
+            self.forward(&network, None, rule.clone())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn create_network(
+        &mut self,
+        configuration: NetworkConfiguration,
+    ) -> Result<Network, ServiceError> {
+        if configuration.name.is_none() {
+            return Err(ServiceError::InvalidArgument {
+                reason: "a network that stays needs a name".to_owned(),
+            });
+        }
+        if let Some(uuid) = self.existing(&configuration)? {
+            let running = self.running(uuid)?;
+            running.plan.fits(&configuration)?;
+            if running.lifetime != Lifetime::Held {
+                let reason = format!("the network {} is there already", running.plan.label());
+                return Err(ServiceError::Exists { reason });
+            }
+            // It was held; now it stays.
+            self.keep(uuid)?;
+            return self.show(uuid);
+        }
+        let plan = self.plan(&configuration)?;
+        let uuid = self.start(plan, Lifetime::Held)?;
+        if let Err(error) = self.keep(uuid) {
+            self.settle(uuid);
+            return Err(error);
+        }
+        self.show(uuid)
+    }
+
+    /// Writes a network down, with what is on it.
+    fn keep(&mut self, uuid: Uuid) -> Result<(), ServiceError> {
+        let description = serde_json::to_value(self.running(uuid)?.plan.configuration())
+            .map_err(|error| failed(&error))?;
+        let stored = self.store.put_network(uuid, &description);
+        stored.map_err(|error| not_stored(&error))?;
+        if let Some(running) = self.networks.get_mut(&uuid) {
+            running.lifetime = Lifetime::Kept;
+        }
+        self.keep_forwards(uuid)?;
+        self.keep_reservations(uuid)
+    }
+
+    pub(crate) fn delete_network(
+        &mut self,
+        network: &str,
+        force: bool,
+    ) -> Result<(), ServiceError> {
+        let uuid = self.find(network)?;
+        let running = self.running(uuid)?;
+        let label = running.plan.label();
+        if running.lifetime == Lifetime::Configured {
+            return Err(ServiceError::InvalidArgument {
+                reason: format!(
+                    "the network {label} is in the configuration file: remove it there"
+                ),
+            });
+        }
+        let interfaces = self.interfaces_on(uuid).count();
+        if interfaces > 0 && !force {
+            return Err(ServiceError::InUse {
+                reason: format!(
+                    "the network {label} has {interfaces} interfaces: end them first, or use force"
+                ),
+            });
+        }
+        self.store
+            .delete_network(uuid)
+            .map_err(|error| not_stored(&error))?;
+        for holder in self.holders.values_mut() {
+            holder.opened.remove(&uuid);
+        }
+        self.end(uuid);
+        Ok(())
+    }
+
+    pub(crate) fn open_network(
+        &mut self,
+        connection: ConnectionId,
+        network: Option<&str>,
+        configuration: Option<NetworkConfiguration>,
+    ) -> Result<Network, ServiceError> {
+        let uuid = self.open(network, configuration)?;
+        if let Some(holder) = self.holders.get_mut(&connection) {
+            holder.opened.insert(uuid);
+        }
+        self.show(uuid)
+    }
+
+    fn open(
+        &mut self,
+        network: Option<&str>,
+        configuration: Option<NetworkConfiguration>,
+    ) -> Result<Uuid, ServiceError> {
+        if let Some(uuid) = network.and_then(|network| self.look_up(network)) {
+            if let Some(configuration) = &configuration {
+                self.running(uuid)?.plan.fits(configuration)?;
+            }
+            return Ok(uuid);
+        }
+        let asked = match (configuration, network) {
+            (Some(mut configuration), network) => {
+                configuration.name = configuration.name.or_else(|| network.map(str::to_owned));
+                if let Some(uuid) = self.existing(&configuration)? {
+                    self.running(uuid)?.plan.fits(&configuration)?;
+                    return Ok(uuid);
+                }
+                configuration
+            }
+            (None, Some(network)) => default_network(network)
+                .ok_or_else(|| self.find(network).err().unwrap_or_else(nothing_asked))?,
+            (None, None) => return Err(nothing_asked()),
+        };
+        let plan = self.plan(&asked)?;
+        self.start(plan, Lifetime::Held)
+    }
+
+    /// The network that has the name or UUID of a configuration.
+    fn existing(&self, configuration: &NetworkConfiguration) -> Result<Option<Uuid>, ServiceError> {
+        let by_name = configuration
+            .name
+            .as_deref()
+            .and_then(|name| self.look_up(name));
+        let by_uuid = configuration
+            .uuid
+            .as_deref()
+            .and_then(|uuid| self.look_up(uuid));
+        match (by_name, by_uuid) {
+            (Some(one), Some(other)) if one != other => Err(ServiceError::Exists {
+                reason: "that name and that UUID are those of two networks".to_owned(),
+            }),
+            (by_name, by_uuid) => Ok(by_name.or(by_uuid)),
+        }
+    }
+
+    pub(crate) fn close_network(
+        &mut self,
+        connection: ConnectionId,
+        network: &str,
+    ) -> Result<(), ServiceError> {
+        let uuid = self.find(network)?;
+        let holder = self.holders.get_mut(&connection);
+        if !holder.is_some_and(|holder| holder.opened.remove(&uuid)) {
+            return Err(ServiceError::NotFound {
+                reason: format!("this connection does not have the network {network} open"),
+            });
+        }
+        self.settle(uuid);
+        Ok(())
+    }
+
+    pub(crate) fn list_networks(
+        &mut self,
+        network: Option<&str>,
+    ) -> Result<Vec<Network>, ServiceError> {
+        let mut networks: Vec<Network> = self
+            .chosen(network)?
+            .into_iter()
+            .map(|uuid| self.show(uuid))
+            .collect::<Result<_, _>>()?;
+        networks.sort_by(|one, other| (&one.name, &one.uuid).cmp(&(&other.name, &other.uuid)));
+        Ok(networks)
+    }
+
+    pub(crate) fn counters(&self, network: &str) -> Result<BTreeMap<String, u64>, ServiceError> {
+        let running = self.running(self.find(network)?)?;
+        Ok(running.handle.counters().rows.into_iter().collect())
+    }
+
+    /// Decides what is asked for, beside what there is.
+    fn plan(&self, configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
+        let ours = self.networks.values().filter_map(|running| {
+            let subnet = running.plan.ipv4.as_ref()?.subnet();
+            Some((running.plan.label(), subnet))
+        });
+        Plan::make(configuration, &Occupied::now(ours)?)
+    }
+
+    /// Starts the datapath of a network.
+    fn start(&mut self, plan: Plan, lifetime: Lifetime) -> Result<Uuid, ServiceError> {
+        let uuid = plan.uuid;
+        let mut settings = plan.settings();
+        settings.restored = keeper::restored(&self.store, uuid);
+        settings.reservations = self.stored_reservations(uuid);
+        settings.leases = plan
+            .dhcp
+            .is_some()
+            .then(|| keeper::keeper(&self.store, uuid));
+        let handle = lane::start(settings).map_err(|error| ServiceError::Failed {
+            reason: super::chain(&error),
+        })?;
+        tracing::info!(network = plan.label(), %uuid, ?lifetime, "a network began");
+        let running = Running {
+            plan,
+            lifetime,
+            handle,
+        };
+        self.networks.insert(uuid, running);
+        Ok(uuid)
+    }
+
+    /// Ends a network that nobody holds any more.
+    pub(super) fn settle(&mut self, uuid: Uuid) {
+        let held = self
+            .networks
+            .get(&uuid)
+            .is_none_or(|running| running.lifetime != Lifetime::Held)
+            || self.holders_of(uuid) > 0
+            || self.interfaces_on(uuid).next().is_some();
+        if !held {
+            self.end(uuid);
+        }
+    }
+
+    /// Ends a network with everything on it.
+    fn end(&mut self, uuid: Uuid) {
+        let on: Vec<u64> = self.interfaces_on(uuid).map(|(number, _)| number).collect();
+        for interface in on {
+            self.interfaces.remove(&interface);
+        }
+        self.forwards.retain(|_, rule| rule.network != uuid);
+        let Some(running) = self.networks.remove(&uuid) else {
+            return;
+        };
+        running.handle.stop();
+        // A network with a name may be made again, and its guests keep their addresses then.
+        if running.plan.name.is_none()
+            && let Err(error) = self.store.forget_leases(uuid)
+        {
+            tracing::warn!(%error, "leases of a network that ended could not be forgotten");
+        }
+        tracing::info!(network = running.plan.label(), %uuid, "a network ended");
+    }
+
+    /// Ends all networks, in order; what stays has been written already.
+    pub(crate) fn end_all(&mut self) {
+        let all: Vec<Uuid> = self.networks.keys().copied().collect();
+        self.interfaces.clear();
+        self.forwards.clear();
+        for uuid in all {
+            if let Some(running) = self.networks.remove(&uuid) {
+                running.handle.stop();
+            }
+        }
+    }
+
+    /// What a network is, for clients.
+    pub(super) fn show(&self, uuid: Uuid) -> Result<Network, ServiceError> {
+        let running = self.running(uuid)?;
+        let plan = &running.plan;
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(Network {
+            uuid: uuid.to_string(),
+            name: plan.name.clone(),
+            mode: plan.mode,
+            lifetime: running.lifetime,
+            subnet: plan.ipv4.as_ref().map(|ipv4| ipv4.subnet().to_string()),
+            gateway: plan.ipv4.as_ref().map(|ipv4| ipv4.gateway().to_string()),
+            dhcp_first: plan.dhcp.map(|dhcp| dhcp.first.to_string()),
+            dhcp_last: plan.dhcp.map(|dhcp| dhcp.last.to_string()),
+            mtu: plan.mtu,
+            dhcp: plan.dhcp.is_some(),
+            dns_proxy: plan.dns_proxy,
+            nat44: plan.nat44,
+            external_interface: plan.external_interface.clone(),
+            domain: plan.domain.clone(),
+            lease_seconds: plan.lease_seconds,
+            isolation: plan.isolation,
+            host_loopback: plan.host_loopback,
+            private: plan.private,
+            holders: count(self.holders_of(uuid)),
+            interfaces: count(self.interfaces_on(uuid).count()),
+            configuration: plan.configuration(),
+        })
+    }
+}
+
+fn nothing_asked() -> ServiceError {
+    ServiceError::InvalidArgument {
+        reason: "say which network to open, or what it is to be".to_owned(),
+    }
+}
