@@ -181,6 +181,15 @@ impl MemoryMap {
         })
     }
 
+    /// Memory of the test's own, at the same guest and user addresses.
+    #[cfg(test)]
+    pub(crate) fn of_heap(regions: &[(u64, usize)]) -> Self {
+        let regions = regions
+            .iter()
+            .map(|&(addr, len)| Region::of_heap(addr, len));
+        Self::of(regions.collect()).expect("regions")
+    }
+
     /// How many regions there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -274,7 +283,7 @@ impl MemoryMap {
     ///
     /// # Errors
     /// They are not all in one region, or `addr` is not aligned for them.
-    pub fn user_words<T: Word>(&self, addr: u64, count: usize) -> Result<Words<T>, Outside> {
+    pub fn user_words<T: Word>(&self, addr: u64, count: usize) -> Result<Words<[T]>, Outside> {
         let len = count
             .checked_mul(size_of::<T>())
             .and_then(|len| u64::try_from(len).ok());
@@ -291,6 +300,15 @@ impl MemoryMap {
             }
         }
         Err(outside)
+    }
+
+    /// One structure at the VMM's address `addr`, likewise.
+    ///
+    /// # Errors
+    /// It is not all in one region, or `addr` is not aligned for it.
+    pub fn user_word<T: Word>(&self, addr: u64) -> Result<Words<T>, Outside> {
+        let one = self.user_words(addr, 1)?;
+        one.first_only().ok_or(Outside { addr, len: 0 })
     }
 }
 

@@ -43,6 +43,36 @@ impl OwnMemory {
         })
     }
 
+    /// The same without a file, for Miri.
+    #[cfg(test)]
+    pub(crate) fn of_heap(size: u64) -> Self {
+        Self {
+            map: Arc::new(MemoryMap::of_heap(&[(
+                FIRST,
+                usize::try_from(size).expect("a size"),
+            )])),
+            file: std::fs::File::open("/dev/null").expect("a file").into(),
+            size,
+            taken: 0,
+        }
+    }
+
+    /// The same memory, of which the rest is given away.
+    #[cfg(test)]
+    pub(crate) fn of_map(other: &Self) -> Self {
+        Self {
+            map: Arc::clone(&other.map),
+            file: other.file.try_clone().expect("a descriptor"),
+            ..*other
+        }
+    }
+
+    /// Takes all back that was given away behind the first `taken` bytes.
+    #[cfg(test)]
+    pub(crate) fn rewind_to(&mut self, taken: u64) {
+        self.taken = taken;
+    }
+
     /// What a device maps: the one region of this memory, by a descriptor of its own.
     ///
     /// # Errors

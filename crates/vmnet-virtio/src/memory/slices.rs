@@ -47,6 +47,40 @@ impl Slices {
         self.list.truncate(len);
     }
 
+    /// Copies bytes of the slices in `range` to `to`, and takes them off the range. Says how many.
+    #[inline]
+    pub(crate) fn read(&mut self, range: &mut Range<usize>, to: &mut [u8]) -> usize {
+        let mut done: usize = 0;
+        while let Some(room) = to.get_mut(done..)
+            && !room.is_empty()
+            && range.start < range.end
+            && let Some(slice) = self.list.get_mut(range.start)
+        {
+            let copied = slice.copy_to(room);
+            done = done.saturating_add(copied);
+            if copied == slice.len() {
+                range.start = range.start.saturating_add(1);
+            } else {
+                (_, *slice) = slice.split_at(copied);
+            }
+        }
+        done
+    }
+
+    /// Cuts the first `bytes` bytes off.
+    pub(crate) fn skip(&mut self, mut bytes: usize) {
+        let mut whole: usize = 0;
+        for slice in &mut self.list {
+            if bytes < slice.len() {
+                (_, *slice) = slice.split_at(bytes);
+                break;
+            }
+            bytes = bytes.saturating_sub(slice.len());
+            whole = whole.saturating_add(1);
+        }
+        self.list.drain(..whole.min(self.list.len()));
+    }
+
     /// How many slices there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -71,6 +105,9 @@ impl Slices {
     /// Some byte is in no region; nothing was added.
     #[inline]
     pub fn push(&mut self, addr: u64, len: u64) -> Result<(), Outside> {
+        if len == 0 {
+            return Ok(());
+        }
         let Self { list, memory, hint } = self;
         let before = list.len();
         let pushed = memory.each_piece(addr, len, hint, |piece| {
@@ -81,6 +118,18 @@ impl Slices {
             list.truncate(before);
         }
         pushed
+    }
+
+    /// `len` bytes at the guest's address `addr`, if they are in one piece. The list stays as it is.
+    pub(crate) fn look_up(&mut self, addr: u64, len: u64) -> Option<GuestSlice<'_>> {
+        let mut found = None;
+        let mut pieces = 0_usize;
+        let all = self.memory.each_piece(addr, len, &mut self.hint, |piece| {
+            found = Some(piece);
+            pieces = pieces.saturating_add(1);
+        });
+        all.ok()?;
+        found.filter(|_| pieces == 1)
     }
 
     /// All slices.

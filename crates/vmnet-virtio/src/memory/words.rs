@@ -24,20 +24,24 @@ unsafe impl Word for AtomicU64 {}
 // SAFETY: an array has no padding beyond that of its elements.
 unsafe impl<T: Word, const N: usize> Word for [T; N] {}
 
-/// A list of structures in guest memory, which it keeps mapped.
+/// One structure (`Words<T>`) or a list of them (`Words<[T]>`) in guest memory, which it keeps mapped.
 ///
-/// Its elements are atomics, so what the guest does to them is at worst a surprising value.
-pub struct Words<T> {
-    words: NonNull<[T]>,
+/// It consists of atomics, so what the guest does to it is at worst a surprising value.
+pub struct Words<T: ?Sized> {
+    words: NonNull<T>,
     _mapping: Arc<Mapping>,
 }
 
-// SAFETY: the elements are atomics in memory that belongs to no thread.
+// SAFETY: these are atomics in memory that belongs to no thread.
 unsafe impl<T: Word> Send for Words<T> {}
 // SAFETY: as above.
 unsafe impl<T: Word> Sync for Words<T> {}
+// SAFETY: as above.
+unsafe impl<T: Word> Send for Words<[T]> {}
+// SAFETY: as above.
+unsafe impl<T: Word> Sync for Words<[T]> {}
 
-impl<T: Word> Words<T> {
+impl<T: Word> Words<[T]> {
     /// `count` structures in `piece`, which is in `mapping`; `None` if it is not aligned or not so long.
     pub(super) fn new(mapping: &Arc<Mapping>, piece: GuestSlice<'_>, count: usize) -> Option<Self> {
         let start = piece.as_ptr().cast::<T>();
@@ -49,9 +53,28 @@ impl<T: Word> Words<T> {
             _mapping: Arc::clone(mapping),
         })
     }
+
+    /// The first alone, if there is one.
+    pub(super) fn first_only(self) -> Option<Words<T>> {
+        let first = NonNull::from(self.first()?);
+        Some(Words {
+            words: first,
+            _mapping: self._mapping,
+        })
+    }
 }
 
 impl<T: Word> Deref for Words<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: it is an element of the list that `new` checked, with the same mapping.
+        unsafe { self.words.as_ref() }
+    }
+}
+
+impl<T: Word> Deref for Words<[T]> {
     type Target = [T];
 
     #[inline]
@@ -62,8 +85,8 @@ impl<T: Word> Deref for Words<T> {
     }
 }
 
-impl<T> fmt::Debug for Words<T> {
+impl<T: ?Sized> fmt::Debug for Words<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} words at {:p}", self.words.len(), self.words)
+        write!(f, "words at {:p}", self.words)
     }
 }

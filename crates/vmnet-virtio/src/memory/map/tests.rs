@@ -25,10 +25,7 @@ fn sealed(len: u64) -> OwnedFd {
 }
 
 fn heap(regions: &[(u64, usize)]) -> MemoryMap {
-    let regions = regions
-        .iter()
-        .map(|&(addr, len)| Region::of_heap(addr, len));
-    MemoryMap::of(regions.collect()).unwrap()
+    MemoryMap::of_heap(regions)
 }
 
 #[test]
