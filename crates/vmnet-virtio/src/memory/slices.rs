@@ -120,16 +120,18 @@ impl Slices {
         pushed
     }
 
-    /// `len` bytes at the guest's address `addr`, if they are in one piece. The list stays as it is.
-    pub(crate) fn look_up(&mut self, addr: u64, len: u64) -> Option<GuestSlice<'_>> {
-        let mut found = None;
-        let mut pieces = 0_usize;
-        let all = self.memory.each_piece(addr, len, &mut self.hint, |piece| {
-            found = Some(piece);
-            pieces = pieces.saturating_add(1);
-        });
-        all.ok()?;
-        found.filter(|_| pieces == 1)
+    /// Copies what is at the guest's address `addr` now. The list stays as it is.
+    ///
+    /// # Errors
+    /// Some byte is in no region.
+    #[inline]
+    pub(crate) fn read_at(&mut self, addr: u64, to: &mut [u8]) -> Result<(), Outside> {
+        let mut done: usize = 0;
+        let len = u64::try_from(to.len()).unwrap_or(u64::MAX);
+        self.memory.each_piece(addr, len, &mut self.hint, |piece| {
+            let copied = piece.copy_to(to.get_mut(done..).unwrap_or_default());
+            done = done.saturating_add(copied);
+        })
     }
 
     /// All slices.

@@ -146,8 +146,11 @@ impl ToGuest {
 
     /// The reserved buffers have got a frame of `len` bytes, of which `head` is still to be written. What they
     /// have room for beyond that is offered to the next frame, if it is whole buffers. The guest sees the
-    /// frame when the ring is [`Self::publish`]ed.
+    /// frame when the ring is [`Self::publish`]ed. Without reserved buffers nothing happens.
     pub fn commit(&mut self, header: Header, head: &[u8], len: usize) {
+        if self.reserved.is_empty() {
+            return;
+        }
         let mut room: u64 = 0;
         let all = u64::try_from(len.saturating_add(self.header_len)).unwrap_or(u64::MAX);
         let needed = self.reserved.iter().position(|chain| {

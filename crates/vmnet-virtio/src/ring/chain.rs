@@ -36,8 +36,8 @@ pub enum Fault {
     /// A buffer to read behind one to write to.
     #[error("a buffer to read comes behind one to write to")]
     Order,
-    /// An indirect table that is empty, too long, in pieces, or not of whole descriptors.
-    #[error("an indirect table is not of a possible length, or not in one piece")]
+    /// An indirect table that is empty, too long, not of whole descriptors, or not all in memory.
+    #[error("an indirect table is not of a possible length, or outside of the guest's memory")]
     Table,
     /// An indirect table in an indirect table.
     #[error("an indirect table is in an indirect table")]
@@ -173,15 +173,12 @@ impl<'s> Walk<'s> {
         let len = u64::try_from(DESCRIPTOR).unwrap_or(0);
         let mut bytes = [0; DESCRIPTOR];
         let at = u64::from(index).saturating_mul(len);
-        let found = (index < entries)
-            .then(|| table.checked_add(at))
-            .flatten()
-            .and_then(|addr| self.slices.look_up(addr, len));
-        let Some(slice) = found else {
+        let addr = table.checked_add(at).filter(|_| index < entries);
+        let read = addr.map(|addr| self.slices.read_at(addr, &mut bytes));
+        if read != Some(Ok(())) {
             self.fault(Fault::Table);
             return None;
-        };
-        slice.copy_to(&mut bytes);
+        }
         let [
             a0,
             a1,
