@@ -4,19 +4,24 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `VMNET_LOG` (in the syntax of tracing's filters, like `vmnet_linux=trace`) wins over the count of `-v`.
-pub(crate) fn start(verbose: u8) {
-    let level = match verbose {
+pub(crate) fn start(verbose: u8, service: bool) {
+    // What a service did is looked for afterwards: it says more, and when.
+    let level = match verbose + u8::from(service) {
         0 => "warn",
         1 => "info",
         2 => "debug",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("VMNET_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        .init();
+        .with_target(false);
+    // The journal has the time already (systemd.exec(5), JOURNAL_STREAM).
+    if service && std::env::var_os("JOURNAL_STREAM").is_none() {
+        log.init();
+    } else {
+        log.without_time().init();
+    }
 }

@@ -40,7 +40,11 @@ const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    logging::start(args.verbose);
+    let service = matches!(
+        args.verb,
+        args::Verb::Service(args::service::ServiceVerb::Daemon(_))
+    );
+    logging::start(args.verbose, service);
     let outcome = match args.verb {
         args::Verb::Run(run) => run::run(run),
         args::Verb::Qemu(qemu) => qemu::run(qemu),

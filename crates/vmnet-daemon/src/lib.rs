@@ -25,5 +25,5 @@ mod supervisor;
 mod transport;
 
 pub use file::ConfigurationError;
-pub use life::{DaemonError, Options, State, run};
+pub use life::{DaemonError, Idle, Options, State, run};
 pub use listening::ListenError;

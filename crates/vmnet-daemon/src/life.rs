@@ -33,6 +33,18 @@ pub enum State {
     Nowhere,
 }
 
+/// When a service ends that nobody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Idle {
+    /// As the configuration file says; else one that was started on demand after half a minute, and another never.
+    #[default]
+    Usual,
+    /// Never.
+    Never,
+    /// When there was no client for so long.
+    After(Duration),
+}
+
 /// How the service is to run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -40,9 +52,8 @@ pub struct Options {
     pub scope: Scope,
     /// A client started it, and passed the socket as the standard input.
     pub activated: bool,
-    /// End when there was no client for so long. Without: a service that was started on demand ends after half a
-    /// minute, another never.
-    pub idle_timeout: Option<Duration>,
+    /// When it ends if nobody uses it.
+    pub idle: Idle,
     /// Where what must stay is kept.
     pub state: State,
     /// The configuration file, if not the usual one; it must be there then.
@@ -119,10 +130,13 @@ fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
             DaemonError::Network(name, error)
         })?;
     }
-    let idle = options
-        .idle_timeout
-        .or(configuration.idle_timeout)
-        .or_else(|| (listening.origin != Origin::Own).then_some(IDLE));
+    let idle = match options.idle {
+        Idle::Never => None,
+        Idle::After(idle) => Some(idle),
+        Idle::Usual => configuration
+            .idle_timeout
+            .or_else(|| (listening.origin != Origin::Own).then_some(IDLE)),
+    };
     let admission = match (options.scope, options.group) {
         (Scope::System, Some(group)) => Admission::Group(group),
         _ => Admission::User(rustix::process::geteuid().as_raw()),

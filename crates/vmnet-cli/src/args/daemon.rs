@@ -3,7 +3,6 @@
 use crate::span::Span;
 use std::path::PathBuf;
 
-#[allow(dead_code)]
 pub(super) const EXAMPLES: &str = "\
 Examples:
   vmnet daemon                                           in the foreground; ends with Ctrl-C, or when idle
@@ -25,9 +24,6 @@ pub(crate) struct Daemon {
     /// Serve the whole machine, with privileges, from /run/vmnet and /var/lib/vmnet.
     #[arg(long)]
     pub(crate) system: bool,
-    /// Stay in the foreground and log to stderr; this is what happens anyway.
-    #[arg(long, conflicts_with = "activated")]
-    pub(crate) foreground: bool,
     /// End after so long without clients, interfaces and networks, like 30s or 10m, or `never`.
     #[arg(long, value_name = "DURATION", value_parser = idle_timeout)]
     pub(crate) idle_timeout: Option<IdleTimeout>,
@@ -40,6 +36,9 @@ pub(crate) struct Daemon {
     /// The configuration file [default: $XDG_CONFIG_HOME/vmnet/vmnet.toml; /etc/vmnet/vmnet.toml with --system]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// With --system: members of this group may use it [default: the superuser alone]
+    #[arg(long, value_name = "GROUP", requires = "system")]
+    pub(crate) group: Option<String>,
     /// Started by a client: the socket is standard input, and the service goes into the background.
     #[arg(long, hide = true)]
     pub(crate) activated: bool,
@@ -87,6 +86,6 @@ mod tests {
         assert!(typed("--state here --config there --system").is_some());
         assert!(typed("--no-state --activated").is_some());
         assert!(typed("--state here --no-state").is_none());
-        assert!(typed("--foreground --activated").is_none());
+        assert!(typed("--group vmnet").is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! The verbs that ask the service, and those that write about the command line itself.
 
-use super::{forward, identity, interface, lease, network, pages, status};
+use super::{daemon, forward, identity, interface, lease, network, pages, status};
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,12 @@ pub(crate) enum ServiceVerb {
     /// Starts nothing: if the service does not run, it says so.
     #[command(after_help = status::EXAMPLES)]
     Status(status::Status),
+    /// Run the service in the foreground.
+    ///
+    /// Nobody needs to: a client that finds no service starts one, which ends half a minute after the last client. systemd
+    /// can start it too, by its socket.
+    #[command(after_help = daemon::EXAMPLES)]
+    Daemon(daemon::Daemon),
     /// Print completions for a shell.
     #[command(after_help = pages::COMPLETIONS_EXAMPLES)]
     Completions(pages::Completions),

@@ -1,0 +1,133 @@
+//! Frames from a device.
+
+use super::{Buffers, Collected, DeviceError, DriverRing, MakeError, Part, Shape};
+use crate::memory::{GuestSlice, OwnMemory, Slices};
+use crate::net::{HEADER_MAX, Header};
+use crate::ring::RingConfig;
+
+/// The ring by which frames come from a device, and buffers for them: one for each descriptor.
+///
+/// The header has 12 bytes: `VIRTIO_F_VERSION_1` or `VIRTIO_NET_F_MRG_RXBUF` is taken for granted.
+#[derive(Debug)]
+pub struct Receive {
+    ring: DriverRing,
+    buffers: Buffers,
+    /// What the caller looks at: buffers of the frame that came last, and their bytes.
+    held: Vec<u16>,
+    slices: Slices,
+}
+
+/// A frame in the buffers of the ring.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceivedFrame<'r> {
+    /// What its sender left to others.
+    pub header: Header,
+    /// Its bytes, without the header.
+    pub parts: &'r [GuestSlice<'r>],
+    /// How many there are.
+    pub len: usize,
+}
+
+impl Receive {
+    /// A ring with buffers of `buffer` bytes, all of which are offered but not published: flush it.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn new(memory: &mut OwnMemory, shape: Shape, buffer: u32) -> Result<Self, MakeError> {
+        let mut made = Self {
+            ring: DriverRing::new(memory, shape)?,
+            buffers: Buffers::new(memory, shape.size, buffer)?,
+            held: Vec::with_capacity(usize::from(shape.size)),
+            slices: Slices::new(std::sync::Arc::clone(memory.map())),
+        };
+        for which in 0..shape.size {
+            made.offer(which);
+        }
+        Ok(made)
+    }
+
+    /// What the device has to know.
+    #[must_use]
+    pub fn config(&self) -> RingConfig {
+        self.ring.config()
+    }
+
+    #[inline]
+    fn offer(&mut self, which: u16) {
+        let part = Part {
+            addr: self.buffers.addr(which),
+            len: self.buffers.len,
+            write: true,
+        };
+        let offered = self.ring.offer(&[part], which);
+        debug_assert!(offered, "there is a descriptor for each buffer");
+    }
+
+    /// The next frame. The buffers of the one before it are offered again.
+    ///
+    /// # Errors
+    /// The device has broken the ring.
+    #[inline]
+    pub fn receive(&mut self) -> Result<Option<ReceivedFrame<'_>>, DeviceError> {
+        while let Some(which) = self.held.pop() {
+            self.offer(which);
+        }
+        self.slices.clear();
+        let Some(first) = self.ring.collect()? else {
+            return Ok(None);
+        };
+        let mut bytes = [0; HEADER_MAX];
+        let mut len = self.hold(first)?;
+        if let [slice, ..] = self.slices.all() {
+            slice.copy_to(&mut bytes);
+        }
+        let header = Header(bytes);
+        for _ in 1..header.buffers() {
+            // The device publishes all buffers of a frame at once.
+            let Some(more) = self.ring.collect()? else {
+                return Err(DeviceError::NotOffered { id: u32::MAX });
+            };
+            len = len.saturating_add(self.hold(more)?);
+        }
+        self.slices.skip(HEADER_MAX);
+        Ok(Some(ReceivedFrame {
+            header,
+            parts: self.slices.all(),
+            len: len.saturating_sub(HEADER_MAX),
+        }))
+    }
+
+    /// Keeps a buffer, and the slice of it that was written to.
+    #[inline]
+    fn hold(&mut self, collected: Collected) -> Result<usize, DeviceError> {
+        let Collected { token, written } = collected;
+        let room = self.buffers.len;
+        self.held.push(token);
+        if written > room {
+            return Err(DeviceError::Length { written, room });
+        }
+        let pushed = self
+            .slices
+            .push(self.buffers.addr(token), u64::from(written));
+        debug_assert!(pushed.is_ok(), "our own memory");
+        Ok(usize::try_from(written).unwrap_or(0))
+    }
+
+    /// Lets the device see the buffers that were offered again. Says if it wants to be kicked.
+    #[must_use]
+    pub fn flush(&mut self) -> bool {
+        self.ring.publish();
+        self.ring.wants_kick()
+    }
+
+    /// Asks to be called when a frame comes. True if one has already.
+    #[must_use]
+    pub fn enable_calls(&mut self) -> bool {
+        self.ring.enable_calls()
+    }
+
+    /// Calls are not needed.
+    pub fn disable_calls(&mut self) {
+        self.ring.disable_calls();
+    }
+}

@@ -1,0 +1,139 @@
+//! One file of guest memory, mapped: sealed against shrinking, and long enough.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use super::map::MapError;
+
+/// Bytes of a file in our address space, from `base` on.
+///
+/// They stay mapped, readable and writable until this is dropped.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    /// Mapped by the kernel.
+    File {
+        /// The pages begin so far before `base`.
+        lead: usize,
+    },
+    /// Allocated: for tests, also under Miri.
+    #[cfg(test)]
+    Heap(std::alloc::Layout),
+}
+
+// SAFETY: the bytes belong to no thread; all accesses are raw copies or atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; nothing of `Mapping` itself changes.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes of `file` from `offset` on, shared with whoever else has it.
+    pub(super) fn of(file: &File, offset: u64, len: usize) -> Result<Self, MapError> {
+        seal(file.as_fd())?;
+        let stat = fstat(file).map_err(|error| MapError::Map(error.into()))?;
+        let have = u64::try_from(stat.st_size).unwrap_or(0);
+        let end = u64::try_from(len)
+            .ok()
+            .and_then(|len| offset.checked_add(len))
+            .ok_or(MapError::Overflow)?;
+        if have < end {
+            return Err(MapError::Short { have, need: end });
+        }
+        // A file of huge pages is mapped in whole ones. All others have smaller blocks than that.
+        let page = u64::try_from(stat.st_blksize).unwrap_or(0).max(4096);
+        let lead = offset.checked_rem(page).unwrap_or(0);
+        let lead_len = usize::try_from(lead).map_err(|_| MapError::Overflow)?;
+        let whole = len.checked_add(lead_len).ok_or(MapError::Overflow)?;
+        let page = usize::try_from(page).map_err(|_| MapError::Overflow)?;
+        let whole = whole
+            .checked_next_multiple_of(page)
+            .ok_or(MapError::Overflow)?;
+        // SAFETY: a new mapping at an address that the kernel chooses disturbs nothing.
+        let pages = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                whole,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                offset.saturating_sub(lead),
+            )
+        }
+        .map_err(|error| MapError::Map(error.into()))?;
+        // A child process of ours has no business in a guest's memory, nor has a core dump.
+        for advice in [Advice::LinuxDontFork, Advice::LinuxDontDump] {
+            // SAFETY: these are the pages that were just mapped.
+            let _ = unsafe { madvise(pages, whole, advice) };
+        }
+        // SAFETY: `lead_len` is less than `whole`, the length of the mapping.
+        let base = unsafe { pages.cast::<u8>().add(lead_len) };
+        let base = NonNull::new(base).ok_or(MapError::Overflow)?;
+        Ok(Self {
+            base,
+            len: whole.saturating_sub(lead_len),
+            backing: Backing::File { lead: lead_len },
+        })
+    }
+
+    /// Zeroed memory that is no file.
+    #[cfg(test)]
+    pub(super) fn of_heap(len: usize) -> Self {
+        let layout = std::alloc::Layout::from_size_align(len, 4096).expect("a layout");
+        assert!(len > 0, "an allocation has a length");
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        Self {
+            base: NonNull::new(base).expect("memory"),
+            len,
+            backing: Backing::Heap(layout),
+        }
+    }
+
+    /// The first byte.
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        match self.backing {
+            Backing::File { lead } => {
+                // SAFETY: the mapping began `lead` bytes before `base` and is `lead + len` long; whoever
+                // has a pointer into it holds this value too, so nobody has one any more.
+                let unmapped = unsafe {
+                    let pages = self.base.as_ptr().sub(lead);
+                    munmap(pages.cast(), self.len.saturating_add(lead))
+                };
+                debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+            }
+            #[cfg(test)]
+            // SAFETY: allocated with this layout in `of_heap`.
+            Backing::Heap(layout) => unsafe { std::alloc::dealloc(self.base.as_ptr(), layout) },
+        }
+    }
+}
+
+/// Makes sure that `file` cannot shrink. A VMM that allows seals but did not set this one gets it from us.
+fn seal(file: BorrowedFd<'_>) -> Result<(), MapError> {
+    let seals = match fcntl_get_seals(file) {
+        Ok(seals) => seals,
+        Err(Errno::INVAL) => return Err(MapError::NotSealable),
+        Err(error) => return Err(MapError::Map(error.into())),
+    };
+    if seals.contains(SealFlags::SHRINK) {
+        return Ok(());
+    }
+    fcntl_add_seals(file, SealFlags::SHRINK).map_err(|_| MapError::NotSealed)
+}

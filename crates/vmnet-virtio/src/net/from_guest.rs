@@ -1,0 +1,107 @@
+//! The ring by which a guest sends.
+
+use std::sync::Arc;
+
+use super::{Burst, Features};
+use crate::memory::MemoryMap;
+use crate::ring::{Ring, RingConfig, RingError, StartError};
+
+/// A transmit queue of a guest.
+#[derive(Debug)]
+pub struct FromGuest {
+    ring: Ring,
+    memory: Arc<MemoryMap>,
+    header_len: usize,
+}
+
+impl FromGuest {
+    /// A queue in `memory`, with what was negotiated.
+    ///
+    /// # Errors
+    /// The ring is not all in `memory`, or of an impossible size.
+    pub fn start(
+        memory: Arc<MemoryMap>,
+        config: RingConfig,
+        features: Features,
+    ) -> Result<Self, StartError> {
+        Ok(Self {
+            ring: Ring::start(&memory, config)?,
+            memory,
+            header_len: features.header_len(),
+        })
+    }
+
+    /// Goes on in other memory. Bursts that were received keep the old one.
+    ///
+    /// # Errors
+    /// The ring is not all in it; nothing has changed.
+    pub fn remap(&mut self, memory: Arc<MemoryMap>) -> Result<(), StartError> {
+        self.ring.remap(&memory)?;
+        self.memory = memory;
+        Ok(())
+    }
+
+    /// Fills `burst` with the next frames; how many. Each one, faulty or not, is to be
+    /// [`Self::complete`]d when it has been dealt with.
+    ///
+    /// # Errors
+    /// The driver has broken the ring, and no more frames come. Those in `burst` came before that.
+    pub fn receive(&mut self, burst: &mut Burst) -> Result<usize, RingError> {
+        burst.restart(&self.memory);
+        while burst.has_room() {
+            match self.ring.take(burst.slices()) {
+                Ok(Some(chain)) => burst.push(&chain, self.header_len),
+                Ok(None) => break,
+                Err(error) if burst.is_empty() => return Err(error),
+                // The next call says it again.
+                Err(_) => break,
+            }
+        }
+        Ok(burst.len())
+    }
+
+    /// The `count` oldest frames are done with: the guest gets their buffers back when this is published.
+    #[inline]
+    pub fn complete(&mut self, count: usize) {
+        for _ in 0..count.min(usize::from(self.ring.taken())) {
+            self.ring.give(0);
+        }
+    }
+
+    /// The `count` youngest frames are to be received again.
+    pub fn rewind(&mut self, count: usize) {
+        let count = count.min(usize::from(self.ring.taken()));
+        self.ring.rewind(u16::try_from(count).unwrap_or(u16::MAX));
+    }
+
+    /// How many frames are received and not completed.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        usize::from(self.ring.taken())
+    }
+
+    /// Lets the guest see what was completed. Says if it wants to be called.
+    #[must_use]
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        self.ring.publish();
+        self.ring.wants_call()
+    }
+
+    /// Asks to be kicked for the next frame. True if there is one already.
+    #[must_use]
+    pub fn enable_kicks(&mut self) -> bool {
+        self.ring.enable_kicks()
+    }
+
+    /// Kicks are not needed.
+    pub fn disable_kicks(&mut self) {
+        self.ring.disable_kicks();
+    }
+
+    /// The ring itself.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+}

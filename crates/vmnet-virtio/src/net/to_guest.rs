@@ -1,0 +1,231 @@
+//! The ring by which a guest receives.
+
+use std::sync::Arc;
+
+use super::{FRAME_MAX, Features, Header};
+use crate::memory::{GuestSlice, GuestWriter, MemoryMap, Slices};
+use crate::ring::{Chain, Fault, Ring, RingConfig, RingError, StartError};
+
+/// A frame in more buffers than this is not delivered. The smallest that Linux makes take 43 for 64 KiB.
+const MERGED_MAX: usize = 256;
+
+/// What became of a frame for a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Delivery {
+    /// It is in the guest's buffers, or there is room for it.
+    Done,
+    /// The guest has not made enough buffers available. Ask for a kick, or drop.
+    NoBuffers,
+    /// It is longer than the guest's buffers will ever be, or than a frame may be.
+    TooLong,
+}
+
+/// A receive queue of a guest.
+#[derive(Debug)]
+pub struct ToGuest {
+    ring: Ring,
+    memory: Arc<MemoryMap>,
+    header_len: usize,
+    /// `VIRTIO_NET_F_MRG_RXBUF`.
+    mergeable: bool,
+    /// Buffers for one frame, all of them to write to.
+    reserved: Vec<Chain>,
+    slices: Slices,
+}
+
+impl ToGuest {
+    /// A queue in `memory`, with what was negotiated.
+    ///
+    /// # Errors
+    /// The ring is not all in `memory`, or of an impossible size.
+    pub fn start(
+        memory: Arc<MemoryMap>,
+        config: RingConfig,
+        features: Features,
+    ) -> Result<Self, StartError> {
+        Ok(Self {
+            ring: Ring::start(&memory, config)?,
+            slices: Slices::new(Arc::clone(&memory)),
+            memory,
+            header_len: features.header_len(),
+            mergeable: features.contains(Features::MRG_RXBUF),
+            reserved: Vec::with_capacity(MERGED_MAX),
+        })
+    }
+
+    /// Goes on in other memory. What was reserved is so no more.
+    ///
+    /// # Errors
+    /// The ring is not all in it; nothing but that has changed.
+    pub fn remap(&mut self, memory: Arc<MemoryMap>) -> Result<(), StartError> {
+        self.cancel();
+        self.ring.remap(&memory)?;
+        self.memory = memory;
+        Ok(())
+    }
+
+    /// Copies a frame into the guest's buffers: `head`, and `rest` behind it. The guest sees it when the ring is
+    /// [`Self::publish`]ed.
+    ///
+    /// # Errors
+    /// The driver has broken the ring.
+    #[inline]
+    pub fn deliver(
+        &mut self,
+        header: Header,
+        head: &[u8],
+        rest: &[GuestSlice<'_>],
+    ) -> Result<Delivery, RingError> {
+        let rest_len = rest
+            .iter()
+            .fold(0_usize, |sum, slice| sum.saturating_add(slice.len()));
+        let len = head.len().saturating_add(rest_len);
+        match self.reserve(len)? {
+            Delivery::Done => {}
+            other => return Ok(other),
+        }
+        let header = self.header_for(header, self.reserved.len());
+        let mut writer = GuestWriter::new(self.slices.all());
+        writer.write(header.0.get(..self.header_len).unwrap_or_default());
+        writer.write(head);
+        for slice in rest {
+            writer.write_guest(*slice);
+        }
+        self.give(len);
+        Ok(Delivery::Done)
+    }
+
+    /// Takes buffers for a frame of `len` bytes, which stay reserved until [`Self::commit`],
+    /// [`Self::cancel`] or the next frame.
+    ///
+    /// # Errors
+    /// The driver has broken the ring.
+    #[inline]
+    pub fn reserve(&mut self, len: usize) -> Result<Delivery, RingError> {
+        self.cancel();
+        if len > FRAME_MAX {
+            return Ok(Delivery::TooLong);
+        }
+        self.slices.restart(&self.memory);
+        let len = len.saturating_add(self.header_len);
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        let mut room: u64 = 0;
+        loop {
+            let Some(chain) = self.ring.take(&mut self.slices)? else {
+                let count = u16::try_from(self.reserved.len()).unwrap_or(u16::MAX);
+                self.ring.rewind_for_more(count);
+                self.reserved.clear();
+                return Ok(Delivery::NoBuffers);
+            };
+            self.reserved.push(chain);
+            if let Some(fault) = unusable(&chain) {
+                self.cancel();
+                return Err(self.ring.end(RingError::Buffer(fault)));
+            }
+            room = room.saturating_add(chain.writable);
+            if room >= len {
+                return Ok(Delivery::Done);
+            }
+            if !self.mergeable || self.reserved.len() >= MERGED_MAX {
+                self.cancel();
+                return Ok(Delivery::TooLong);
+            }
+        }
+    }
+
+    /// The reserved buffers from byte `skip` of the frame on: to receive into.
+    pub fn space(&self, skip: usize) -> impl Iterator<Item = GuestSlice<'_>> {
+        let mut skip = skip.saturating_add(self.header_len);
+        self.slices.all().iter().filter_map(move |slice| {
+            let (skipped, space) = slice.split_at(skip);
+            skip = skip.saturating_sub(skipped.len());
+            (!space.is_empty()).then_some(space)
+        })
+    }
+
+    /// The reserved buffers have got a frame of `len` bytes, of which `head` is still to be written. What they
+    /// have room for beyond that is offered to the next frame, if it is whole buffers. The guest sees the
+    /// frame when the ring is [`Self::publish`]ed. Without reserved buffers nothing happens.
+    pub fn commit(&mut self, header: Header, head: &[u8], len: usize) {
+        if self.reserved.is_empty() {
+            return;
+        }
+        let mut room: u64 = 0;
+        let all = u64::try_from(len.saturating_add(self.header_len)).unwrap_or(u64::MAX);
+        let needed = self.reserved.iter().position(|chain| {
+            room = room.saturating_add(chain.writable);
+            room >= all
+        });
+        let needed = needed.map_or(self.reserved.len(), |last| last.saturating_add(1));
+        let header = self.header_for(header, needed);
+        let mut writer = GuestWriter::new(self.slices.all());
+        writer.write(header.0.get(..self.header_len).unwrap_or_default());
+        writer.write(head);
+        let spare = self.reserved.len().saturating_sub(needed);
+        self.ring.rewind(u16::try_from(spare).unwrap_or(0));
+        self.reserved.truncate(needed);
+        self.give(len);
+    }
+
+    /// The reserved buffers are not needed.
+    #[inline]
+    pub fn cancel(&mut self) {
+        if !self.reserved.is_empty() {
+            let count = u16::try_from(self.reserved.len()).unwrap_or(u16::MAX);
+            self.ring.rewind(count);
+            self.reserved.clear();
+        }
+    }
+
+    /// The header of a frame in `buffers` buffers.
+    fn header_for(&self, header: Header, buffers: usize) -> Header {
+        header.with_buffers(u16::try_from(buffers).unwrap_or(u16::MAX))
+    }
+
+    /// Gives the reserved buffers to the guest, with a frame of `len` bytes in them.
+    #[inline]
+    fn give(&mut self, len: usize) {
+        let mut left = u64::try_from(len.saturating_add(self.header_len)).unwrap_or(u64::MAX);
+        for chain in self.reserved.drain(..) {
+            let written = left.min(chain.writable);
+            left = left.saturating_sub(written);
+            self.ring.give(u32::try_from(written).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Lets the guest see what was delivered. Says if it wants to be called.
+    #[must_use]
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        self.ring.publish();
+        self.ring.wants_call()
+    }
+
+    /// Asks to be kicked when there are more buffers; after [`Delivery::NoBuffers`], more than were too few
+    /// then. True if there are already.
+    #[must_use]
+    pub fn enable_kicks(&mut self) -> bool {
+        self.ring.enable_kicks()
+    }
+
+    /// Kicks are not needed.
+    pub fn disable_kicks(&mut self) {
+        self.ring.disable_kicks();
+    }
+
+    /// The ring itself.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+}
+
+/// Why a buffer to receive into is none.
+#[inline]
+fn unusable(chain: &Chain) -> Option<Fault> {
+    if chain.fault.is_some() {
+        return chain.fault;
+    }
+    (chain.readable > 0 || chain.writable == 0).then_some(Fault::Direction)
+}

@@ -1,0 +1,202 @@
+//! The split ring, the device's side (virtio 1.2 §2.7).
+
+use std::sync::atomic::Ordering;
+
+use super::chain::{CHAIN_MAX, Chain, Walk};
+use super::layout::{INDIRECT, NEXT, SplitAreas, UNWANTED, split_meta};
+use super::{RingConfig, RingError, StartError, event_idx};
+use crate::memory::{MemoryMap, Slices};
+
+/// A split ring.
+///
+/// Indices count chains, wrap at 65,536 and are taken modulo the ring's size: given ≤ taken ≤ seen.
+#[derive(Debug)]
+pub struct SplitRing {
+    areas: SplitAreas,
+    size: u16,
+    indirect: bool,
+    /// The heads of the chains that are taken, by index modulo size. The driver's ring is not asked twice.
+    heads: Box<[u16]>,
+    /// The available index as it was seen last.
+    seen: u16,
+    /// The next chain to take.
+    take: u16,
+    /// The next chain to give.
+    give: u16,
+    /// Behind the last available chain, if those before it are known and too few.
+    short: Option<u16>,
+    /// The used index as the driver knows it.
+    published: u16,
+    /// The used index when the driver was last asked if it wants a call.
+    asked: Option<u16>,
+}
+
+impl SplitRing {
+    pub(super) fn start(memory: &MemoryMap, config: &RingConfig) -> Result<Self, StartError> {
+        let areas = SplitAreas::find(memory, config)?;
+        let base = areas.used.index.load(Ordering::Acquire);
+        Ok(Self {
+            areas,
+            size: config.size,
+            indirect: config.indirect,
+            heads: vec![0; usize::from(config.size)].into_boxed_slice(),
+            seen: base,
+            take: base,
+            give: base,
+            short: None,
+            published: base,
+            asked: None,
+        })
+    }
+
+    pub(super) fn remap(
+        &mut self,
+        memory: &MemoryMap,
+        config: &RingConfig,
+    ) -> Result<(), StartError> {
+        self.areas = SplitAreas::find(memory, config)?;
+        Ok(())
+    }
+
+    /// An index as a place in the rings. The size is a power of two.
+    #[inline]
+    fn slot(&self, index: u16) -> usize {
+        usize::from(index & self.size.wrapping_sub(1))
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
+        if self.take == self.seen && !self.look()? {
+            return Ok(None);
+        }
+        let slot = self.slot(self.take);
+        let (Some(entry), Some(head)) = (self.areas.avail_ring.get(slot), self.heads.get_mut(slot))
+        else {
+            return Ok(None);
+        };
+        *head = entry.load(Ordering::Relaxed);
+        let head = *head;
+        let chain = self.walk(head, slices)?;
+        self.take = self.take.wrapping_add(1);
+        self.short = None;
+        Ok(Some(chain))
+    }
+
+    /// Has the driver made more available?
+    #[inline]
+    fn look(&mut self) -> Result<bool, RingError> {
+        self.seen = self.areas.avail.index.load(Ordering::Acquire);
+        let ahead = self.seen.wrapping_sub(self.give);
+        // Also behind what was taken: then the difference to `give` is small, and to `take` it is not.
+        if ahead > self.size || self.seen.wrapping_sub(self.take) > self.size {
+            let size = self.size;
+            return Err(RingError::Jumped { ahead, size });
+        }
+        Ok(self.seen != self.take)
+    }
+
+    #[inline]
+    fn walk(&self, head: u16, slices: &mut Slices) -> Result<Chain, RingError> {
+        let mut walk = Walk::new(slices);
+        let mut index = head;
+        let most = self.size.min(CHAIN_MAX);
+        for _ in 0..most {
+            let Some([addr, meta]) = self.areas.descriptors.get(usize::from(index)) else {
+                let size = self.size;
+                return Err(RingError::Descriptor { index, size });
+            };
+            let addr = addr.load(Ordering::Relaxed);
+            let (len, flags, next) = split_meta(meta.load(Ordering::Relaxed));
+            if flags & INDIRECT != 0 {
+                if !self.indirect {
+                    return Err(RingError::Indirect);
+                }
+                walk.split_table(addr, len, flags);
+                return Ok(walk.end());
+            }
+            walk.buffer(addr, len, flags);
+            if flags & NEXT == 0 {
+                return Ok(walk.end());
+            }
+            index = next;
+        }
+        Err(RingError::Endless(most))
+    }
+
+    pub(super) fn taken(&self) -> u16 {
+        self.take.wrapping_sub(self.give)
+    }
+
+    #[inline]
+    pub(super) fn give(&mut self, written: u32) {
+        if self.give == self.take {
+            debug_assert!(false, "nothing is taken");
+            return;
+        }
+        let slot = self.slot(self.give);
+        if let (Some([id, len]), Some(head)) =
+            (self.areas.used_ring.get(slot), self.heads.get(slot))
+        {
+            id.store(u32::from(*head), Ordering::Relaxed);
+            len.store(written, Ordering::Relaxed);
+        }
+        self.give = self.give.wrapping_add(1);
+    }
+
+    pub(super) fn rewind(&mut self, count: u16, short: bool) {
+        debug_assert!(count <= self.taken(), "{count} of {}", self.taken());
+        self.short = short.then_some(self.take);
+        self.take = self.take.wrapping_sub(count.min(self.taken()));
+    }
+
+    #[inline]
+    pub(super) fn publish(&mut self) {
+        if self.published != self.give {
+            self.published = self.give;
+            self.areas.used.index.store(self.give, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    pub(super) fn wants_call(&mut self) -> bool {
+        let new = self.published;
+        let Some(old) = self.asked.replace(new) else {
+            // Whoever served the ring before may have published and not called.
+            return true;
+        };
+        if old == new {
+            return false;
+        }
+        if let Some(used_event) = &self.areas.used_event {
+            let event = event_idx::after_publishing(|| used_event.load(Ordering::Relaxed));
+            event_idx::passed(event, new, old)
+        } else {
+            let flags =
+                event_idx::after_publishing(|| self.areas.avail.flags.load(Ordering::Relaxed));
+            flags & UNWANTED == 0
+        }
+    }
+
+    pub(super) fn enable_kicks(&mut self) -> bool {
+        let Self { areas, take, .. } = self;
+        let take = &self.short.unwrap_or(*take);
+        event_idx::before_sleeping(
+            || match &areas.avail_event {
+                Some(avail_event) => avail_event.store(*take, Ordering::Relaxed),
+                None => areas.used.flags.store(0, Ordering::Relaxed),
+            },
+            || areas.avail.index.load(Ordering::Acquire) != *take,
+        )
+    }
+
+    pub(super) fn disable_kicks(&mut self) {
+        // With `EVENT_IDX` the index that was asked for stays behind, and nobody passes it again.
+        if self.areas.avail_event.is_none() {
+            self.areas.used.flags.store(UNWANTED, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn base(&self) -> u32 {
+        u32::from(self.published)
+    }
+}
