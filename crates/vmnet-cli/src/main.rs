@@ -6,6 +6,7 @@
 //! | `port_spec` | `-p [ADDR:]8080:80[/udp]` |
 //! | `run`, `qemu`, `attach/` | one file or folder per verb |
 //! | `verb/` | the verbs that ask the service |
+//! | `daemon` | the service |
 //! | `forward_spec` | `[ADDR:]8080:web:80[/udp]` |
 //! | `span` | times and spans of time |
 //! | `pages` | completions and manual pages |
@@ -18,6 +19,7 @@
 mod args;
 mod attach;
 mod command;
+mod daemon;
 mod forward_spec;
 mod hiding;
 mod identity;
@@ -40,7 +42,12 @@ const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    logging::start(args.verbose);
+    // Nobody looks at a service all the time: what it did must be there to read.
+    let floor = u8::from(matches!(
+        args.verb,
+        args::Verb::Service(args::service::ServiceVerb::Daemon(_))
+    ));
+    logging::start(args.verbose.max(floor));
     let outcome = match args.verb {
         args::Verb::Run(run) => run::run(run),
         args::Verb::Qemu(qemu) => qemu::run(qemu),

@@ -3,13 +3,12 @@
 use crate::span::Span;
 use std::path::PathBuf;
 
-#[allow(dead_code)]
 pub(super) const EXAMPLES: &str = "\
 Examples:
   vmnet daemon                                           in the foreground; ends with Ctrl-C, or when idle
   vmnet daemon --idle-timeout never --config ./vmnet.toml
   vmnet daemon --no-state                                nothing stays when it ends
-  sudo vmnet daemon --system";
+  sudo vmnet daemon --system --group kvm";
 
 /// How long the service waits for something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +24,13 @@ pub(crate) struct Daemon {
     /// Serve the whole machine, with privileges, from /run/vmnet and /var/lib/vmnet.
     #[arg(long)]
     pub(crate) system: bool,
+    /// Let the members of this group use it, by name or number [default: only its user]
+    #[arg(long, requires = "system")]
+    pub(crate) group: Option<String>,
     /// Stay in the foreground and log to stderr; this is what happens anyway.
     #[arg(long, conflicts_with = "activated")]
     pub(crate) foreground: bool,
-    /// End after so long without clients, interfaces and networks, like 30s or 10m, or `never`.
+    /// End after so long without a client, like 30s or 10m, or `never` [default: never; 30s if it was started on demand]
     #[arg(long, value_name = "DURATION", value_parser = idle_timeout)]
     pub(crate) idle_timeout: Option<IdleTimeout>,
     /// Where to keep what must stay [default: $XDG_STATE_HOME/vmnet; /var/lib/vmnet with --system]

@@ -1,6 +1,6 @@
 //! The verbs that ask the service, and those that write about the command line itself.
 
-use super::{forward, identity, interface, lease, network, pages, status};
+use super::{daemon, forward, identity, interface, lease, network, pages, status};
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,13 @@ pub(crate) enum ServiceVerb {
     /// Starts nothing: if the service does not run, it says so.
     #[command(after_help = status::EXAMPLES)]
     Status(status::Status),
+    /// Run the service.
+    ///
+    /// Whoever needs it starts it, so this is for service managers and for looking. It runs in the foreground and logs to
+    /// standard error. Signals TERM and INT end it, and all networks with it; those that are kept come again with the
+    /// next one.
+    #[command(after_help = daemon::EXAMPLES)]
+    Daemon(daemon::Daemon),
     /// Print completions for a shell.
     #[command(after_help = pages::COMPLETIONS_EXAMPLES)]
     Completions(pages::Completions),

@@ -96,11 +96,9 @@ impl Row<'_> {
 
 fn state(state: LeaseState) -> &'static str {
     match state {
-        LeaseState::Offered => "offered",
         LeaseState::Bound => "bound",
         LeaseState::Expired => "expired",
         LeaseState::Released => "released",
-        LeaseState::Declined => "declined",
     }
 }
 

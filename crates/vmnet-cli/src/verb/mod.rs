@@ -17,6 +17,7 @@ mod status;
 mod table;
 
 use crate::args::service::ServiceVerb;
+use crate::daemon::{self, ServeError};
 use crate::forward_spec::NothingLeft;
 use crate::pages::{self, PagesError};
 use openvmnet::client::{CallError, Client, ConnectError};
@@ -34,6 +35,7 @@ pub(crate) fn run(verb: ServiceVerb) -> Result<(), VerbError> {
         ServiceVerb::Forward(forward) => forward::run(&forward.verb),
         ServiceVerb::Lease(lease) => lease::run(lease.verb),
         ServiceVerb::Status(status) => status::run(&status),
+        ServiceVerb::Daemon(daemon) => Ok(daemon::run(&daemon)?),
         ServiceVerb::Completions(completions) => Ok(pages::completions(&completions)?),
         ServiceVerb::Man(man) => Ok(pages::man(&man)?),
     }
@@ -61,6 +63,8 @@ pub(crate) enum VerbError {
     NothingUp(String),
     #[error(transparent)]
     Pages(#[from] PagesError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
     #[error("JSON: {0}")]
