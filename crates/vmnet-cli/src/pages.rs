@@ -88,7 +88,19 @@ fn completion(shell: Shell) -> String {
     };
     let mut text = Vec::new();
     aot::generate(shell, &mut Args::command(), "vmnet", &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    let text = String::from_utf8_lossy(&text).into_owned();
+    without_hidden(&definition(), text)
+}
+
+/// Bash's completions have hidden flags among the words of a verb.
+fn without_hidden(command: &Command, text: String) -> String {
+    let hidden = command.get_arguments().filter(|flag| flag.is_hide_set());
+    let text = hidden
+        .filter_map(|flag| flag.get_long())
+        .fold(text, |text, flag| text.replace(&format!(" --{flag} "), " "));
+    command
+        .get_subcommands()
+        .fold(text, |text, verb| without_hidden(verb, text))
 }
 
 /// Prints the first page, or writes all.
