@@ -92,12 +92,15 @@ fn completion(shell: Shell) -> String {
     without_hidden(&definition(), text)
 }
 
-/// Bash's completions have hidden flags among the words of a verb.
-fn without_hidden(command: &Command, text: String) -> String {
+/// Completions have hidden flags too: a word of Bash's list, a line of the others.
+fn without_hidden(command: &Command, mut text: String) -> String {
     let hidden = command.get_arguments().filter(|flag| flag.is_hide_set());
-    let text = hidden
-        .filter_map(|flag| flag.get_long())
-        .fold(text, |text, flag| text.replace(&format!(" --{flag} "), " "));
+    for flag in hidden.filter_map(|flag| flag.get_long()) {
+        text = text.replace(&format!(" --{flag} "), " ");
+        let (zsh, fish) = (format!("'--{flag}["), format!(" -l {flag} "));
+        let is_shown = |line: &&str| !line.contains(&zsh) && !line.contains(&fish);
+        text = text.split_inclusive('\n').filter(is_shown).collect();
+    }
     command
         .get_subcommands()
         .fold(text, |text, verb| without_hidden(verb, text))

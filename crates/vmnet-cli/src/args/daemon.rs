@@ -28,7 +28,7 @@ pub(crate) struct Daemon {
     #[arg(long, requires = "system")]
     pub(crate) group: Option<String>,
     /// Stay in the foreground and log to stderr; this is what happens anyway.
-    #[arg(long, conflicts_with = "activated")]
+    #[arg(long)]
     pub(crate) foreground: bool,
     /// End after so long without a client, like 30s or 10m, or `never` [default: never; 30s if it was started on demand]
     #[arg(long, value_name = "DURATION", value_parser = idle_timeout)]
@@ -42,7 +42,7 @@ pub(crate) struct Daemon {
     /// The configuration file [default: $XDG_CONFIG_HOME/vmnet/vmnet.toml; /etc/vmnet/vmnet.toml with --system]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Started by a client: the socket is standard input, and the service goes into the background.
+    /// Started by a client, who wins over --foreground: the socket is standard input, and the service goes into the background.
     #[arg(long, hide = true)]
     pub(crate) activated: bool,
 }
@@ -89,6 +89,6 @@ mod tests {
         assert!(typed("--state here --config there --system").is_some());
         assert!(typed("--no-state --activated").is_some());
         assert!(typed("--state here --no-state").is_none());
-        assert!(typed("--foreground --activated").is_none());
+        assert!(typed("--group kvm").is_none());
     }
 }
