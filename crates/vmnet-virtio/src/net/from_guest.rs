@@ -57,6 +57,7 @@ impl FromGuest {
                 Err(_) => break,
             }
         }
+        burst.copy_heads(self.header_len);
         Ok(burst.len())
     }
 
