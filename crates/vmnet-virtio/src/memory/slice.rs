@@ -202,10 +202,9 @@ impl<'a> GuestWriter<'a> {
 mod tests {
     use super::*;
     use crate::memory::MemoryMap;
-    use crate::memory::map::Region;
 
     fn memory(len: usize) -> MemoryMap {
-        MemoryMap::of(vec![Region::of_heap(0x1000, len)]).unwrap()
+        MemoryMap::of_heap(&[(0x1000, len)])
     }
 
     fn read(slice: GuestSlice<'_>) -> Vec<u8> {

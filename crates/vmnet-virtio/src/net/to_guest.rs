@@ -108,6 +108,9 @@ impl ToGuest {
             return Ok(Delivery::TooLong);
         }
         self.slices.restart(&self.memory);
+        if self.memory.lost() {
+            return Err(self.ring.end(RingError::MemoryLost));
+        }
         let len = len.saturating_add(self.header_len);
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         let mut room: u64 = 0;
