@@ -72,7 +72,7 @@ fn a_command_keeps_its_address_and_connects_again() {
     let service = service_of(&stage);
     // Says its address, then connects whenever it is told to, trying for a while, and says it again.
     let script = format!(
-        "address() {{ ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'; cat /sys/class/net/eth0/address; }}
+        "address() {{ ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'; ip -o link show dev eth0 | sed 's,.*ether \\([^ ]*\\) .*,\\1,'; }}
          address; echo ready
          while read -r line; do
              until timeout 0.5 {0} at-once 198.51.100.1:7 1 >/dev/null 2>&1; do :; done

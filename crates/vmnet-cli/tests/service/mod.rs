@@ -58,7 +58,10 @@ impl Service {
 
     /// Its process, if it runs.
     pub(crate) fn pid(&self) -> Option<i32> {
-        let status = self.try_ask(|client| client.status().ok())??;
+        let status = self.try_ask(|client| client.status())?;
+        let status = status
+            .inspect_err(|error| eprintln!("status: {error}"))
+            .ok()?;
         i32::try_from(status.pid).ok()
     }
 
