@@ -49,6 +49,9 @@ pub enum ConnectError {
     /// It started and ended.
     #[error("the service ended at once; {0} says why")]
     Ended(PathBuf),
+    /// It does not let us in.
+    #[error("the service on {0} refuses: {1}")]
+    Refused(PathBuf, String),
     /// It does not speak as we do.
     #[error("what listens on {0} is not the service: {1}")]
     Strange(PathBuf, String),
@@ -134,7 +137,11 @@ impl Client {
 }
 
 fn strange(error: &CallError) -> ConnectError {
-    ConnectError::Strange(place::socket(Scope::User), error.to_string())
+    let (socket, text) = (place::socket(Scope::User), error.to_string());
+    match error {
+        CallError::Refused(_) => ConnectError::Refused(socket, text),
+        _ => ConnectError::Strange(socket, text),
+    }
 }
 
 fn answer<T>(outcome: zlink::Result<Result<T, ServiceError>>) -> Result<T, CallError> {

@@ -3,6 +3,7 @@
 use crate::rpc::Session;
 use crate::supervisor::{ConnectionId, Supervisor};
 use crate::transport::{Nowhere, Transport};
+use openvmnet::service::ServiceError;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -15,6 +16,10 @@ use zlink::{Connection, Reply};
 
 /// Connections at once; more than this many clients wait for nothing.
 const CONNECTIONS_MAX: usize = 4096;
+/// Clients that are told at once why they are refused.
+const REFUSALS_MAX: usize = 16;
+/// How long a client that is refused is listened to.
+const HEARING: Duration = Duration::from_secs(1);
 /// After accepting failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,6 +39,8 @@ pub(crate) struct Connections {
     /// The namespace that clients must come from: ours.
     namespace: Option<u64>,
     open: Cell<usize>,
+    /// Clients that are being told why they are refused.
+    refused: Cell<usize>,
     /// Told when the number of connections changes.
     pub(crate) changed: Notify,
 }
@@ -45,6 +52,7 @@ impl Connections {
             admission,
             namespace: None,
             open: Cell::new(0),
+            refused: Cell::new(0),
             changed: Notify::new(),
         }
     }
@@ -83,6 +91,7 @@ impl Connections {
             Ok(pid) => pid,
             Err(error) => {
                 tracing::warn!(%error, "a client was refused");
+                self.refuse(stream, error.to_string());
                 return;
             }
         };
@@ -92,6 +101,22 @@ impl Connections {
         }
         let visit = Visit::begin(Rc::clone(self), peer);
         tokio::task::spawn_local(visit.serve(stream));
+    }
+
+    /// Tells a client why it is not let in, in answer to its first call.
+    fn refuse(self: &Rc<Self>, stream: UnixStream, reason: String) {
+        if self.refused.get() >= REFUSALS_MAX {
+            return;
+        }
+        self.refused.set(self.refused.get() + 1);
+        let connections = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let told = tokio::time::timeout(HEARING, turn_away(stream, reason)).await;
+            if let Ok(Err(error)) = told {
+                tracing::debug!(%error, "a client was not told why it was refused");
+            }
+            connections.refused.set(connections.refused.get() - 1);
+        });
     }
 
     /// The process at the other end, if it may be there.
@@ -105,14 +130,26 @@ impl Connections {
                 }
             };
         if !admitted {
-            let text = format!("process {} of user {} may not", peer.pid, peer.uid);
+            let text = match self.admission {
+                Admission::User(uid) => format!(
+                    "process {} is of user {}, and this is the service of user {uid}",
+                    peer.pid, peer.uid
+                ),
+                Admission::Group(group) => format!(
+                    "process {} of user {} is not of the group {group}, which may use this service",
+                    peer.pid, peer.uid
+                ),
+            };
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         // A command of `vmnet run` is of the same user, and still a guest.
         if let (Some(ours), Ok(theirs)) = (self.namespace, peer::namespace(stream))
             && ours != theirs
         {
-            let text = format!("process {} is in another network namespace", peer.pid);
+            let text = format!(
+                "process {} is in another network namespace than this service, like guests and containers, which have no say over networks",
+                peer.pid
+            );
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         Ok(peer.pid)
@@ -160,6 +197,17 @@ impl Drop for Visit {
         self.connections.open.set(self.connections.open.get() - 1);
         self.connections.changed.notify_waiters();
     }
+}
+
+/// Any call, of which nothing matters.
+#[derive(Debug, serde::Deserialize)]
+struct AnyCall {}
+
+async fn turn_away(stream: UnixStream, reason: String) -> zlink::Result<()> {
+    let (mut reader, mut writer) = Connection::new(Transport(Rc::new(stream))).split();
+    reader.receive_call::<AnyCall>().await?;
+    let error = ServiceError::NotAuthorized { reason };
+    writer.send_error(&error, Vec::new()).await
 }
 
 /// Answers one call after the other.
