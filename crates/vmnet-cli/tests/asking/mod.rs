@@ -1,7 +1,7 @@
 //! Asks the service of a world by the program's own verbs: it hears nobody who is in another network namespace, as tests are.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
-use openvmnet::service::{Forward, Forwards, Interface, Interfaces, Lease, Leases, Status};
+use openvmnet::service::{Forward, Forwards, Interface, Interfaces, Lease, Leases};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::{Duration, Instant};
 use vmnet_lab::process::Process;
@@ -26,7 +26,8 @@ impl Service<'_> {
 
     /// Its process, if it runs.
     pub(crate) fn pid(self) -> Option<i32> {
-        i32::try_from(self.ask::<Status>(&["status"])?.pid).ok()
+        let status: serde_json::Value = self.ask(&["status"])?;
+        i32::try_from(status["service"]["pid"].as_i64()?).ok()
     }
 
     /// The interfaces on a network; none if it is not there.
