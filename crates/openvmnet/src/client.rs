@@ -49,9 +49,9 @@ pub enum ConnectError {
     /// It started and ended.
     #[error("the service ended at once; {0} says why")]
     Ended(PathBuf),
-    /// It does not let us in.
+    /// It lets us not in.
     #[error("the service on {0} refuses: {1}")]
-    Refused(PathBuf, String),
+    Refused(PathBuf, #[source] ServiceError),
     /// It does not speak as we do.
     #[error("what listens on {0} is not the service: {1}")]
     Strange(PathBuf, String),
@@ -98,7 +98,7 @@ impl Client {
                     let log = log_path().unwrap_or_else(|| PathBuf::from("its log"));
                     return Err(ConnectError::Ended(log));
                 }
-                Err(error) => return Err(strange(&error)),
+                Err(error) => return Err(unusable(error)),
             }
         }
     }
@@ -116,7 +116,7 @@ impl Client {
         match client.status() {
             Ok(_) => Ok(client),
             Err(CallError::Gone) => Err(ConnectError::NotRunning(socket)),
-            Err(error) => Err(strange(&error)),
+            Err(error) => Err(unusable(error)),
         }
     }
 
@@ -136,11 +136,11 @@ impl Client {
     }
 }
 
-fn strange(error: &CallError) -> ConnectError {
-    let (socket, text) = (place::socket(Scope::User), error.to_string());
+fn unusable(error: CallError) -> ConnectError {
+    let socket = place::socket(Scope::User);
     match error {
-        CallError::Refused(_) => ConnectError::Refused(socket, text),
-        _ => ConnectError::Strange(socket, text),
+        CallError::Refused(refusal) => ConnectError::Refused(socket, refusal),
+        other => ConnectError::Strange(socket, other.to_string()),
     }
 }
 

@@ -102,9 +102,9 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         }
     };
     let outcome = serve(options, &listening);
-    if outcome.is_err() && listening.origin != Origin::Manager {
+    if outcome.is_err() {
         // Who waits at the socket shall not wait for ever.
-        let _gone = std::fs::remove_file(&listening.path);
+        listening.remove();
     }
     outcome
 }
@@ -208,10 +208,9 @@ async fn live(
             _ = interrupt.recv() => break,
             () = idled(&connections, idle) => {
                 // Whoever comes between this look and the removal would talk to nobody.
-                if listening.remove(|| connections.admit_waiting(&listener)) {
-                    tracing::info!("no client for long: the service ends");
-                    accepting.abort();
-                    return Ok(());
+                if listening.remove_unless(|| connections.admit_waiting(&listening.listener)) {
+                    tracing::info!("no client for long");
+                    break;
                 }
             }
         }
@@ -219,9 +218,7 @@ async fn live(
     tell(&[NotifyState::Stopping]);
     accepting.abort();
     tracing::info!("the service ends");
-    if listening.origin != Origin::Manager {
-        let _gone = std::fs::remove_file(&listening.path);
-    }
+    listening.remove();
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use openvmnet::place::{self, FolderError};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use vmnet_linux::sys::process;
@@ -44,6 +44,8 @@ pub(crate) struct Listening {
     pub(crate) listener: UnixListener,
     pub(crate) path: PathBuf,
     pub(crate) origin: Origin,
+    /// Which file the socket is, lest we remove another's.
+    file: Option<(u64, u64)>,
 }
 
 impl Listening {
@@ -76,10 +78,12 @@ impl Listening {
             .ok()
             .and_then(|address| address.as_pathname().map(Path::to_owned))
             .unwrap_or_else(|| path.to_owned());
+        let file = file_of(&path);
         Ok(Self {
             listener,
             path,
             origin,
+            file,
         })
     }
 
@@ -100,21 +104,50 @@ impl Listening {
             listener,
             path: path.to_owned(),
             origin: Origin::Own,
+            file: file_of(path),
         })
     }
 
-    /// Removes the socket, so that the next client starts another service. `false`: a client is about to come.
-    pub(crate) fn remove(&self, waiting: impl FnOnce() -> bool) -> bool {
+    /// Removes the socket unless somebody waits at it, so that the next client starts another service. `false`: a client
+    /// has come or is about to.
+    pub(crate) fn remove_unless(&self, waiting: impl Fn() -> bool) -> bool {
         if self.origin == Origin::Manager {
             return !waiting();
         }
         let Ok(_lock) = StartLock::try_take(&self.path) else {
             return false;
         };
+        // Out of the way first: whoever comes now does not find it, and waits for the lock. Then it is known who came before.
+        let mut aside = self.path.as_os_str().to_owned();
+        aside.push(".ending");
+        let moved = self.is_there() && fs::rename(&self.path, &aside).is_ok();
         if waiting() {
+            if moved && let Err(error) = fs::rename(&aside, &self.path) {
+                tracing::error!(%error, "the socket is lost: the service ends with its clients");
+            }
             return false;
         }
-        let _gone = fs::remove_file(&self.path);
+        if moved {
+            let _gone = fs::remove_file(&aside);
+        }
         true
     }
+
+    /// Removes the socket, whoever waits, if it is ours to remove.
+    pub(crate) fn remove(&self) {
+        if self.origin != Origin::Manager && self.is_there() {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+
+    /// What is at our path is our socket, and not that of another service that came after somebody removed ours.
+    fn is_there(&self) -> bool {
+        self.file.is_some() && file_of(&self.path) == self.file
+    }
+}
+
+/// Which file a path names.
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    let about = fs::symlink_metadata(path).ok()?;
+    Some((about.dev(), about.ino()))
 }

@@ -16,7 +16,7 @@ use zlink::connection::socket::{ReadHalf, ReadResult, Socket, WriteHalf};
 
 /// The longest message that is read, in bytes.
 const MESSAGE_MAX: usize = 1 << 20;
-/// Descriptors that come with one read; a call brings one.
+/// Descriptors that come with one message; a call brings one. What is beyond is closed.
 const DESCRIPTORS_MAX: usize = 8;
 /// How long a reply may wait for its reader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +31,8 @@ pub(crate) struct Reader {
     stream: Rc<UnixStream>,
     /// Bytes of a message that is not complete.
     incomplete: usize,
+    /// Descriptors that came with it.
+    descriptors: usize,
 }
 
 /// The way to it.
@@ -47,6 +49,7 @@ impl Socket for Transport {
         let reader = Reader {
             stream: Rc::clone(&self.0),
             incomplete: 0,
+            descriptors: 0,
         };
         (reader, Writer(self.0))
     }
@@ -59,11 +62,15 @@ impl ReadHalf for Reader {
             .async_io(Interest::READABLE, || receive(&self.stream, buffer))
             .await?;
         let read = buffer.get(..length).unwrap_or_default();
-        self.incomplete = match read.iter().rposition(|&byte| byte == 0) {
-            Some(end) => length - end - 1,
-            None => self.incomplete + length,
+        // Those that come with the end of a message are its own, and wait no longer.
+        (self.incomplete, self.descriptors) = match read.iter().rposition(|&byte| byte == 0) {
+            Some(end) => (length - end - 1, 0),
+            None => (
+                self.incomplete + length,
+                self.descriptors + descriptors.len(),
+            ),
         };
-        if self.incomplete > MESSAGE_MAX {
+        if self.incomplete > MESSAGE_MAX || self.descriptors > DESCRIPTORS_MAX {
             return Err(zlink::Error::BufferOverflow);
         }
         Ok(ReadResult::new(length).set_fds(descriptors))
