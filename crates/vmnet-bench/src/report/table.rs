@@ -37,6 +37,9 @@ pub(crate) fn render(
             "\n"
         });
         for (row, verdict) in rows.iter().zip(verdicts) {
+            if !row.experiment.is_at(mtu, options) {
+                continue;
+            }
             let mut line = format!("{:<36}{:<8}", row.title, row.unit);
             for &kind in &options.paths {
                 let _ = write!(
