@@ -377,7 +377,10 @@ fn qemu_ends_with_a_killed_vmnet() {
         let mut playing = Playing::start(&mut command);
         assert_eq!(playing.line(), "ready");
         let word = fake.display().to_string();
-        assert_eq!(stage::processes_with(&word).len(), 2);
+        // The shell is two for a moment when it starts something.
+        eventually("vmnet and QEMU are there", || {
+            stage::processes_with(&word).len() == 2
+        });
         playing.kill(Signal::KILL);
         playing.0.wait().unwrap();
         eventually("QEMU is gone", || stage::processes_with(&word).is_empty());
