@@ -3,7 +3,7 @@
 use crate::call::Asked;
 use crate::rpc::Session;
 use crate::supervisor::{ConnectionId, Supervisor};
-use crate::transport::{Nowhere, Transport};
+use crate::transport::{Nowhere, Transport, Writer};
 use openvmnet::service::ServiceError;
 use serde::Deserialize as _;
 use std::cell::{Cell, RefCell};
@@ -216,8 +216,9 @@ type Calls<'c> = <Session as Service<Nowhere>>::MethodCall<'c>;
 
 /// Answers one call after the other.
 async fn converse(mut session: Session, stream: UnixStream) -> zlink::Result<()> {
-    let connection = Connection::new(Transport(Rc::new(stream)));
-    let (mut reader, mut writer) = connection.split();
+    let stream = Rc::new(stream);
+    let lists = Writer::new(Rc::clone(&stream));
+    let (mut reader, mut writer) = Connection::new(Transport(stream)).split();
     let mut nowhere = Connection::new(Nowhere);
     loop {
         let (asked, descriptors) = reader.receive_call::<Asked>().await?;
@@ -245,7 +246,7 @@ async fn converse(mut session: Session, stream: UnixStream) -> zlink::Result<()>
         match reply {
             MethodReply::Single(parameters) => {
                 let reply = Reply::new(parameters).set_continues(Some(false));
-                writer.send_reply(&reply, Vec::new()).await?;
+                lists.send(&reply).await?;
             }
             MethodReply::Error(error) => writer.send_error(&error, Vec::new()).await?,
             // No call of ours has several replies or becomes another protocol.

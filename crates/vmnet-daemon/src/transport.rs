@@ -4,6 +4,7 @@
 //! within [`PATIENCE`] ends its connection.
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use serde::Serialize;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -102,14 +103,30 @@ impl WriteHalf for Writer {
         _descriptors: &[impl AsFd],
         _credentials: Option<&PassedCredentials>,
     ) -> zlink::Result<()> {
-        tokio::time::timeout(PATIENCE, self.write_all(buffer))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(())
+        self.write_in_time(buffer).await
     }
 }
 
 impl Writer {
+    pub(crate) fn new(stream: Rc<UnixStream>) -> Self {
+        Self(stream)
+    }
+
+    /// Sends a reply that may be long. zlink's own way makes room for 256 bytes more whenever a message does not fit, and
+    /// then begins it anew: the list of a thousand interfaces took seconds of everybody's time.
+    pub(crate) async fn send(&self, reply: &impl Serialize) -> zlink::Result<()> {
+        let mut message = serde_json::to_vec(reply)?;
+        message.push(0);
+        self.write_in_time(&message).await
+    }
+
+    async fn write_in_time(&self, message: &[u8]) -> zlink::Result<()> {
+        tokio::time::timeout(PATIENCE, self.write_all(message))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(())
+    }
+
     async fn write_all(&self, mut buffer: &[u8]) -> io::Result<()> {
         while !buffer.is_empty() {
             let sent = self

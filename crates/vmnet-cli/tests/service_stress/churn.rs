@@ -161,7 +161,12 @@ fn one_of_twenty(seed: u64) {
             }
             if own.len() < MOST && chance.below(2) == 0 {
                 let begin = Instant::now();
-                match guest::start(&mut client, NETWORK, options(&mut chance)) {
+                let options = options(&mut chance);
+                let started = match chance.below(2) {
+                    0 => guest::start(&mut client, NETWORK, options),
+                    _ => guest::start_packets(&mut client, NETWORK, options),
+                };
+                match started {
                     Ok((started, place)) => {
                         times.push(begin.elapsed());
                         own.push(Own::claim(started, place));

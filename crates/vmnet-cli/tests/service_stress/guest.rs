@@ -35,7 +35,33 @@ pub(crate) fn start(
     network: &str,
     options: InterfaceOptions,
 ) -> Result<(Started, Place), CallError> {
-    let (socket, theirs) = UnixDatagram::pair().unwrap();
+    over(client, network, options, UnixDatagram::pair().unwrap())
+}
+
+/// The same by a pair of sockets of packets, whose end is told to the other side: of datagrams it is seen when the next
+/// one is sent.
+pub(crate) fn start_packets(
+    client: &mut Client,
+    network: &str,
+    options: InterfaceOptions,
+) -> Result<(Started, Place), CallError> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let pair = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    let (one, other) = pair.unwrap();
+    over(client, network, options, (one.into(), other.into()))
+}
+
+fn over(
+    client: &mut Client,
+    network: &str,
+    options: InterfaceOptions,
+    (socket, theirs): (UnixDatagram, UnixDatagram),
+) -> Result<(Started, Place), CallError> {
     let started = client.start_interface(network, options, vec![OwnedFd::from(theirs)])?;
     socket.set_read_timeout(Some(LOOK)).unwrap();
     socket
@@ -161,6 +187,11 @@ impl Place {
     pub(crate) fn receive(&self) -> Option<Vec<u8>> {
         let mut frame = vec![0; 2048];
         let len = self.socket.recv(&mut frame).ok()?;
+        if len == 0 {
+            // The other end is closed, and says so at once each time.
+            std::thread::sleep(LOOK);
+            return None;
+        }
         frame.truncate(len);
         Some(frame)
     }
@@ -168,7 +199,7 @@ impl Place {
     /// Takes everything that waits, and forgets it.
     pub(crate) fn drain(&self) {
         self.socket.set_nonblocking(true).unwrap();
-        while self.socket.recv(&mut [0; 64]).is_ok() {}
+        while self.socket.recv(&mut [0; 64]).is_ok_and(|len| len > 0) {}
         self.socket.set_nonblocking(false).unwrap();
     }
 

@@ -118,7 +118,7 @@ fn a_guest_that_left_by_itself_holds_nothing() {
             client
                 .open_network(None, Some(configuration(NETWORK)))
                 .unwrap();
-            let (_, place) = guest::start(&mut client, NETWORK, plain()).unwrap();
+            let (_, place) = guest::start_packets(&mut client, NETWORK, plain()).unwrap();
             client.close_network(NETWORK).unwrap();
             drop(place);
             if look {

@@ -4,7 +4,7 @@ use super::{ConnectionId, Supervisor, chain, failed, no_interface, not_stored, t
 use crate::descriptor;
 use crate::store::StoreError;
 use openvmnet::service::{Interface, InterfaceOptions, Kind, ServiceError, Started};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
 use vmnet_linux::lane::{
@@ -324,6 +324,7 @@ impl Supervisor {
         let mut all = Vec::new();
         for network in self.chosen(network)? {
             let ports = self.prune(network);
+            let ports: BTreeMap<PortId, &PortRow> = ports.iter().map(|row| (row.id, row)).collect();
             let on: Vec<u64> = self
                 .interfaces_on(network)
                 .map(|(number, _)| number)
@@ -408,11 +409,13 @@ impl Supervisor {
     }
 
     /// What an interface is, for clients.
-    fn row(&self, number: u64, ports: Option<&[PortRow]>) -> Option<Interface> {
+    fn row(&self, number: u64, ports: Option<&BTreeMap<PortId, &PortRow>>) -> Option<Interface> {
         let member = self.interfaces.get(&number)?;
         let plan = &self.networks.get(&member.network)?.plan;
-        let port =
-            ports.and_then(|ports| ports.iter().find(|row| member.place == Place::Port(row.id)));
+        let port = match member.place {
+            Place::Port(port) => ports.and_then(|ports| ports.get(&port)),
+            Place::Listener(_) => None,
+        };
         let header = member.offload.virtio_header || member.kind == Kind::Tap;
         let large = member.offload.tso || member.kind == Kind::Tap;
         let frame = if large {
