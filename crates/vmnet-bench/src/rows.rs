@@ -378,14 +378,14 @@ const SERVICE_ROWS: [Row; 22] = [
     ),
     row(
         "service_calls_1",
-        "Calls, 1 connection",
+        "Calls, 1 client",
         ("/s", 0),
         Higher,
         Service(Part::Calls { connections: 1 }),
     ),
     row(
         "service_calls_8",
-        "Calls, 8 connections",
+        "Calls, 8 clients",
         ("/s", 0),
         Higher,
         Service(Part::Calls { connections: 8 }),

@@ -100,6 +100,13 @@ fn a_command_keeps_its_address_and_connects_again() {
     }
     let said = guest.stderr();
     assert_eq!(said.matches("joining dev again").count(), 3, "{said}");
+    // The service was started by a thread that has signals blocked, and hears them all the same.
+    let ended = service.terminate();
+    let gone = Instant::now() + SOON;
+    while service.pid() == Some(ended) {
+        assert!(Instant::now() < gone, "the service does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

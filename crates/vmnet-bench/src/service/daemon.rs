@@ -61,6 +61,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // The number of one that was waited for may be another's by now.
+        if !matches!(self.0.try_wait(), Ok(None)) {
+            return;
+        }
         sys::signal(self.pid(), libc::SIGTERM);
         let limit = Instant::now() + Duration::from_secs(5);
         while matches!(self.0.try_wait(), Ok(None)) {

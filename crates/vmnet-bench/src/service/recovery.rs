@@ -37,6 +37,9 @@ pub(super) fn measure(server: SocketAddr, runs: usize) -> Result<Values, Failure
         let reached = guest.reach()?;
         times.push(reached.saturating_sub(killed) as f64 / 1e6);
     }
+    drop(guest);
+    // One that was started again must end when it is told to, like any other.
+    end_running(Signal::TERM)?;
     Ok(named(&[
         ("service_recovery_p50", percentile(&times, 50)?),
         ("service_recovery_max", percentile(&times, 100)?),

@@ -64,6 +64,14 @@ impl Service {
         pid
     }
 
+    /// Asks it to end, as a service manager does; answers its process.
+    #[track_caller]
+    pub(crate) fn terminate(&self) -> i32 {
+        let pid = self.pid().expect("the service runs");
+        signal(pid, rustix::process::Signal::TERM);
+        pid
+    }
+
     /// Ends it, if it runs, and waits until it is gone.
     pub(crate) fn end(&self) {
         let Some(pid) = self.pid() else { return };
