@@ -165,10 +165,13 @@ mod tests {
         let path = folder.path().join("vmnet.sock");
         let listening = Listening::own(&path).unwrap();
         let lock = StartLock::take(&path).unwrap();
-        assert!(!listening.remove(|| false), "a client starts a service");
+        assert!(
+            !listening.remove_unless(|| false),
+            "a client starts a service"
+        );
         drop(lock);
-        assert!(!listening.remove(|| true), "a client waits");
-        assert!(listening.remove(|| false));
+        assert!(!listening.remove_unless(|| true), "a client waits");
+        assert!(listening.remove_unless(|| false));
         assert!(!path.exists());
     }
 
@@ -177,7 +180,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listening = Listening::own(&folder.path().join("vmnet.sock")).unwrap();
         folder.close().unwrap();
-        assert!(!listening.remove(|| true), "a client waits");
-        assert!(listening.remove(|| false));
+        assert!(!listening.remove_unless(|| true), "a client waits");
+        assert!(listening.remove_unless(|| false));
     }
 }
