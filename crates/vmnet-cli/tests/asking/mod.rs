@@ -52,14 +52,22 @@ impl Service<'_> {
     #[track_caller]
     pub(crate) fn kill(self) -> i32 {
         let pid = self.pid().expect("the service runs");
-        signal(pid);
+        signal(pid, Signal::KILL);
+        pid
+    }
+
+    /// Asks it to end, as a service manager does; answers its process.
+    #[track_caller]
+    pub(crate) fn terminate(self) -> i32 {
+        let pid = self.pid().expect("the service runs");
+        signal(pid, Signal::TERM);
         pid
     }
 
     /// Ends it, if it runs, and waits until it is gone.
     pub(crate) fn end(self) {
         let Some(pid) = self.pid() else { return };
-        signal(pid);
+        signal(pid, Signal::KILL);
         let deadline = Instant::now() + SOON;
         while std::path::Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
@@ -67,9 +75,9 @@ impl Service<'_> {
     }
 }
 
-fn signal(pid: i32) {
+fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // It may have ended by itself.
-        let _ = kill_process(pid, Signal::KILL);
+        let _ = kill_process(pid, signal);
     }
 }
