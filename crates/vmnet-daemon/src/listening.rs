@@ -90,9 +90,7 @@ impl Listening {
     /// Our own, in a folder that is ours alone. A stale one is replaced.
     pub(crate) fn own(path: &Path) -> Result<Self, ListenError> {
         let at = |source| ListenError::Io(path.to_owned(), source);
-        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-            place::ensure_private(folder)?;
-        }
+        place::ensure_socket_folder(path)?;
         let _lock = StartLock::take(path).map_err(at)?;
         if UnixStream::connect(path).is_ok() {
             return Err(ListenError::Running(path.to_owned()));
