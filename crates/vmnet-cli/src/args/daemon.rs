@@ -88,4 +88,22 @@ mod tests {
         assert!(typed("--state here --no-state").is_none());
         assert!(typed("--group kvm").is_none());
     }
+
+    #[test]
+    fn units_of_systemd_start_what_can_be_typed() {
+        let units = [
+            include_str!("../../../../contrib/systemd/user/vmnet.service"),
+            include_str!("../../../../contrib/systemd/system/vmnet-system.service"),
+        ];
+        for (unit, system) in units.into_iter().zip([false, true]) {
+            let line = unit
+                .lines()
+                .find_map(|line| line.strip_prefix("ExecStart="));
+            let words = line.unwrap().strip_prefix("vmnet daemon").unwrap();
+            let daemon = typed(words).unwrap();
+            assert_eq!(daemon.system, system);
+            assert_eq!(daemon.group.is_some(), system);
+            assert!(!daemon.activated, "the socket comes as systemd passes it");
+        }
+    }
 }
