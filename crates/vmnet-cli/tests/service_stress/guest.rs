@@ -213,7 +213,7 @@ impl Place {
     ) -> Vec<Ask> {
         let mut asks = asks.into_iter();
         let mut waiting: HashMap<Mac, Waiting> = HashMap::new();
-        let mut xid = u32::from(std::process::id()) << 12;
+        let mut xid = std::process::id() << 12;
         loop {
             while waiting.len() < window
                 && let Some(ask) = asks.next()

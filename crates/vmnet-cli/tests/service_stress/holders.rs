@@ -81,7 +81,7 @@ fn one_round(watcher: &mut Client, round: usize) -> (usize, Duration) {
         "the other's guest goes on"
     );
     // The last one goes: by closing, or by ending.
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         drop(client);
     } else {
         let number = started.interface.interface;

@@ -184,6 +184,7 @@ pub(crate) fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, socketpair};
     use std::os::unix::net::UnixDatagram;
 
     #[test]
@@ -207,10 +208,10 @@ mod tests {
         theirs.send(&[]).unwrap();
         assert_eq!(receive(ours.as_fd(), &mut frame).unwrap(), Some((0, None)));
         assert_eq!(receive(ours.as_fd(), &mut frame).unwrap(), None);
-        let (ours, theirs) = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
             SocketType::SEQPACKET,
-            rustix::net::SocketFlags::empty(),
+            SocketFlags::empty(),
             None,
         )
         .unwrap();
