@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_frame_larger_than_a_datagram_may_be_is_passed_over() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
+        sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
         let mut dgram = Dgram::connected(ours.into());
         for len in [100, 60_000, 101] {
             dgram.push([&[], &vec![7; len], &[]]).unwrap();
