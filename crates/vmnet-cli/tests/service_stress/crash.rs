@@ -17,12 +17,16 @@ use vmnet_wire::ethernet::Mac;
 const GUESTS: usize = 10_000;
 const THREADS: usize = 8;
 const KILLS: usize = 25;
+/// The service is killed when so many more were answered, twice that, or any number below.
+const BETWEEN: usize = GUESTS / KILLS;
 /// Guests behind one port, of the 512 that it may have.
 const BEHIND: usize = 400;
 /// Guests of one port that ask at once.
 const WINDOW: usize = 48;
 /// Guests that ask for their old address after each crash, of each thread.
 const SAMPLE: usize = 12;
+/// Guests of one thread that ask again when all have an address.
+const IDLE: usize = 100;
 const NETWORK: &str = "crash";
 /// How long all this may take.
 const PATIENCE: Duration = Duration::from_secs(200);
@@ -41,6 +45,8 @@ struct Story {
     book: Mutex<Book>,
     acknowledged: AtomicUsize,
     asked_again: AtomicUsize,
+    /// The last guest has its address, and the last kill was survived.
+    killed_enough: AtomicBool,
     ended: AtomicBool,
     deadline: Instant,
 }
@@ -66,6 +72,7 @@ fn story() {
         book: Mutex::default(),
         acknowledged: AtomicUsize::new(0),
         asked_again: AtomicUsize::new(0),
+        killed_enough: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         deadline: Instant::now() + PATIENCE,
     };
@@ -101,7 +108,7 @@ fn story() {
         restarts[restarts.len() / 2],
         restarts.last().unwrap(),
     );
-    assert!(restarts.len() >= 20);
+    assert!(restarts.len() >= KILLS);
     // Once more with everybody.
     kill();
     let client = look(&story);
@@ -122,6 +129,10 @@ impl Story {
     fn goes_on(&self) -> bool {
         assert!(Instant::now() < self.deadline, "it takes too long");
         !self.ended.load(Ordering::Relaxed)
+    }
+
+    fn answered(&self) -> usize {
+        self.acknowledged.load(Ordering::Relaxed) + self.asked_again.load(Ordering::Relaxed)
     }
 
     fn told(&self, ask: Ask, told: Told) {
@@ -206,12 +217,13 @@ fn guests(story: &Story, thread: usize, mut chance: Chance) {
         .map(|guest| Ask::Any(numbered(guest)))
         .collect();
     asks.reverse();
-    while !asks.is_empty() {
+    while !asks.is_empty() || !story.killed_enough.load(Ordering::Relaxed) {
         let Some((client, place)) = attach(story, &id) else {
             return;
         };
         let mut some = asks.split_off(asks.len().saturating_sub(BEHIND));
-        for _ in 0..SAMPLE.min(own.len()) {
+        let again = if some.is_empty() { IDLE } else { SAMPLE };
+        for _ in 0..again.min(own.len()) {
             let (mac, address) = own[chance.below(own.len())];
             if !some.contains(&Ask::Same(mac, address)) {
                 some.push(Ask::Same(mac, address));
@@ -257,7 +269,7 @@ fn fresh_identities(story: &Story) {
     }
 }
 
-/// Kills the service, if it runs, and waits until its process is gone.
+/// Kills the service, if it runs.
 fn kill() -> Option<()> {
     let pid = Client::connect_running().ok()?.status().ok()?.pid;
     let process = Pid::from_raw(i32::try_from(pid).ok()?)?;
@@ -266,13 +278,11 @@ fn kill() -> Option<()> {
 }
 
 fn kill_and_look(story: &Story, chance: &mut Chance, restarts: &mut Vec<Duration>) {
-    while story.goes_on() && story.acknowledged.load(Ordering::Relaxed) < GUESTS {
-        let next = story.acknowledged.load(Ordering::Relaxed) + chance.below(2 * GUESTS / KILLS);
-        let latest = Instant::now() + Duration::from_millis(3000);
-        while story.goes_on()
-            && story.acknowledged.load(Ordering::Relaxed) < next.min(GUESTS)
-            && Instant::now() < latest
-        {
+    let all = || story.acknowledged.load(Ordering::Relaxed) >= GUESTS;
+    while story.goes_on() && !(all() && restarts.len() >= KILLS) {
+        let next = story.answered() + chance.below(2 * BETWEEN);
+        let latest = Instant::now() + Duration::from_secs(2);
+        while story.goes_on() && story.answered() < next && Instant::now() < latest {
             std::thread::sleep(Duration::from_micros(200));
         }
         if kill().is_none() {
@@ -282,6 +292,7 @@ fn kill_and_look(story: &Story, chance: &mut Chance, restarts: &mut Vec<Duration
         drop(look(story));
         restarts.push(begin.elapsed());
     }
+    story.killed_enough.store(true, Ordering::Relaxed);
 }
 
 /// What was acknowledged before this call is there.

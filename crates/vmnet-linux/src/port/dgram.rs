@@ -1,14 +1,15 @@
 //! A datagram socket on which each datagram is a frame: QEMU's `-netdev dgram`, vfkit, libkrun.
 //!
 //! A socket of our own is bound to a path and shared by all guests that send to it; each is answered at the path it
-//! sends from. Or a pair of connected sockets is one guest's alone.
+//! sends from. Or a pair of connected sockets is one guest's alone. Of a pair of datagram sockets the kernel does not tell
+//! that the other end was closed: it is seen when the next frame is sent there. Sequenced packets tell it at once.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SocketAddrUnix};
+use rustix::net::{RecvFlags, SocketAddrUnix, SocketType, sockopt};
 use vmnet_core::Drop;
 
 use crate::port::software::Pieces;
@@ -164,6 +165,10 @@ pub(crate) fn receive(
 ) -> io::Result<Option<(usize, Option<SocketAddrUnix>)>> {
     debug_assert!(frame.len() >= INPUT_MAX);
     match rustix::net::recvfrom(fd, frame, RecvFlags::DONTWAIT) {
+        // Of sockets with connections this is the end, told for ever; a datagram may be empty.
+        Ok((_, 0, _)) if sockopt::socket_type(fd).ok() == Some(SocketType::SEQPACKET) => {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
         Ok((_, len, from)) => {
             let path = from.and_then(|from| SocketAddrUnix::try_from(from).ok());
             Ok(Some((
@@ -179,12 +184,13 @@ pub(crate) fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, socketpair};
     use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn a_frame_larger_than_a_datagram_may_be_is_passed_over() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
-        rustix::net::sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
+        sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
         let mut dgram = Dgram::connected(ours.into());
         for len in [100, 60_000, 101] {
             dgram.push([&[], &vec![7; len], &[]]).unwrap();
@@ -193,6 +199,28 @@ mod tests {
         let mut frame = [0; 200];
         assert_eq!(theirs.recv(&mut frame).unwrap(), 100);
         assert_eq!(theirs.recv(&mut frame).unwrap(), 101);
+    }
+
+    #[test]
+    fn an_empty_datagram_is_a_frame_and_an_empty_packet_the_end() {
+        let mut frame = [0; INPUT_MAX];
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.send(&[]).unwrap();
+        assert_eq!(receive(ours.as_fd(), &mut frame).unwrap(), Some((0, None)));
+        assert_eq!(receive(ours.as_fd(), &mut frame).unwrap(), None);
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::empty(),
+            None,
+        )
+        .unwrap();
+        rustix::io::write(&theirs, &[7; 60]).unwrap();
+        drop(theirs);
+        let last = receive(ours.as_fd(), &mut frame).unwrap();
+        assert_eq!(last.map(|(len, _)| len), Some(60));
+        let error = receive(ours.as_fd(), &mut frame).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
