@@ -12,6 +12,7 @@ use crate::service::{
 };
 use crate::start;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ pub enum ConnectError {
     /// It started and ended.
     #[error("the service ended at once; {0} says why")]
     Ended(PathBuf),
+    /// It lets us not in.
+    #[error("the service on {0} refuses: {1}")]
+    Refused(PathBuf, #[source] ServiceError),
     /// It does not speak as we do.
     #[error("what listens on {0} is not the service: {1}")]
     Strange(PathBuf, String),
@@ -63,7 +67,7 @@ pub enum CallError {
     /// The service is gone.
     #[error("the service ended while it was asked")]
     Gone,
-    /// The service is stuck.
+    /// The service is stuck. The connection is given up, with what it holds: connect again.
     #[error("the service did not answer within {} seconds", PATIENCE.as_secs())]
     Silent,
     /// The answer cannot be understood.
@@ -95,7 +99,7 @@ impl Client {
                     let log = log_path().unwrap_or_else(|| PathBuf::from("its log"));
                     return Err(ConnectError::Ended(log));
                 }
-                Err(error) => return Err(strange(&error)),
+                Err(error) => return Err(unusable(error)),
             }
         }
     }
@@ -106,6 +110,7 @@ impl Client {
     /// [`ConnectError::NotRunning`], and see [`ConnectError`].
     pub fn connect_running() -> Result<Self, ConnectError> {
         let socket = place::socket(Scope::User);
+        place::ensure_socket_folder(&socket)?;
         let Some(stream) = start::connect(&socket)? else {
             return Err(ConnectError::NotRunning(socket));
         };
@@ -113,7 +118,7 @@ impl Client {
         match client.status() {
             Ok(_) => Ok(client),
             Err(CallError::Gone) => Err(ConnectError::NotRunning(socket)),
-            Err(error) => Err(strange(&error)),
+            Err(error) => Err(unusable(error)),
         }
     }
 
@@ -131,10 +136,23 @@ impl Client {
             stream,
         })
     }
+
+    /// An answer that is still to come would be taken for the next call's: nothing is asked here any more.
+    fn give_up_if_silent<T>(&self, answered: Result<T, CallError>) -> Result<T, CallError> {
+        if matches!(answered, Err(CallError::Silent)) {
+            // If it is not connected any more, all is done.
+            let _done = self.stream.shutdown(Shutdown::Both);
+        }
+        answered
+    }
 }
 
-fn strange(error: &CallError) -> ConnectError {
-    ConnectError::Strange(place::socket(Scope::User), error.to_string())
+fn unusable(error: CallError) -> ConnectError {
+    let socket = place::socket(Scope::User);
+    match error {
+        CallError::Refused(refusal) => ConnectError::Refused(socket, refusal),
+        other => ConnectError::Strange(socket, other.to_string()),
+    }
 }
 
 fn answer<T>(outcome: zlink::Result<Result<T, ServiceError>>) -> Result<T, CallError> {
@@ -163,7 +181,8 @@ macro_rules! calls {
             /// # Errors
             /// See [`CallError`].
             pub fn $name(&mut self, $($argument: $kind),*) -> Result<$value, CallError> {
-                answer(wait(self.connection.$name($($argument),*)))
+                let answered = answer(wait(self.connection.$name($($argument),*)));
+                self.give_up_if_silent(answered)
             }
         )*}
     };
@@ -216,5 +235,24 @@ calls! {
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next_ones() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut client = Client::over(ours).unwrap();
+        let patience = Some(Duration::from_millis(50));
+        client.stream.set_read_timeout(patience).unwrap();
+        assert!(matches!(client.stop_interface(1), Err(CallError::Silent)));
+        assert!(theirs.read(&mut [0; 1024]).unwrap() > 0, "it was asked");
+        // Whoever answers now finds nobody.
+        assert!(theirs.write_all(b"{\"parameters\":{}}\0").is_err());
+        assert!(matches!(client.list_leases(None), Err(CallError::Gone)));
     }
 }

@@ -1,20 +1,28 @@
 //! Who may speak to the service, and one task for each who does.
 
+use crate::call::Asked;
 use crate::rpc::Session;
 use crate::supervisor::{ConnectionId, Supervisor};
-use crate::transport::{Nowhere, Transport};
+use crate::transport::{Nowhere, Transport, Writer};
+use openvmnet::service::ServiceError;
+use serde::Deserialize as _;
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::os::unix::net::UnixListener as StdListener;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use vmnet_linux::sys::peer;
 use zlink::service::{MethodReply, Service};
-use zlink::{Connection, Reply};
+use zlink::varlink_service;
+use zlink::{Call, Connection, Reply};
 
 /// Connections at once; more than this many clients wait for nothing.
 const CONNECTIONS_MAX: usize = 4096;
+/// How many who may not come in are told why at once; others are left in the dark.
+const LEAVING_MAX: usize = 64;
+/// How long one who may not come in has to ask, before nothing is said.
+const LEAVING: Duration = Duration::from_secs(1);
 /// After accepting failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,6 +42,8 @@ pub(crate) struct Connections {
     /// The namespace that clients must come from: ours.
     namespace: Option<u64>,
     open: Cell<usize>,
+    /// Who may not come in, and is told so.
+    leaving: Cell<usize>,
     /// Told when the number of connections changes.
     pub(crate) changed: Notify,
 }
@@ -45,6 +55,7 @@ impl Connections {
             admission,
             namespace: None,
             open: Cell::new(0),
+            leaving: Cell::new(0),
             changed: Notify::new(),
         }
     }
@@ -67,53 +78,84 @@ impl Connections {
         }
     }
 
-    /// Lets in who waits at the door, and says whether anybody did.
-    pub(crate) fn admit_waiting(self: &Rc<Self>, listener: &UnixListener) -> bool {
+    /// Lets in who waits at the door, and says whether anybody did. The listener is the one of [`Self::accept`], and is
+    /// asked itself: what the runtime knows of it may be old.
+    pub(crate) fn admit_waiting(self: &Rc<Self>, listener: &StdListener) -> bool {
         let mut any = false;
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        while let std::task::Poll::Ready(Ok((stream, _))) = listener.poll_accept(&mut context) {
+        while let Ok((stream, _)) = listener.accept() {
             any = true;
-            self.admit(stream);
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| UnixStream::from_std(stream));
+            match stream {
+                Ok(stream) => self.admit(stream),
+                Err(error) => tracing::warn!(%error, "a client could not be let in"),
+            }
         }
         any
     }
 
     fn admit(self: &Rc<Self>, stream: UnixStream) {
         let peer = match self.check(&stream) {
-            Ok(pid) => pid,
-            Err(error) => {
-                tracing::warn!(%error, "a client was refused");
-                return;
+            Ok(pid) if self.open.get() < CONNECTIONS_MAX => pid,
+            Ok(_) => {
+                let reason = format!(
+                    "the service has {CONNECTIONS_MAX} clients already: end some, then try again"
+                );
+                return self.turn_away(stream, ServiceError::Exhausted { reason });
             }
+            Err(refusal) => return self.turn_away(stream, refusal),
         };
-        if self.open.get() >= CONNECTIONS_MAX {
-            tracing::warn!("too many clients: one was turned away");
-            return;
-        }
         let visit = Visit::begin(Rc::clone(self), peer);
         tokio::task::spawn_local(visit.serve(stream));
     }
 
+    /// Answers the first call with the reason why there is no second.
+    fn turn_away(self: &Rc<Self>, stream: UnixStream, refusal: ServiceError) {
+        tracing::warn!(reason = refusal.reason(), "a client was refused");
+        if self.leaving.get() >= LEAVING_MAX {
+            return;
+        }
+        self.leaving.set(self.leaving.get() + 1);
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let _nobody_asked = tokio::time::timeout(LEAVING, refuse(stream, &refusal)).await;
+            this.leaving.set(this.leaving.get() - 1);
+        });
+    }
+
     /// The process at the other end, if it may be there.
-    fn check(&self, stream: &UnixStream) -> io::Result<i32> {
-        let peer = peer::credentials(stream)?;
-        let admitted = peer.uid == 0
-            || match &self.admission {
-                Admission::User(uid) => peer.uid == *uid,
-                Admission::Group(group) => {
-                    peer.gid == *group || peer::groups(stream)?.contains(group)
+    fn check(&self, stream: &UnixStream) -> Result<i32, ServiceError> {
+        let failed = |error: std::io::Error| ServiceError::Failed {
+            reason: format!("the process at the other end cannot be told: {error}"),
+        };
+        let peer = peer::credentials(stream).map_err(failed)?;
+        let refused = |reason| Err(ServiceError::NotAuthorized { reason });
+        let who = format!("process {} of user {}", peer.pid, peer.uid);
+        match &self.admission {
+            _ if peer.uid == 0 => {}
+            Admission::User(uid) if peer.uid == *uid => {}
+            Admission::User(uid) => {
+                return refused(format!(
+                    "{who} may not use the service of user {uid}: unset VMNET_SOCKET to use one of its own"
+                ));
+            }
+            Admission::Group(group) => {
+                let groups = peer::groups(stream).map_err(failed)?;
+                if peer.gid != *group && !groups.contains(group) {
+                    return refused(format!(
+                        "{who} may not use the service of this machine: only members of the group {group} may"
+                    ));
                 }
-            };
-        if !admitted {
-            let text = format!("process {} of user {} may not", peer.pid, peer.uid);
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            }
         }
         // A command of `vmnet run` is of the same user, and still a guest.
         if let (Some(ours), Ok(theirs)) = (self.namespace, peer::namespace(stream))
             && ours != theirs
         {
-            let text = format!("process {} is in another network namespace", peer.pid);
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+            return refused(format!(
+                "{who} is in another network namespace, as a guest is: ask from the service's own"
+            ));
         }
         Ok(peer.pid)
     }
@@ -162,23 +204,49 @@ impl Drop for Visit {
     }
 }
 
+/// Waits for a call, of which nothing is read, and refuses it.
+async fn refuse(stream: UnixStream, refusal: &ServiceError) -> zlink::Result<()> {
+    stream.readable().await?;
+    let _unread = stream.try_read(&mut [0; 4096]);
+    let (_, mut writer) = Connection::new(Transport(Rc::new(stream))).split();
+    writer.send_error(refusal, Vec::new()).await
+}
+
+type Calls<'c> = <Session as Service<Nowhere>>::MethodCall<'c>;
+
 /// Answers one call after the other.
 async fn converse(mut session: Session, stream: UnixStream) -> zlink::Result<()> {
-    let connection = Connection::new(Transport(Rc::new(stream)));
-    let (mut reader, mut writer) = connection.split();
+    let stream = Rc::new(stream);
+    let lists = Writer::new(Rc::clone(&stream));
+    let (mut reader, mut writer) = Connection::new(Transport(stream)).split();
     let mut nowhere = Connection::new(Nowhere);
     loop {
-        let (call, descriptors) = reader
-            .receive_call::<<Session as Service<Nowhere>>::MethodCall<'_>>()
-            .await?;
+        let (asked, descriptors) = reader.receive_call::<Asked>().await?;
+        let (oneway, more, upgrade) = (asked.oneway(), asked.more(), asked.upgrade());
+        let checked = asked.method().checked();
+        let understood = checked.as_ref().map_err(Clone::clone).and_then(|value| {
+            Calls::deserialize(value).map_err(|_| varlink_service::Error::InvalidParameter {
+                parameter: "parameters".into(),
+            })
+        });
+        let call = match understood {
+            Ok(method) => Call::new(method).set_more(more).set_upgrade(upgrade),
+            Err(error) => {
+                tracing::debug!(?error, "a call was not understood");
+                if !oneway {
+                    writer.send_error(&error, Vec::new()).await?;
+                }
+                continue;
+            }
+        };
         let (reply, _) = session.handle(&call, &mut nowhere, descriptors).await;
-        if call.oneway() {
+        if oneway {
             continue;
         }
         match reply {
             MethodReply::Single(parameters) => {
                 let reply = Reply::new(parameters).set_continues(Some(false));
-                writer.send_reply(&reply, Vec::new()).await?;
+                lists.send(&reply).await?;
             }
             MethodReply::Error(error) => writer.send_error(&error, Vec::new()).await?,
             // No call of ours has several replies or becomes another protocol.

@@ -5,6 +5,7 @@
 //! | `listening` | where the socket comes from |
 //! | `connection` | who may connect, and one task for each who does |
 //! | `transport` | varlink over a unix socket, with limits |
+//! | `call` | what a message asks for, and whether it fits |
 //! | `rpc` | the calls |
 //! | `supervisor/` | which networks there are, who holds them, what is on them |
 //! | `plan/` | what a network is, with everything decided |
@@ -13,6 +14,7 @@
 //! | `file` | the configuration file |
 //! | `life` | from the start to the end of the process |
 
+mod call;
 mod connection;
 mod descriptor;
 mod file;

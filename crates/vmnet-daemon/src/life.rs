@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
-use vmnet_linux::sys::{limits, process};
+use vmnet_linux::sys::{limits, process, signal as mask};
 
 /// How long a service that was started on demand waits for the next client.
 const IDLE: Duration = Duration::from_secs(30);
@@ -102,14 +102,16 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
         }
     };
     let outcome = serve(options, &listening);
-    if outcome.is_err() && listening.origin != Origin::Manager {
+    if outcome.is_err() {
         // Who waits at the socket shall not wait for ever.
-        let _gone = std::fs::remove_file(&listening.path);
+        listening.remove();
     }
     outcome
 }
 
 fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
+    // `vmnet run` starts us again from a thread that has blocked what ends us.
+    mask::unblock_all();
     if options.activated {
         process::go_into_background()?;
     }
@@ -208,10 +210,9 @@ async fn live(
             _ = interrupt.recv() => break,
             () = idled(&connections, idle) => {
                 // Whoever comes between this look and the removal would talk to nobody.
-                if listening.remove(|| connections.admit_waiting(&listener)) {
-                    tracing::info!("no client for long: the service ends");
-                    accepting.abort();
-                    return Ok(());
+                if listening.remove_unless(|| connections.admit_waiting(&listening.listener)) {
+                    tracing::info!("no client for long");
+                    break;
                 }
             }
         }
@@ -219,9 +220,7 @@ async fn live(
     tell(&[NotifyState::Stopping]);
     accepting.abort();
     tracing::info!("the service ends");
-    if listening.origin != Origin::Manager {
-        let _gone = std::fs::remove_file(&listening.path);
-    }
+    listening.remove();
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use openvmnet::place::{self, FolderError};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use vmnet_linux::sys::process;
@@ -44,6 +44,8 @@ pub(crate) struct Listening {
     pub(crate) listener: UnixListener,
     pub(crate) path: PathBuf,
     pub(crate) origin: Origin,
+    /// Which file the socket is, lest we remove another's.
+    file: Option<(u64, u64)>,
 }
 
 impl Listening {
@@ -76,19 +78,19 @@ impl Listening {
             .ok()
             .and_then(|address| address.as_pathname().map(Path::to_owned))
             .unwrap_or_else(|| path.to_owned());
+        let file = file_of(&path);
         Ok(Self {
             listener,
             path,
             origin,
+            file,
         })
     }
 
     /// Our own, in a folder that is ours alone. A stale one is replaced.
     pub(crate) fn own(path: &Path) -> Result<Self, ListenError> {
         let at = |source| ListenError::Io(path.to_owned(), source);
-        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-            place::ensure_private(folder)?;
-        }
+        place::ensure_socket_folder(path)?;
         let _lock = StartLock::take(path).map_err(at)?;
         if UnixStream::connect(path).is_ok() {
             return Err(ListenError::Running(path.to_owned()));
@@ -100,21 +102,83 @@ impl Listening {
             listener,
             path: path.to_owned(),
             origin: Origin::Own,
+            file: file_of(path),
         })
     }
 
-    /// Removes the socket, so that the next client starts another service. `false`: a client is about to come.
-    pub(crate) fn remove(&self, waiting: impl FnOnce() -> bool) -> bool {
+    /// Removes the socket unless somebody waits at it, so that the next client starts another service. `false`: a client
+    /// has come or is about to.
+    pub(crate) fn remove_unless(&self, waiting: impl Fn() -> bool) -> bool {
         if self.origin == Origin::Manager {
             return !waiting();
         }
-        let Ok(_lock) = StartLock::try_take(&self.path) else {
-            return false;
+        let _lock = match StartLock::try_take(&self.path) {
+            Ok(lock) => Some(lock),
+            // The folder is gone: nobody can come this way any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return false,
         };
+        // Out of the way first: whoever comes now does not find it, and waits for the lock. Then it is known who came before.
+        let mut aside = self.path.as_os_str().to_owned();
+        aside.push(".ending");
+        let moved = self.is_there() && fs::rename(&self.path, &aside).is_ok();
         if waiting() {
+            if moved && let Err(error) = fs::rename(&aside, &self.path) {
+                tracing::error!(%error, "the socket is lost: the service ends with its clients");
+            }
             return false;
         }
-        let _gone = fs::remove_file(&self.path);
+        if moved {
+            let _gone = fs::remove_file(&aside);
+        }
         true
+    }
+
+    /// Removes the socket, whoever waits, if it is ours to remove.
+    pub(crate) fn remove(&self) {
+        if self.origin != Origin::Manager && self.is_there() {
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+
+    /// What is at our path is our socket, and not that of another service that came after somebody removed ours.
+    fn is_there(&self) -> bool {
+        self.file.is_some() && file_of(&self.path) == self.file
+    }
+}
+
+/// Which file a path names.
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    let about = fs::symlink_metadata(path).ok()?;
+    Some((about.dev(), about.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_may_go_unless_a_client_is_about_to_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmnet.sock");
+        let listening = Listening::own(&path).unwrap();
+        let lock = StartLock::take(&path).unwrap();
+        assert!(
+            !listening.remove_unless(|| false),
+            "a client starts a service"
+        );
+        drop(lock);
+        assert!(!listening.remove_unless(|| true), "a client waits");
+        assert!(listening.remove_unless(|| false));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_service_whose_folder_is_gone_may_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let listening = Listening::own(&folder.path().join("vmnet.sock")).unwrap();
+        folder.close().unwrap();
+        assert!(!listening.remove_unless(|| true), "a client waits");
+        assert!(listening.remove_unless(|| false));
     }
 }

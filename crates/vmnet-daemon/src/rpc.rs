@@ -54,7 +54,8 @@ impl Session {
     }
 
     async fn delete_network(&self, network: String, force: bool) -> Result<(), ServiceError> {
-        self.supervisor().delete_network(&network, force)
+        self.supervisor()
+            .delete_network(self.connection, &network, force)
     }
 
     async fn open_network(

@@ -4,6 +4,7 @@
 //! within [`PATIENCE`] ends its connection.
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use serde::Serialize;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +17,7 @@ use zlink::connection::socket::{ReadHalf, ReadResult, Socket, WriteHalf};
 
 /// The longest message that is read, in bytes.
 const MESSAGE_MAX: usize = 1 << 20;
-/// Descriptors that come with one read; a call brings one.
+/// Descriptors that come with one message; a call brings one. What is beyond is closed.
 const DESCRIPTORS_MAX: usize = 8;
 /// How long a reply may wait for its reader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ pub(crate) struct Reader {
     stream: Rc<UnixStream>,
     /// Bytes of a message that is not complete.
     incomplete: usize,
+    /// Descriptors that came with it.
+    descriptors: usize,
 }
 
 /// The way to it.
@@ -47,6 +50,7 @@ impl Socket for Transport {
         let reader = Reader {
             stream: Rc::clone(&self.0),
             incomplete: 0,
+            descriptors: 0,
         };
         (reader, Writer(self.0))
     }
@@ -59,11 +63,15 @@ impl ReadHalf for Reader {
             .async_io(Interest::READABLE, || receive(&self.stream, buffer))
             .await?;
         let read = buffer.get(..length).unwrap_or_default();
-        self.incomplete = match read.iter().rposition(|&byte| byte == 0) {
-            Some(end) => length - end - 1,
-            None => self.incomplete + length,
+        // Those that come with the end of a message are its own, and wait no longer.
+        (self.incomplete, self.descriptors) = match read.iter().rposition(|&byte| byte == 0) {
+            Some(end) => (length - end - 1, 0),
+            None => (
+                self.incomplete + length,
+                self.descriptors + descriptors.len(),
+            ),
         };
-        if self.incomplete > MESSAGE_MAX {
+        if self.incomplete > MESSAGE_MAX || self.descriptors > DESCRIPTORS_MAX {
             return Err(zlink::Error::BufferOverflow);
         }
         Ok(ReadResult::new(length).set_fds(descriptors))
@@ -95,14 +103,30 @@ impl WriteHalf for Writer {
         _descriptors: &[impl AsFd],
         _credentials: Option<&PassedCredentials>,
     ) -> zlink::Result<()> {
-        tokio::time::timeout(PATIENCE, self.write_all(buffer))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(())
+        self.write_in_time(buffer).await
     }
 }
 
 impl Writer {
+    pub(crate) fn new(stream: Rc<UnixStream>) -> Self {
+        Self(stream)
+    }
+
+    /// Sends a reply that may be long. zlink's own way makes room for 256 bytes more whenever a message does not fit, and
+    /// then begins it anew: the list of a thousand interfaces took seconds of everybody's time.
+    pub(crate) async fn send(&self, reply: &impl Serialize) -> zlink::Result<()> {
+        let mut message = serde_json::to_vec(reply)?;
+        message.push(0);
+        self.write_in_time(&message).await
+    }
+
+    async fn write_in_time(&self, message: &[u8]) -> zlink::Result<()> {
+        tokio::time::timeout(PATIENCE, self.write_all(message))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(())
+    }
+
     async fn write_all(&self, mut buffer: &[u8]) -> io::Result<()> {
         while !buffer.is_empty() {
             let sent = self

@@ -1,6 +1,7 @@
 //! What a network tells about itself.
 
 use core::net::Ipv4Addr;
+use std::time::Instant;
 
 use vmnet_wire::ethernet::Mac;
 
@@ -44,6 +45,23 @@ impl Network {
     pub fn macs_behind(&self, port: PortId) -> impl Iterator<Item = Mac> {
         let entries = self.fdb.entries().filter(move |(_, other)| *other == port);
         entries.map(|(mac, _)| mac)
+    }
+
+    /// Every MAC address that was seen, with its port.
+    pub fn macs(&self) -> impl Iterator<Item = (Mac, PortId)> {
+        self.fdb.entries()
+    }
+
+    /// When a MAC was last heard behind a port.
+    #[must_use]
+    pub fn seen_behind(&self, port: PortId, mac: Mac) -> Option<Instant> {
+        self.fdb.seen_behind(port, mac)
+    }
+
+    /// The address that a MAC speaks from, whether it has a lease or not.
+    #[must_use]
+    pub fn spoken_from(&self, now: Instant, mac: Mac) -> Option<Ipv4Addr> {
+        self.neighbours.address_of(now, mac)
     }
 
     /// The gateway's MAC address; nobody's, if there is no gateway.

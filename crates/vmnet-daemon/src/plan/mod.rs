@@ -154,9 +154,13 @@ impl Plan {
                 }
             )*};
         }
+        if let Some(uuid) = &asked.uuid
+            && self.uuid != text::uuid(uuid)?
+        {
+            different.push("uuid");
+        }
         compare!(
             name,
-            uuid,
             mtu,
             dhcp,
             dns_proxy,
@@ -173,9 +177,7 @@ impl Plan {
         {
             different.push("subnet");
         }
-        if self.dhcp.is_some() {
-            compare!(dhcp_first, dhcp_last);
-        }
+        compare!(dhcp_first, dhcp_last);
         if let Some(all) = &asked.resolvers {
             let all: Result<Vec<_>, _> = all.iter().map(|one| text::resolver(one)).collect();
             if self.resolvers != Some(all?) {
@@ -256,6 +258,12 @@ fn check_mode(asked: &NetworkConfiguration, private: bool) -> Result<(), Service
             "a private switch has neither DHCP nor DNS: leave one of them out",
         ));
     }
+    let gives = !private && asked.dhcp != Some(false);
+    if !gives && (asked.dhcp_first.is_some() || asked.dhcp_last.is_some()) {
+        return Err(invalid(
+            "a network without DHCP gives no addresses: leave out the first and last one",
+        ));
+    }
     Ok(())
 }
 
@@ -272,6 +280,20 @@ fn pool(
     if let Some(last) = &asked.dhcp_last {
         pool.last = text::address(last)?;
     }
+    for address in [pool.first, pool.last] {
+        if !ipv4.subnet().is_host(address) {
+            return Err(invalid(format!(
+                "DHCP cannot give {address}: it is no guest's address in {}",
+                ipv4.subnet()
+            )));
+        }
+    }
+    if pool.first > pool.last {
+        return Err(invalid(format!(
+            "DHCP cannot give addresses from {} to {}: the lower comes first",
+            pool.first, pool.last
+        )));
+    }
     Ok(pool)
 }
 
@@ -283,3 +305,6 @@ fn uuid_of(asked: &NetworkConfiguration) -> Result<Uuid, ServiceError> {
         (None, None) => Ok(Uuid::new_v4()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,11 @@ impl Supervisor {
         rule: ForwardRule,
     ) -> Result<u64, ServiceError> {
         let uuid = self.find(network)?;
+        // A rule to an interface is of no use without it, and its number may be another's one day.
+        let interface = interface.or(rule.guest.interface);
+        if let Some(interface) = interface {
+            self.is_on(interface, uuid)?;
+        }
         let same = self.forwards.iter().find(|(_, other)| {
             other.network == uuid && other.interface == interface && other.rule == rule
         });
@@ -90,11 +95,22 @@ impl Supervisor {
     }
 
     /// No other rule of ours has one of these ports.
-    fn free_ports(&self, rule: &ForwardRule) -> Result<(), ServiceError> {
-        let taken = self
-            .forwards
-            .iter()
-            .find(|(_, other)| overlap(&other.rule, rule));
+    fn free_ports(&mut self, rule: &ForwardRule) -> Result<(), ServiceError> {
+        let overlapping = |this: &Self| {
+            let mut all = this.forwards.iter();
+            all.find(|(_, other)| overlap(&other.rule, rule))
+                .map(|(number, _)| *number)
+        };
+        // The guest of its interface may have gone by itself.
+        if let Some(other) = overlapping(self).and_then(|number| self.forwards.get(&number))
+            && other.interface.is_some()
+        {
+            let network = other.network;
+            self.prune(network);
+            self.settle(network);
+        }
+        let taken =
+            overlapping(self).and_then(|number| Some((number, self.forwards.get(&number)?)));
         match taken {
             None => Ok(()),
             Some((number, other)) => Err(ServiceError::InUse {
@@ -116,13 +132,8 @@ impl Supervisor {
         guest: &Guest,
     ) -> Result<ForwardGuest, ServiceError> {
         let of_port = |interface| {
-            let (its, port) = self.port_of(interface)?;
-            if its == network {
-                return Ok(ForwardGuest::Port(port));
-            }
-            Err(invalid(format!(
-                "interface {interface} is on another network"
-            )))
+            self.is_on(interface, network)?;
+            Ok(ForwardGuest::Port(self.port_of(interface)?))
         };
         match (&guest.address, &guest.mac, &guest.name, guest.interface) {
             (Some(address), None, None, None) => {

@@ -55,4 +55,11 @@ impl Supervisor {
             .filter(|holder| holder.opened.contains(&network))
             .count()
     }
+
+    /// The same, but for one.
+    pub(super) fn others_holding(&self, network: Uuid, but: ConnectionId) -> usize {
+        let mut holders = self.holders.iter();
+        let own = holders.any(|(id, holder)| *id == but && holder.opened.contains(&network));
+        self.holders_of(network) - usize::from(own)
+    }
 }

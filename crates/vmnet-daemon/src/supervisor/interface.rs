@@ -4,6 +4,7 @@ use super::{ConnectionId, Supervisor, chain, failed, no_interface, not_stored, t
 use crate::descriptor;
 use crate::store::StoreError;
 use openvmnet::service::{Interface, InterfaceOptions, Kind, ServiceError, Started};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
 use vmnet_linux::lane::{
@@ -58,6 +59,21 @@ impl Supervisor {
         let descriptor = only(descriptors)?;
         descriptor::check(&descriptor, options.kind)?;
         self.prune(network);
+        let started = self.begin_interface(connection, network, options, descriptor);
+        if started.is_err() {
+            // What was found gone may have been the last that held it.
+            self.settle(network);
+        }
+        started
+    }
+
+    fn begin_interface(
+        &mut self,
+        connection: ConnectionId,
+        network: Uuid,
+        options: InterfaceOptions,
+        descriptor: OwnedFd,
+    ) -> Result<Started, ServiceError> {
         let name = options.name.as_deref().map(text::guest_name).transpose()?;
         if let Some(name) = &name {
             self.free_name(network, name)?;
@@ -75,7 +91,13 @@ impl Supervisor {
             isolated,
             offload,
         };
-        let place = self.attach(network, options.kind, descriptor, port)?;
+        let place = match self.attach(network, options.kind, descriptor, port) {
+            Ok(place) => place,
+            Err(error) => {
+                self.forget_unused(&options, id);
+                return Err(error);
+            }
+        };
         let member = Member {
             network,
             owner: connection,
@@ -130,8 +152,22 @@ impl Supervisor {
         })
     }
 
+    /// Forgets an id that was made for an interface that did not start: nobody was told of it.
+    fn forget_unused(&self, options: &InterfaceOptions, id: Option<Uuid>) {
+        if options.id.is_none()
+            && let Some(id) = id
+            && let Err(error) = self.store.forget_identity(id)
+        {
+            tracing::warn!(%id, %error, "an id that nobody has could not be forgotten");
+        }
+    }
+
     /// The MAC that the interface is to have: the caller's, the one of its id, a fresh one, or none.
-    fn identify(&self, network: Uuid, options: &InterfaceOptions) -> Result<Given, ServiceError> {
+    fn identify(
+        &mut self,
+        network: Uuid,
+        options: &InterfaceOptions,
+    ) -> Result<Given, ServiceError> {
         let id = options.id.as_deref().map(text::uuid).transpose()?;
         let mac = options.mac.as_deref().map(text::mac).transpose()?;
         let several = matches!(options.kind, Kind::StreamListener | Kind::DgramListener);
@@ -143,6 +179,10 @@ impl Supervisor {
         }
         if let Some(id) = id {
             self.free_id(id)?;
+        }
+        // Before the id is adopted with it: what is refused shall leave nothing behind.
+        if let Some(mac) = mac {
+            self.free_mac(network, mac)?;
         }
         let allocate = options.allocate_mac.unwrap_or(true);
         let given = match (id, mac) {
@@ -182,7 +222,16 @@ impl Supervisor {
         }
     }
 
-    fn free_id(&self, id: Uuid) -> Result<(), ServiceError> {
+    fn free_id(&mut self, id: Uuid) -> Result<(), ServiceError> {
+        // Its guest may have gone by itself, on whichever network it was.
+        let on = self
+            .interface_of(id)
+            .and_then(|number| self.interfaces.get(&number))
+            .map(|member| member.network);
+        if let Some(network) = on {
+            self.prune(network);
+            self.settle(network);
+        }
         match self.interface_of(id) {
             None => Ok(()),
             Some(interface) => Err(ServiceError::InUse {
@@ -243,18 +292,29 @@ impl Supervisor {
             return;
         };
         self.end_forwards_of(interface);
+        self.end_guests_of(interface);
         if let Some(running) = self.networks.get(&member.network) {
             match member.place {
                 Place::Port(port) => running.handle.detach(port),
-                Place::Listener(listener) => {
-                    running.handle.end_listener(listener);
-                    self.interfaces
-                        .retain(|_, other| other.listener != Some(interface));
-                }
+                Place::Listener(listener) => running.handle.end_listener(listener),
             }
         }
         tracing::info!(interface, network = %member.network, "an interface ended");
         self.settle(member.network);
+    }
+
+    /// Forgets the guests that came by a listener that ended, with their rules.
+    fn end_guests_of(&mut self, listener: u64) {
+        let guests: Vec<u64> = self
+            .interfaces
+            .iter()
+            .filter(|(_, member)| member.listener == Some(listener))
+            .map(|(number, _)| *number)
+            .collect();
+        for guest in guests {
+            self.interfaces.remove(&guest);
+            self.end_forwards_of(guest);
+        }
     }
 
     pub(crate) fn list_interfaces(
@@ -264,6 +324,7 @@ impl Supervisor {
         let mut all = Vec::new();
         for network in self.chosen(network)? {
             let ports = self.prune(network);
+            let ports: BTreeMap<PortId, &PortRow> = ports.iter().map(|row| (row.id, row)).collect();
             let on: Vec<u64> = self
                 .interfaces_on(network)
                 .map(|(number, _)| number)
@@ -272,6 +333,7 @@ impl Supervisor {
                 on.into_iter()
                     .filter_map(|number| self.row(number, Some(&ports))),
             );
+            self.settle(network);
         }
         all.sort_by_key(|row| row.interface);
         Ok(all)
@@ -284,16 +346,18 @@ impl Supervisor {
             .map(|(number, member)| (*number, member))
     }
 
-    /// Forgets interfaces whose guest has gone by itself, and learns of guests that came by sockets for several.
+    /// Forgets interfaces whose guest has gone by itself (who held the network by them is for the caller to
+    /// [settle](Self::settle)), and learns of guests that came by sockets for several.
     pub(super) fn prune(&mut self, network: Uuid) -> Vec<PortRow> {
         let Ok(running) = self.running(network) else {
             return Vec::new();
         };
         let ports = running.handle.ports();
+        let there: BTreeSet<PortId> = ports.iter().map(|row| row.id).collect();
         let gone: Vec<u64> = self
             .interfaces_on(network)
             .filter(|(_, member)| match member.place {
-                Place::Port(port) => ports.iter().all(|row| row.id != port),
+                Place::Port(port) => !there.contains(&port),
                 Place::Listener(_) => false,
             })
             .map(|(number, _)| number)
@@ -345,11 +409,13 @@ impl Supervisor {
     }
 
     /// What an interface is, for clients.
-    fn row(&self, number: u64, ports: Option<&[PortRow]>) -> Option<Interface> {
+    fn row(&self, number: u64, ports: Option<&BTreeMap<PortId, &PortRow>>) -> Option<Interface> {
         let member = self.interfaces.get(&number)?;
         let plan = &self.networks.get(&member.network)?.plan;
-        let port =
-            ports.and_then(|ports| ports.iter().find(|row| member.place == Place::Port(row.id)));
+        let port = match member.place {
+            Place::Port(port) => ports.and_then(|ports| ports.get(&port)),
+            Place::Listener(_) => None,
+        };
         let header = member.offload.virtio_header || member.kind == Kind::Tap;
         let large = member.offload.tso || member.kind == Kind::Tap;
         let frame = if large {
@@ -381,14 +447,25 @@ impl Supervisor {
         })
     }
 
+    /// Refuses an interface that is not there, or elsewhere.
+    pub(super) fn is_on(&self, interface: u64, network: Uuid) -> Result<(), ServiceError> {
+        match self.interfaces.get(&interface) {
+            None => Err(no_interface(interface)),
+            Some(member) if member.network == network => Ok(()),
+            Some(_) => Err(ServiceError::InvalidArgument {
+                reason: format!("interface {interface} is on another network"),
+            }),
+        }
+    }
+
     /// The port of an interface that has one guest.
-    pub(super) fn port_of(&self, interface: u64) -> Result<(Uuid, PortId), ServiceError> {
+    pub(super) fn port_of(&self, interface: u64) -> Result<PortId, ServiceError> {
         let member = self
             .interfaces
             .get(&interface)
             .ok_or_else(|| no_interface(interface))?;
         match member.place {
-            Place::Port(port) => Ok((member.network, port)),
+            Place::Port(port) => Ok(port),
             Place::Listener(_) => Err(ServiceError::InvalidArgument {
                 reason: format!(
                     "several guests come by interface {interface}: forward to one of them by its address, MAC or name"

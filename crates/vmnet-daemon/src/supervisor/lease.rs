@@ -7,6 +7,7 @@ use openvmnet::service::{
 };
 use std::net::Ipv4Addr;
 use uuid::Uuid;
+use vmnet_core::gateway::dhcp::ReserveError;
 use vmnet_linux::lane::{self, ReserveRefused, Reservee};
 
 impl Supervisor {
@@ -100,11 +101,20 @@ impl Supervisor {
             });
         }
         let reserved = running.handle.reserve(reservee(reservation)?, address);
-        reserved.map_err(|error| match &error {
-            ReserveRefused::Ended => failed(&error),
-            _ => ServiceError::InUse {
-                reason: super::chain(&error),
-            },
+        reserved.map_err(|error| {
+            let reason = super::chain(&error);
+            match error {
+                ReserveRefused::Ended => ServiceError::Failed { reason },
+                ReserveRefused::Conflict(conflict) => match conflict {
+                    ReserveError::Held(..) | ReserveError::Taken(..) => {
+                        ServiceError::InUse { reason }
+                    }
+                    ReserveError::TooMany(_) => ServiceError::Exhausted { reason },
+                    ReserveError::NoServer
+                    | ReserveError::NotAGuestAddress(_)
+                    | ReserveError::Name(_) => ServiceError::InvalidArgument { reason },
+                },
+            }
         })
     }
 
@@ -193,6 +203,7 @@ impl Supervisor {
         let networks: Vec<Uuid> = self.networks.keys().copied().collect();
         for network in networks {
             self.prune(network);
+            self.settle(network);
         }
         if let Some(interface) = self.interface_of(id) {
             return Err(ServiceError::InUse {

@@ -7,7 +7,7 @@ use openvmnet::service::{
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
-use vmnet_linux::lane::{self, Handle};
+use vmnet_linux::lane::{self, Handle, StartError};
 
 /// A network and its datapath.
 pub(super) struct Running {
@@ -61,6 +61,15 @@ impl Supervisor {
 
     /// Starts a network of the configuration file.
     pub(crate) fn configure(&mut self, configured: &Configured) -> Result<(), ServiceError> {
+        // The file's word is the last: what was created with that name gives way until it is taken out of the file.
+        if let Some(uuid) = self.existing(&configured.configuration)? {
+            let label = self.running(uuid)?.plan.label();
+            tracing::warn!(
+                network = label,
+                "the network was created too: the configuration file's is taken"
+            );
+            self.end(uuid);
+        }
         let plan = self.plan(&configured.configuration)?;
         let uuid = self.start(plan, Lifetime::Configured)?;
         let network = uuid.to_string();
@@ -96,11 +105,11 @@ impl Supervisor {
         }
         let plan = self.plan(&configuration)?;
         let uuid = self.start(plan, Lifetime::Held)?;
-        if let Err(error) = self.keep(uuid) {
+        let kept = self.keep(uuid).and_then(|()| self.show(uuid));
+        if kept.is_err() {
             self.settle(uuid);
-            return Err(error);
         }
-        self.show(uuid)
+        kept
     }
 
     /// Writes a network down, with what is on it.
@@ -109,19 +118,28 @@ impl Supervisor {
             .map_err(|error| failed(&error))?;
         let stored = self.store.put_network(uuid, &description);
         stored.map_err(|error| not_stored(&error))?;
+        let with = self
+            .keep_forwards(uuid)
+            .and_then(|()| self.keep_reservations(uuid));
+        if let Err(error) = with {
+            // Whole or not at all.
+            let _also_refused = self.store.delete_network(uuid);
+            return Err(error);
+        }
         if let Some(running) = self.networks.get_mut(&uuid) {
             running.lifetime = Lifetime::Kept;
         }
-        self.keep_forwards(uuid)?;
-        self.keep_reservations(uuid)
+        Ok(())
     }
 
     pub(crate) fn delete_network(
         &mut self,
+        connection: ConnectionId,
         network: &str,
         force: bool,
     ) -> Result<(), ServiceError> {
         let uuid = self.find(network)?;
+        self.prune(uuid);
         let running = self.running(uuid)?;
         let label = running.plan.label();
         if running.lifetime == Lifetime::Configured {
@@ -136,6 +154,14 @@ impl Supervisor {
             return Err(ServiceError::InUse {
                 reason: format!(
                     "the network {label} has {interfaces} interfaces: end them first, or use force"
+                ),
+            });
+        }
+        let holders = self.others_holding(uuid, connection);
+        if holders > 0 && !force {
+            return Err(ServiceError::InUse {
+                reason: format!(
+                    "{holders} other clients have the network {label} open: end them first, or use force"
                 ),
             });
         }
@@ -175,7 +201,9 @@ impl Supervisor {
         }
         let asked = match (configuration, network) {
             (Some(mut configuration), network) => {
-                configuration.name = configuration.name.or_else(|| network.map(str::to_owned));
+                if let Some(network) = network {
+                    called(&mut configuration, network)?;
+                }
                 if let Some(uuid) = self.existing(&configuration)? {
                     self.running(uuid)?.plan.fits(&configuration)?;
                     return Ok(uuid);
@@ -228,9 +256,14 @@ impl Supervisor {
         &mut self,
         network: Option<&str>,
     ) -> Result<Vec<Network>, ServiceError> {
-        let mut networks: Vec<Network> = self
-            .chosen(network)?
+        let chosen = self.chosen(network)?;
+        for uuid in &chosen {
+            self.prune(*uuid);
+            self.settle(*uuid);
+        }
+        let mut networks: Vec<Network> = chosen
             .into_iter()
+            .filter(|uuid| self.networks.contains_key(uuid))
             .map(|uuid| self.show(uuid))
             .collect::<Result<_, _>>()?;
         networks.sort_by(|one, other| (&one.name, &one.uuid).cmp(&(&other.name, &other.uuid)));
@@ -261,8 +294,14 @@ impl Supervisor {
             .dhcp
             .is_some()
             .then(|| keeper::keeper(&self.store, uuid));
-        let handle = lane::start(settings).map_err(|error| ServiceError::Failed {
-            reason: super::chain(&error),
+        let handle = lane::start(settings).map_err(|error| {
+            let reason = super::chain(&error);
+            match error {
+                StartError::Config(_) | StartError::NoInterface { .. } => {
+                    ServiceError::InvalidArgument { reason }
+                }
+                StartError::Host(_) => ServiceError::Failed { reason },
+            }
         })?;
         tracing::info!(network = plan.label(), %uuid, ?lifetime, "a network began");
         let running = Running {
@@ -347,6 +386,28 @@ impl Supervisor {
             interfaces: count(self.interfaces_on(uuid).count()),
             configuration: plan.configuration(),
         })
+    }
+}
+
+/// Gives a configuration the name or UUID by which its network was asked for.
+fn called(configuration: &mut NetworkConfiguration, network: &str) -> Result<(), ServiceError> {
+    let uuid = Uuid::try_parse(network).ok();
+    let field = match uuid {
+        Some(_) => &mut configuration.uuid,
+        None => &mut configuration.name,
+    };
+    let same = |said: &str| said == network || uuid.is_some() && Uuid::try_parse(said).ok() == uuid;
+    match field {
+        Some(said) if !same(said) => Err(ServiceError::InvalidArgument {
+            reason: format!(
+                "the network {network} is asked for, and its configuration calls it {said}: leave one of them out"
+            ),
+        }),
+        Some(_) => Ok(()),
+        None => {
+            *field = Some(network.to_owned());
+            Ok(())
+        }
     }
 }
 

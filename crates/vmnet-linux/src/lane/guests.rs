@@ -1,12 +1,13 @@
 //! Guests that come and go, and the frames they send.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use rustix::event::epoll::EventFlags;
 use rustix::net::SocketAddrUnix;
-use vmnet_core::gateway::dhcp::State;
+use vmnet_core::gateway::dhcp::{Lease, State};
 use vmnet_core::{Frame, PortId};
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::offload::Offload;
@@ -324,7 +325,7 @@ impl Lane {
         Some(id)
     }
 
-    /// Every port and who is behind it, for people.
+    /// Every port and who is behind it, for people. Frames wait meanwhile: each MAC and each lease is looked at once.
     pub(super) fn port_rows(&mut self) -> Vec<PortRow> {
         let mut kinds: Vec<(PortId, PortKind)> = self
             .ports
@@ -332,22 +333,37 @@ impl Lane {
             .map(|(id, port)| (id, kind(port)))
             .collect();
         kinds.sort_by_key(|(id, _)| *id);
+        let mut seen: HashMap<PortId, Vec<Mac>> = HashMap::new();
+        for (mac, port) in self.network.macs() {
+            seen.entry(port).or_default().push(mac);
+        }
+        // The first of each MAC.
+        let mut leases: HashMap<Mac, (usize, &Lease)> = HashMap::new();
+        let bound = |lease: &&Lease| lease.state == State::Bound;
+        for (place, lease) in self.network.leases().filter(bound).enumerate() {
+            leases.entry(lease.mac).or_insert((place, lease));
+        }
         kinds
             .into_iter()
-            .map(|(id, kind)| self.port_row(id, kind))
+            .map(|(id, kind)| {
+                let seen = seen.get(&id).map_or(&[][..], Vec::as_slice);
+                let its = seen.iter().filter_map(|mac| leases.get(mac));
+                let lease = its.min_by_key(|(place, _)| *place).map(|(_, lease)| *lease);
+                self.port_row(id, kind, seen, lease)
+            })
             .collect()
     }
 
-    fn port_row(&self, id: PortId, kind: PortKind) -> PortRow {
+    fn port_row(&self, id: PortId, kind: PortKind, seen: &[Mac], lease: Option<&Lease>) -> PortRow {
         let place = self.network.port(id);
-        let mut seen: Vec<Mac> = self.network.macs_behind(id).collect();
-        seen.sort_unstable();
-        let lease = self
-            .network
-            .leases()
-            .find(|lease| lease.state == State::Bound && seen.contains(&lease.mac));
         let fixed = place.and_then(|place| place.mac);
         let own_name = || lease.and_then(|lease| lease.name.clone());
+        // It has no lease: what it speaks from.
+        let spoken = || {
+            let last = |mac: &&Mac| self.network.seen_behind(id, **mac);
+            self.network
+                .spoken_from(self.now, *seen.iter().max_by_key(last)?)
+        };
         PortRow {
             id,
             kind,
@@ -356,10 +372,8 @@ impl Lane {
             mac: lease
                 .map(|lease| lease.mac)
                 .or(fixed)
-                .or_else(|| seen.first().copied()),
-            address: lease
-                .map(|lease| lease.address)
-                .or_else(|| self.network.address_of(self.now, id)),
+                .or_else(|| seen.iter().min().copied()),
+            address: lease.map(|lease| lease.address).or_else(spoken),
             isolated: self.network.is_isolated(id),
         }
     }
