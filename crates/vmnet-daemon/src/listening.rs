@@ -2,6 +2,7 @@
 
 use openvmnet::client::{StartLock, remove_stale};
 use openvmnet::place::{self, FolderError};
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -46,6 +47,8 @@ pub(crate) struct Listening {
     pub(crate) origin: Origin,
     /// Which file the socket is, lest we remove another's.
     file: Option<(u64, u64)>,
+    /// Held from the removal to the end.
+    ending: RefCell<Option<StartLock>>,
 }
 
 impl Listening {
@@ -84,6 +87,7 @@ impl Listening {
             path,
             origin,
             file,
+            ending: RefCell::default(),
         })
     }
 
@@ -103,6 +107,7 @@ impl Listening {
             path: path.to_owned(),
             origin: Origin::Own,
             file: file_of(path),
+            ending: RefCell::default(),
         })
     }
 
@@ -112,7 +117,7 @@ impl Listening {
         if self.origin == Origin::Manager {
             return !waiting();
         }
-        let _lock = match StartLock::try_take(&self.path) {
+        let lock = match StartLock::try_take(&self.path) {
             Ok(lock) => Some(lock),
             // The folder is gone: nobody can come this way any more.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -131,12 +136,16 @@ impl Listening {
         if moved {
             let _gone = fs::remove_file(&aside);
         }
+        // The next service needs the store, which is ours until this process has ended: whoever is to start it waits so long.
+        self.ending.replace(lock);
         true
     }
 
     /// Removes the socket, whoever waits, if it is ours to remove.
     pub(crate) fn remove(&self) {
         if self.origin != Origin::Manager && self.is_there() {
+            // Not waited for: a client may have it that waits for us.
+            self.ending.replace(StartLock::try_take(&self.path).ok());
             let _gone = fs::remove_file(&self.path);
         }
     }

@@ -41,7 +41,7 @@ pub(crate) enum NetworkVerb {
     ///
     /// It is there at once, and again whenever the service starts, with its reservations and forwards. `vmnet run --network
     /// NAME` and `vmnet qemu --network NAME` join it. What is not given is chosen: a free subnet, the host's resolvers, a
-    /// random UUID.
+    /// UUID that belongs to the name.
     #[command(after_help = CREATE_EXAMPLES)]
     Create(Box<Create>),
     /// List the networks.

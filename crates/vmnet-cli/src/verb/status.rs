@@ -7,7 +7,7 @@ use crate::args::status::Status as Asked;
 use crate::span::Span;
 use openvmnet::client::Client;
 use openvmnet::place::{self, Scope};
-use openvmnet::service::{Forward, Interface, Lease, Network, Reserved, Status};
+use openvmnet::service::{Forward, Interface, Lease, LeaseState, Network, Reserved, Status};
 use serde::Serialize;
 
 /// The service and its networks.
@@ -110,7 +110,8 @@ fn service(status: &Status) -> String {
 }
 
 fn describe_one(closeup: &Closeup) -> String {
-    let leased = closeup.leases.len();
+    let bound = |lease: &&Lease| lease.state == LeaseState::Bound;
+    let leased = closeup.leases.iter().filter(bound).count();
     let reserved = closeup.reservations.len();
     let mut lines = network::properties(&closeup.network);
     lines.push(("addresses", format!("{leased} leased, {reserved} reserved")));

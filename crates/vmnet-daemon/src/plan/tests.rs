@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use vmnet_linux::kernel::route::Taken;
 use vmnet_linux::lane::Subnet;
 
+type Change = fn(&mut NetworkConfiguration);
+
 fn asked(mode: Mode) -> NetworkConfiguration {
     NetworkConfiguration::new(mode)
 }
@@ -251,7 +253,7 @@ fn a_network_fits_what_it_is_and_nothing_else() {
         change(&mut asked);
         plan.fits(&asked).unwrap();
     }
-    let different: [(&str, fn(&mut NetworkConfiguration)); 14] = [
+    let different: [(&str, Change); 14] = [
         ("mode", |asked| asked.mode = Mode::Host),
         ("name", |asked| asked.name = Some("other".to_owned())),
         ("uuid", |asked| asked.uuid = Some(Uuid::nil().to_string())),

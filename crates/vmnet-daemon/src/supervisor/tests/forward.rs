@@ -179,6 +179,16 @@ fn what_a_rule_says_must_make_sense() {
     for (word, rule) in cases {
         invalid(service.add_forward("dev", None, rule), word);
     }
+    assert_eq!(service.list_forwards(None).unwrap(), []);
+    assert!(!listens(port));
+}
+
+#[test]
+fn an_interface_that_a_rule_ends_with_must_be_there() {
+    let (mut service, client) = stage();
+    let (started, _guest) = start(&mut service, client, "other", |_| {}).unwrap();
+    let elsewhere = started.interface.interface;
+    let port = free_port();
     not_found(
         service.add_forward("dev", Some(9999), rule(port, web())),
         "9999",

@@ -15,6 +15,8 @@ use openvmnet::service::{InterfaceOptions, Kind, Lifetime, Mode, NetworkConfigur
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+type Change = fn(&mut NetworkConfiguration);
+
 fn supervisor() -> Supervisor {
     over(Store::memory().unwrap())
 }
@@ -299,7 +301,7 @@ fn what_is_asked_for_must_be_what_is_there() {
 fn what_the_datapath_refuses_is_the_askers_mistake() {
     let mut service = supervisor();
     let client = service.connected(1);
-    let cases: [(&str, fn(&mut NetworkConfiguration)); 5] = [
+    let cases: [(&str, Change); 5] = [
         ("nowhere0", |asked| {
             asked.external_interface = Some("nowhere0".to_owned())
         }),

@@ -1,0 +1,380 @@
+//! How the service comes and goes: one for many clients, none lost while it ends, and a clear word when it cannot start.
+
+mod stage;
+
+use rustix::process::Signal;
+use stage::{Playing, Stage, eventually, output, processes_with, text};
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::io::Read as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A network that is kept, so that looking for networks starts the service.
+fn keep_a_network(stage: &Stage) {
+    let (status, _, stderr) =
+        output(
+            stage
+                .vmnet()
+                .args(["network", "create", "kept", "--subnet", "10.213.60.0/24"]),
+        );
+    assert_eq!(status, Some(0), "{stderr}");
+}
+
+fn look(stage: &Stage) -> Command {
+    let mut command = stage.vmnet();
+    command.args(["network", "list"]);
+    command
+}
+
+/// The services of a stage.
+fn services(stage: &Stage) -> Vec<i32> {
+    processes_with(&format!("{}\0daemon", stage.program().display()))
+}
+
+fn configure(stage: &Stage, content: &str) -> PathBuf {
+    let folder = stage.path().join("config/vmnet");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("vmnet.toml");
+    fs::write(&file, content).unwrap();
+    file
+}
+
+/// Makes something the test's user's.
+fn give(stage: &Stage, path: &Path) {
+    if let Some(user) = stage.service().user {
+        chown(path, Some(user), Some(user)).unwrap();
+    }
+}
+
+fn log(stage: &Stage) -> String {
+    fs::read_to_string(stage.path().join("state/vmnet/daemon.log")).unwrap_or_default()
+}
+
+/// A service in the foreground that serves already.
+fn daemon(stage: &Stage, options: &[&str]) -> Playing {
+    let daemon = Playing::start(stage.vmnet().arg("daemon").args(options));
+    eventually("the service serves", || {
+        stage.service().pid() == Some(daemon.pid())
+    });
+    daemon
+}
+
+/// How it ended, and what it complained of.
+fn ending(mut daemon: Playing) -> (Option<i32>, String) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while daemon.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the service does not end");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut said = Vec::new();
+    daemon
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut said)
+        .unwrap();
+    (daemon.0.wait().unwrap().code(), text(&said))
+}
+
+#[test]
+fn twenty_clients_at_once_start_one_service() {
+    let Some(stage) = Stage::new() else { return };
+    keep_a_network(&stage);
+    for round in 0..10 {
+        stage.service().end();
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    let (status, stdout, stderr) = output(&mut look(&stage));
+                    assert_eq!(status, Some(0), "round {round}: {stderr}");
+                    assert!(stdout.contains("kept"), "round {round}: {stdout}");
+                });
+            }
+        });
+        let pid = stage.service().pid().unwrap();
+        assert_eq!(services(&stage), [pid], "round {round}");
+    }
+}
+
+#[test]
+fn no_client_fails_while_idle_services_end() {
+    let Some(stage) = Stage::new() else { return };
+    keep_a_network(&stage);
+    stage.service().end();
+    configure(&stage, "[daemon]\nidle-timeout = 0\n");
+    let over = AtomicU32::new(0);
+    let mut pids = BTreeSet::new();
+    thread::scope(|scope| {
+        for client in 0_u64..4 {
+            let (stage, over) = (&stage, &over);
+            scope.spawn(move || {
+                for turn in 0..25_u64 {
+                    let (status, stdout, stderr) = output(&mut look(stage));
+                    assert_eq!(status, Some(0), "client {client}, turn {turn}: {stderr}");
+                    assert!(stdout.contains("kept"), "{stdout}");
+                    thread::sleep(Duration::from_millis((client * 7 + turn * 3) % 40));
+                }
+                over.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while over.load(Ordering::Relaxed) < 4 && Instant::now() < deadline {
+            pids.extend(stage.service().pid());
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert!(pids.len() > 1, "it ended and came back: {pids:?}");
+    eventually("the last one ends too", || services(&stage).is_empty());
+    assert!(!stage.service().socket.exists());
+}
+
+#[test]
+fn what_a_service_left_behind_does_not_matter() {
+    let Some(stage) = Stage::new() else { return };
+    keep_a_network(&stage);
+    let socket = stage.service().socket;
+    stage.service().end();
+    // Killed, it left its socket and its lock.
+    assert!(socket.exists() && socket.with_extension("sock.lock").exists());
+    let (status, _, stderr) = output(&mut look(&stage));
+    assert_eq!(status, Some(0), "{stderr}");
+    stage.service().end();
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "not ours").unwrap();
+    give(&stage, &socket);
+    for command in [&mut look(&stage), stage.vmnet().arg("daemon")] {
+        let (status, _, stderr) = output(command);
+        assert_eq!(status, Some(1), "{stderr}");
+        for word in [&*socket.to_string_lossy(), "VMNET_SOCKET"] {
+            assert!(stderr.contains(word), "{stderr}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "not ours");
+}
+
+#[test]
+fn a_folder_that_others_may_write_to_is_not_trusted() {
+    let Some(stage) = Stage::new() else { return };
+    let folder = stage.path().join("run/vmnet");
+    fs::create_dir_all(&folder).unwrap();
+    give(&stage, &folder);
+    fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    for words in [&["network", "create", "x"][..], &["daemon"], &["status"]] {
+        let (status, _, stderr) = output(stage.vmnet().env_remove("VMNET_SOCKET").args(words));
+        assert_eq!(status, Some(1), "{words:?}: {stderr}");
+        assert!(
+            stderr.contains("run/vmnet") && stderr.contains("open to others"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn it_ends_when_idle_and_not_while_somebody_is_connected() {
+    let Some(stage) = Stage::new() else { return };
+    let daemon = daemon(&stage, &["--idle-timeout", "1s"]);
+    let pid = daemon.pid();
+    stage.service().ask(move |client| {
+        thread::sleep(Duration::from_millis(2500));
+        assert_eq!(client.status().unwrap().pid, u32::try_from(pid).unwrap());
+    });
+    let asked = Instant::now();
+    assert_eq!(ending(daemon).0, Some(0));
+    assert!(
+        asked.elapsed() > Duration::from_millis(800),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert!(!stage.service().socket.exists());
+}
+
+#[test]
+fn a_signal_ends_it_cleanly() {
+    let Some(stage) = Stage::new() else { return };
+    for signal in [Signal::TERM, Signal::INT] {
+        let daemon = daemon(&stage, &[]);
+        let (status, _, stderr) = output(stage.vmnet().arg("daemon"));
+        assert_eq!(status, Some(1), "{stderr}");
+        assert!(
+            stderr.contains("already") && stderr.contains("vmnet status"),
+            "{stderr}"
+        );
+        daemon.kill(signal);
+        assert_eq!(ending(daemon).0, Some(0), "{signal:?}");
+        assert!(!stage.service().socket.exists());
+    }
+}
+
+#[test]
+fn a_service_does_not_remove_the_socket_of_another() {
+    let Some(stage) = Stage::new() else { return };
+    let first = daemon(&stage, &["--no-state"]);
+    fs::remove_file(stage.service().socket).unwrap();
+    let _second = daemon(&stage, &["--no-state"]);
+    first.kill(Signal::TERM);
+    assert_eq!(ending(first).0, Some(0));
+    assert!(stage.service().pid().is_some());
+}
+
+#[test]
+fn systemd_passes_the_socket_and_is_told() {
+    let Some(stage) = Stage::new() else { return };
+    let socket = stage.service().socket;
+    let listener = UnixListener::bind(&socket).unwrap();
+    let told = stage.sockets().join("notify");
+    let manager = UnixDatagram::bind(&told).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    for path in [&socket, &told] {
+        fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    }
+    let mut command = Command::new("sh");
+    let script =
+        "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" daemon --idle-timeout 1s";
+    command.args(["-c", script]).arg(stage.program());
+    stage.as_nobody(&mut command);
+    command
+        .env("NOTIFY_SOCKET", &told)
+        .stdin(std::os::fd::OwnedFd::from(listener.try_clone().unwrap()));
+    let daemon = Playing::start(&mut command);
+    let mut message = [0; 256];
+    let mut said = || {
+        let length = manager.recv(&mut message).unwrap();
+        text(&message[..length])
+    };
+    assert!(said().contains("READY=1"));
+    assert_eq!(stage.service().pid(), Some(daemon.pid()));
+    assert!(said().contains("STOPPING=1"));
+    let (status, stderr) = ending(daemon);
+    assert_eq!(status, Some(0), "{stderr}");
+    // systemd listens on.
+    assert!(socket.exists());
+}
+
+#[test]
+fn two_services_do_not_share_a_store() {
+    let Some(stage) = Stage::new() else { return };
+    let _first = daemon(&stage, &[]);
+    let other = stage.sockets().join("other.sock");
+    let (status, _, stderr) = output(stage.vmnet().env("VMNET_SOCKET", &other).arg("daemon"));
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("state/vmnet") && stderr.contains("in use"),
+        "{stderr}"
+    );
+    assert!(!other.exists());
+    // A client that starts one is told where the reason stands.
+    let mut client = stage.vmnet();
+    client
+        .env("VMNET_SOCKET", &other)
+        .args(["network", "create", "x"]);
+    let (status, _, stderr) = output(&mut client);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("daemon.log"), "{stderr}");
+    assert!(log(&stage).contains("in use by another"), "{}", log(&stage));
+}
+
+#[test]
+fn a_store_that_is_damaged_is_set_aside() {
+    let Some(stage) = Stage::new() else { return };
+    keep_a_network(&stage);
+    stage.service().end();
+    let folder = stage.path().join("state/vmnet");
+    let store = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("store")
+        })
+        .max_by_key(|path| fs::metadata(path).unwrap().len())
+        .unwrap();
+    fs::write(&store, vec![0x5a; 70_000]).unwrap();
+    let (status, stdout, stderr) = output(&mut look(&stage));
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(!stdout.contains("kept"), "{stdout}");
+    let said = log(&stage);
+    assert!(
+        said.contains("damaged") && said.contains("kept as"),
+        "{said}"
+    );
+    keep_a_network(&stage);
+}
+
+#[test]
+fn networks_of_the_configuration_file_are_there() {
+    let Some(stage) = Stage::new() else { return };
+    configure(
+        &stage,
+        "[networks.dev]\nsubnet = \"10.213.61.0/24\"\nmtu = 1400\n",
+    );
+    let (status, stdout, stderr) = output(&mut look(&stage));
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(
+        stdout.contains("dev") && stdout.contains("10.213.61.0/24"),
+        "{stdout}"
+    );
+    let (status, _, stderr) = output(stage.vmnet().args(["network", "delete", "dev"]));
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("configuration file"), "{stderr}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_followed_is_said_to_whoever_starts_the_service() {
+    let Some(stage) = Stage::new() else { return };
+    for (content, words) in [
+        ("[networks.dev\n", &["vmnet.toml", "line 1"][..]),
+        ("[daemon]\nidle = 3\n", &["vmnet.toml", "line 2", "idle"]),
+        ("[networks.dev]\nmtuu = 3\n", &["vmnet.toml", "dev", "mtuu"]),
+        ("[networks.dev]\nmtu = 3\n", &["dev", "576"]),
+        (
+            "[networks.dev]\nsubnet = \"10.0.0.0\"\n",
+            &["dev", "ADDRESS/LENGTH"],
+        ),
+    ] {
+        let file = configure(&stage, content);
+        let (status, _, stderr) = output(stage.vmnet().arg("daemon"));
+        assert_eq!(status, Some(1), "{content}: {stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{content}: {stderr}");
+        }
+        assert!(!stage.service().socket.exists());
+        // Found in the usual place, and where it is said to be.
+        let began = Instant::now();
+        let (status, _, stderr) = output(
+            stage
+                .vmnet()
+                .env("VMNET_CONFIG", &file)
+                .args(["network", "create", "x"]),
+        );
+        assert_eq!(status, Some(1), "{content}");
+        assert!(stderr.contains("daemon.log"), "{content}: {stderr}");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+        for word in words {
+            assert!(log(&stage).contains(word), "{content}: {}", log(&stage));
+        }
+        eventually("it is gone", || services(&stage).is_empty());
+    }
+    let (status, _, stderr) =
+        output(
+            stage
+                .vmnet()
+                .args(["daemon", "--config", "/nowhere/vmnet.toml"]),
+        );
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("/nowhere/vmnet.toml"), "{stderr}");
+}
