@@ -110,6 +110,7 @@ impl Client {
     /// [`ConnectError::NotRunning`], and see [`ConnectError`].
     pub fn connect_running() -> Result<Self, ConnectError> {
         let socket = place::socket(Scope::User);
+        place::ensure_socket_folder(&socket)?;
         let Some(stream) = start::connect(&socket)? else {
             return Err(ConnectError::NotRunning(socket));
         };

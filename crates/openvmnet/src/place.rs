@@ -170,6 +170,19 @@ pub fn ensure_private(path: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
+/// Makes the folder of a socket, and refuses one where another user could have put the socket. A folder that is there
+/// and was chosen with `$VMNET_SOCKET` is the chooser's concern.
+///
+/// # Errors
+/// See [`ensure_private`].
+pub fn ensure_socket_folder(socket: &Path) -> Result<(), FolderError> {
+    let chosen = env::var_os("VMNET_SOCKET").is_some_and(|value| !value.is_empty());
+    match socket.parent() {
+        Some(folder) if !(chosen && folder.exists()) => ensure_private(folder),
+        _ => Ok(()),
+    }
+}
+
 /// The executable that is the service: `$VMNET_EXECUTABLE`, this program if it is `vmnet`, one beside this program, or the
 /// first of `$PATH`.
 pub(crate) fn executable() -> Option<PathBuf> {

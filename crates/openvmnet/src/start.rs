@@ -57,11 +57,9 @@ impl StartLock {
 /// Connects to the service of this user, which is started if it does not run.
 pub(crate) fn connect_or_start() -> Result<UnixStream, ConnectError> {
     let socket = place::socket(Scope::User);
+    place::ensure_socket_folder(&socket)?;
     if let Some(stream) = connect(&socket)? {
         return Ok(stream);
-    }
-    if let Some(folder) = socket.parent().filter(|folder| !folder.exists()) {
-        place::ensure_private(folder)?;
     }
     let at = |source| ConnectError::Io(socket.clone(), source);
     let _lock = StartLock::take(&socket).map_err(at)?;

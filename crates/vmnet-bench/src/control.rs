@@ -3,6 +3,7 @@
 //! A Unix socket in the file system is reached from every network namespace, so control never shares the path under
 //! test. A request names its work by a **token**; both ends keep a tally under that token and the bench compares them.
 
+use crate::service::Ask;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -53,7 +54,7 @@ pub(crate) enum Request {
     },
     /// Client: connect, ask, read, close, with this many at once.
     Connections {
-        server: SocketAddr,
+        servers: Vec<SocketAddr>,
         workers: usize,
         lead_in_millis: u64,
         millis: u64,
@@ -62,6 +63,8 @@ pub(crate) enum Request {
     Hold { server: SocketAddr, flows: usize },
     /// Client: close what `Hold` opened.
     Release,
+    /// Client: measure the service.
+    Service(Ask),
     /// How much so far.
     Count { token: u64 },
     /// Stop sending (or listening for datagrams).
@@ -79,6 +82,8 @@ pub(crate) enum Reply {
     Totals(Totals),
     Latency(Latency),
     Opened(Opened),
+    /// By row.
+    Values(Vec<(String, f64)>),
     Failed(String),
 }
 
@@ -134,10 +139,19 @@ impl Agent {
 
     /// Gives an order and waits for its answer, at most 40 seconds.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Reply, Refusal> {
+        self.ask_within(request, Duration::from_secs(40))
+    }
+
+    /// Gives an order and waits so long for its answer.
+    pub(crate) fn ask_within(
+        &mut self,
+        request: &Request,
+        time: Duration,
+    ) -> Result<Reply, Refusal> {
         let lost = |error: io::Error| format!("the load generator is lost: {error}");
         self.lines
             .get_ref()
-            .set_read_timeout(Some(Duration::from_secs(40)))
+            .set_read_timeout(Some(time))
             .map_err(lost)?;
         write_line(self.lines.get_mut(), request).map_err(lost)?;
         match read_line(&mut self.lines).map_err(lost)? {

@@ -11,6 +11,7 @@
 //! | `load/` | the load generator (`vmnet-bench load`), `control.rs` its orders |
 //! | `cubic.rs` | the congestion control of every namespace, where the machine has to allow it first |
 //! | `process.rs` | processor time and memory from `/proc`, children that do not outlive us |
+//! | `service/` | the service: cold start, interfaces, memory, calls, recovery |
 //! | `report/` | the table, the JSON, facts about the machine |
 //! | `scratch.rs` | the run's directory, removed however the run ends |
 //! | `sys.rs` | raw system calls |
@@ -29,6 +30,7 @@ mod process;
 mod report;
 mod rows;
 mod scratch;
+mod service;
 mod sys;
 mod targets;
 mod testbed;
@@ -44,6 +46,12 @@ fn main() -> ExitCode {
         } => load::run(&load)
             .map(|()| true)
             .map_err(|error| format!("load generator: {error}")),
+        options::Options {
+            command: Some(options::Mode::Reach { server }),
+            ..
+        } => service::recovery::serve(server)
+            .map(|()| true)
+            .map_err(|error| format!("guest: {error}")),
         options => plan::run(&options),
     };
     match done {

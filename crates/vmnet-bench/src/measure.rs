@@ -18,6 +18,8 @@ pub(crate) type Values = Vec<(String, f64)>;
 const HELD: usize = 1000;
 /// Short connections at once.
 const WORKERS: usize = 32;
+/// One of so many connections may fail.
+const FAILED_SHARE: u64 = 100;
 /// How long datagrams may be underway.
 const SETTLE: Duration = Duration::from_millis(250);
 
@@ -60,8 +62,9 @@ impl<'a> Meter<'a> {
             Experiment::Tcp { up, streams } => self.tcp(up, streams, instance, testbed),
             Experiment::Udp { up, size } => self.udp(up, size, path, instance, testbed),
             Experiment::RequestResponse => self.request_response(instance, testbed),
-            Experiment::Connections => self.connections(instance, testbed),
+            Experiment::Connections => self.connections(path, instance, testbed),
             Experiment::Memory => memory(instance, testbed),
+            Experiment::Service(_) => Err("the service is not measured through a path".to_owned()),
         }
     }
 
@@ -296,11 +299,12 @@ impl<'a> Meter<'a> {
 
     fn connections(
         &mut self,
+        path: Path,
         instance: &mut Instance,
         testbed: &mut Testbed,
     ) -> Result<Values, Refusal> {
         let request = Request::Connections {
-            server: testbed.short_address(),
+            servers: testbed.short_addresses(path)?,
             workers: WORKERS,
             lead_in_millis: (self.options.lead_in() * 1e3) as u64,
             millis: (self.options.seconds() * 1e3) as u64,
@@ -315,11 +319,19 @@ impl<'a> Meter<'a> {
                 failure.unwrap_or_default()
             )),
             Reply::Opened(opened) => {
-                if let Some(why) = &opened.failure {
+                let why = opened.failure.as_deref().unwrap_or_default();
+                if opened.failed > 0 {
                     eprintln!(
                         "    {} connections failed, the first because: {why}",
                         opened.failed
                     );
+                }
+                // A rate beside which many fail is a rate of something else.
+                if opened.failed > opened.completed / FAILED_SHARE {
+                    return Err(format!(
+                        "{} connections failed beside {} completed, which is too many to compare: {why}",
+                        opened.failed, opened.completed
+                    ));
                 }
                 let time = opened.nanos as f64 / 1e9;
                 Ok(vec![

@@ -60,6 +60,12 @@ pub(crate) struct Options {
 pub(crate) enum Mode {
     /// The load generator, started by the bench itself.
     Load(Load),
+    /// The guest of the recovery row, started by the bench itself.
+    #[command(hide = true)]
+    Reach {
+        /// Where to connect to.
+        server: std::net::SocketAddr,
+    },
 }
 
 impl Options {

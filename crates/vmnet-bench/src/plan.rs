@@ -5,7 +5,8 @@ use crate::measure::{Meter, Values};
 use crate::options::Options;
 use crate::path::{Instance, Kind, Path};
 use crate::report;
-use crate::rows::{Experiment, ROWS, Row, experiments};
+use crate::rows::{self, Experiment, Row, experiments};
+use crate::service;
 use crate::targets;
 use crate::testbed::Testbed;
 use std::collections::{BTreeMap, HashMap};
@@ -57,7 +58,7 @@ impl Results {
 
     /// Notes that an experiment failed, in all of its rows.
     fn fail(&mut self, experiment: Experiment, path: Path, why: &str) {
-        for row in ROWS.iter().filter(|row| row.experiment == experiment) {
+        for row in rows::all().filter(|row| row.experiment == experiment) {
             self.cells
                 .entry((row.id.to_owned(), path))
                 .or_default()
@@ -132,8 +133,7 @@ impl Pool {
 
 /// Runs the bench and prints its report. `false` if `--check` was asked for and not passed.
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
-    let rows: Vec<&Row> = ROWS
-        .iter()
+    let rows: Vec<&Row> = rows::all()
         .filter(|row| row.chosen(&options.only))
         .collect();
     if options.list {
@@ -193,6 +193,9 @@ fn measure(options: &Options, rows: &[&Row]) -> Result<Results, String> {
                 let Some(&path) = paths.get((at + repetition) % paths.len()) else {
                     continue;
                 };
+                if !experiment.is_of(path, options) {
+                    continue;
+                }
                 if let Some(why) = path.kind.missing(options) {
                     results.fail(*experiment, path, &why);
                     continue;
@@ -240,6 +243,9 @@ fn attempt(
     testbed: &mut Testbed,
     options: &Options,
 ) -> Result<Values, String> {
+    if let Experiment::Service(part) = experiment {
+        return service::measure(part, path, testbed, options);
+    }
     // Memory is that of a path which has moved nothing yet; the others share one that is warm.
     let kept = if experiment == Experiment::Memory {
         None

@@ -1,5 +1,9 @@
 //! Every row of the table, and the experiment that yields it. One experiment may yield several rows.
 
+use crate::options::Options;
+use crate::path::Path;
+use crate::service::{self, Part};
+
 /// Which direction is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +27,8 @@ pub(crate) enum Experiment {
     Connections,
     /// Resident memory, idle and with 1,000 idle flows.
     Memory,
+    /// Something of the service, which is measured once and not for each MTU.
+    Service(Part),
 }
 
 /// One line of the table.
@@ -55,7 +61,7 @@ const fn row(
 }
 
 use Better::{Higher, Lower, Neither};
-use Experiment::{Connections, Memory, RequestResponse, Tcp, Udp};
+use Experiment::{Connections, Memory, RequestResponse, Service, Tcp, Udp};
 
 const UP_1: Experiment = Tcp {
     up: true,
@@ -69,8 +75,8 @@ const RATE: (&str, usize) = ("Gbit/s", 2);
 const TIME: (&str, usize) = ("us", 1);
 const CPU: (&str, usize) = ("s/GB", 3);
 
-/// All rows, in the order of the table and of the run.
-pub(crate) const ROWS: [Row; 22] = [
+/// Rows of the paths, in the order of the table and of the run.
+const ROWS: [Row; 22] = [
     row("tcp_up_1", "TCP up, 1 stream", RATE, Higher, UP_1),
     row(
         "cpu_up_machine",
@@ -239,6 +245,190 @@ pub(crate) const ROWS: [Row; 22] = [
     ),
 ];
 
+const MS: (&str, usize) = ("ms", 1);
+const FINE: (&str, usize) = ("ms", 3);
+
+/// Rows of the service.
+const SERVICE_ROWS: [Row; 22] = [
+    row(
+        "service_cold_private",
+        "Cold start, network of its own",
+        MS,
+        Lower,
+        Service(Part::ColdPrivate),
+    ),
+    row(
+        "service_cold_private_max",
+        "  slowest",
+        MS,
+        Neither,
+        Service(Part::ColdPrivate),
+    ),
+    row(
+        "service_cold_starting",
+        "Cold start, service not running",
+        MS,
+        Lower,
+        Service(Part::ColdStarting),
+    ),
+    row(
+        "service_cold_starting_max",
+        "  slowest",
+        MS,
+        Neither,
+        Service(Part::ColdStarting),
+    ),
+    row(
+        "service_cold_running",
+        "Cold start, service running",
+        MS,
+        Lower,
+        Service(Part::ColdRunning),
+    ),
+    row(
+        "service_cold_running_max",
+        "  slowest",
+        MS,
+        Neither,
+        Service(Part::ColdRunning),
+    ),
+    row(
+        "service_interface_p50",
+        "Interface start, fresh id, p50",
+        FINE,
+        Lower,
+        Service(Part::Interfaces),
+    ),
+    row(
+        "service_interface_p99",
+        "Interface start, fresh id, p99",
+        FINE,
+        Lower,
+        Service(Part::Interfaces),
+    ),
+    row(
+        "service_stop_p50",
+        "  stop, p50",
+        FINE,
+        Neither,
+        Service(Part::Interfaces),
+    ),
+    row(
+        "service_disk_p50",
+        "  one page made durable, p50",
+        FINE,
+        Neither,
+        Service(Part::Interfaces),
+    ),
+    row(
+        "service_plain_p50",
+        "Interface start, no id, p50",
+        FINE,
+        Lower,
+        Service(Part::PlainInterfaces),
+    ),
+    row(
+        "service_plain_p99",
+        "Interface start, no id, p99",
+        FINE,
+        Lower,
+        Service(Part::PlainInterfaces),
+    ),
+    row(
+        "service_network_held",
+        "Network made, held, p50",
+        FINE,
+        Lower,
+        Service(Part::Networks),
+    ),
+    row(
+        "service_network_kept",
+        "Network made, kept, p50",
+        FINE,
+        Lower,
+        Service(Part::Networks),
+    ),
+    row(
+        "service_rss_idle",
+        "Daemon idle, Rss",
+        ("MiB", 2),
+        Lower,
+        Service(Part::Memory),
+    ),
+    row(
+        "service_pss_idle",
+        "Daemon idle, Pss",
+        ("MiB", 2),
+        Lower,
+        Service(Part::Memory),
+    ),
+    row(
+        "service_pss_network",
+        "  per idle network (of 100), Pss",
+        ("KiB", 1),
+        Lower,
+        Service(Part::Memory),
+    ),
+    row(
+        "service_pss_port",
+        "  per port (of 500), Pss",
+        ("KiB", 1),
+        Lower,
+        Service(Part::Memory),
+    ),
+    row(
+        "service_calls_1",
+        "Calls, 1 client",
+        ("/s", 0),
+        Higher,
+        Service(Part::Calls { connections: 1 }),
+    ),
+    row(
+        "service_calls_8",
+        "Calls, 8 clients",
+        ("/s", 0),
+        Higher,
+        Service(Part::Calls { connections: 8 }),
+    ),
+    row(
+        "service_recovery_p50",
+        "Guest after kill -9, p50",
+        MS,
+        Lower,
+        Service(Part::Recovery),
+    ),
+    row(
+        "service_recovery_max",
+        "Guest after kill -9, slowest",
+        MS,
+        Lower,
+        Service(Part::Recovery),
+    ),
+];
+
+/// All rows, in the order of the table and of the run.
+pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
+    const PATHS: &[Row] = &ROWS;
+    const SERVICE: &[Row] = &SERVICE_ROWS;
+    PATHS.iter().chain(SERVICE)
+}
+
+impl Experiment {
+    /// Whether this is made with a path.
+    pub(crate) fn is_of(self, path: Path, options: &Options) -> bool {
+        let kind = match self {
+            Self::Service(part) => part.is_of(path.kind),
+            _ => true,
+        };
+        kind && self.is_at(path.mtu, options)
+    }
+
+    /// Whether this is made at an MTU.
+    pub(crate) fn is_at(self, mtu: u32, options: &Options) -> bool {
+        !matches!(self, Self::Service(_)) || service::column(options) == Some(mtu)
+    }
+}
+
 impl Row {
     /// Whether one of the patterns is part of the identifier or the title; no pattern means every row.
     pub(crate) fn chosen(&self, patterns: &[String]) -> bool {
@@ -268,15 +458,11 @@ mod tests {
 
     #[test]
     fn identifiers_are_unique_and_patterns_choose() {
-        for (at, row) in ROWS.iter().enumerate() {
-            assert!(
-                ROWS[..at].iter().all(|other| other.id != row.id),
-                "{} twice",
-                row.id
-            );
+        for row in all() {
+            let same = all().filter(|other| other.id == row.id);
+            assert_eq!(same.count(), 1, "{} twice", row.id);
         }
-        let chosen: Vec<_> = ROWS
-            .iter()
+        let chosen: Vec<_> = all()
             .filter(|row| row.chosen(&["UDP up".to_owned()]))
             .map(|row| row.id)
             .collect();

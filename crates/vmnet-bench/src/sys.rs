@@ -72,6 +72,14 @@ pub(crate) fn place(command: &mut Command, namespace: RawFd, user: Option<u32>) 
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Lets `command` be killed when this process dies.
+pub(crate) fn die_with_parent(command: &mut Command) {
+    // SAFETY: the closure makes one async-signal-safe call and allocates nothing.
+    unsafe {
+        command.pre_exec(|| checked(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)));
+    }
+}
+
 fn interrupts() -> libc::sigset_t {
     // SAFETY: an all-zero set is valid memory for `sigemptyset` to fill.
     unsafe {

@@ -10,7 +10,7 @@
 
 use crate::control::{Agent, Hello, Refusal, read_line};
 use crate::cubic::Cubic;
-use crate::load::{SHORT_PORT, STREAM_PORT};
+use crate::load::{SHORT_PORT, SHORT_PORTS, STREAM_PORT};
 use crate::namespace::Namespace;
 use crate::options::Options;
 use crate::process::Guarded;
@@ -42,6 +42,10 @@ pub(crate) struct Testbed {
     program: PathBuf,
     user: u32,
     scratch: Scratch,
+    /// Paths that have an address of the server for their short connections, by its number.
+    known: Vec<crate::path::Path>,
+    /// Names given by [`Self::fresh_name`].
+    names: usize,
     _cubic: Cubic,
 }
 
@@ -87,6 +91,8 @@ impl Testbed {
             program,
             user,
             scratch,
+            known: Vec::new(),
+            names: 0,
             _cubic: cubic,
         })
     }
@@ -96,9 +102,37 @@ impl Testbed {
         (SERVER, STREAM_PORT).into()
     }
 
-    /// The address of short and held connections.
+    /// The address of held connections.
     pub(crate) fn short_address(&self) -> SocketAddr {
         (SERVER, SHORT_PORT).into()
+    }
+
+    /// The addresses of short connections. Each path has one of its own, with many ports: what the server remembers of
+    /// closed connections of one path must not be in the way of another, whose clock for time stamps is a different one.
+    pub(crate) fn short_addresses(
+        &mut self,
+        path: crate::path::Path,
+    ) -> Result<Vec<SocketAddr>, Refusal> {
+        let number = match self.known.iter().position(|known| *known == path) {
+            Some(number) => number,
+            None => {
+                self.known.push(path);
+                let number = self.known.len() - 1;
+                let address = own_address(number)?;
+                self.server_side
+                    .ip(&format!("addr add {address}/24 dev eth0"))?;
+                number
+            }
+        };
+        let address = own_address(number)?;
+        let ports = SHORT_PORT..SHORT_PORT + SHORT_PORTS;
+        Ok(ports.map(|port| (address, port).into()).collect())
+    }
+
+    /// A name that no path and no service had yet.
+    pub(crate) fn fresh_name(&mut self, kind: &str) -> String {
+        self.names += 1;
+        format!("{kind}-{}", self.names)
     }
 
     /// The server with a port of its choice.
@@ -158,6 +192,14 @@ impl Testbed {
     pub(crate) fn last_words(&self, name: &str) -> String {
         last_words(&self.log(name))
     }
+}
+
+fn own_address(number: usize) -> Result<Ipv4Addr, Refusal> {
+    // 198.18.0.16 and up, below the router.
+    let last = number + 16;
+    let last = u8::try_from(last).ok().filter(|last| *last < 254);
+    last.map(|last| Ipv4Addr::new(198, 18, 0, last))
+        .ok_or_else(|| "too many paths: the server has no more addresses".to_owned())
 }
 
 fn load_command(program: &Path, role: &str, control: &Path, name: &str) -> Command {

@@ -6,6 +6,7 @@
 //! | `port_spec` | `-p [ADDR:]8080:80[/udp]` |
 //! | `run`, `qemu`, `attach/` | one file or folder per verb |
 //! | `verb/` | the verbs that ask the service |
+//! | `daemon` | the service |
 //! | `forward_spec` | `[ADDR:]8080:web:80[/udp]` |
 //! | `span` | times and spans of time |
 //! | `pages` | completions and manual pages |
@@ -18,6 +19,7 @@
 mod args;
 mod attach;
 mod command;
+mod daemon;
 mod forward_spec;
 mod hiding;
 mod identity;

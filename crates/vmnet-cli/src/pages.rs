@@ -88,7 +88,22 @@ fn completion(shell: Shell) -> String {
     };
     let mut text = Vec::new();
     aot::generate(shell, &mut Args::command(), "vmnet", &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    let text = String::from_utf8_lossy(&text).into_owned();
+    without_hidden(&definition(), text)
+}
+
+/// Completions have hidden flags too: a word of Bash's list, a line of the others.
+fn without_hidden(command: &Command, mut text: String) -> String {
+    let hidden = command.get_arguments().filter(|flag| flag.is_hide_set());
+    for flag in hidden.filter_map(|flag| flag.get_long()) {
+        text = text.replace(&format!(" --{flag} "), " ");
+        let (zsh, fish) = (format!("'--{flag}["), format!(" -l {flag} "));
+        let is_shown = |line: &&str| !line.contains(&zsh) && !line.contains(&fish);
+        text = text.split_inclusive('\n').filter(is_shown).collect();
+    }
+    command
+        .get_subcommands()
+        .fold(text, |text, verb| without_hidden(verb, text))
 }
 
 /// Prints the first page, or writes all.

@@ -1,8 +1,8 @@
 //! A Linux guest in QEMU gets online: over stream sockets, over datagram sockets, and by `vmnet qemu`.
 
-mod service;
+mod asking;
 
-use service::Service;
+use asking::Service;
 use std::process::Command;
 use std::time::Duration;
 
@@ -143,8 +143,7 @@ fn reach_each_other(stage: &Stage, netdev: &Netdev) {
         println!("{direction:2} {received}");
     }
     // Listed as guests of the network, both.
-    let socket = stage.world.service_socket();
-    let leases = Service::new(&socket, Some(stage.world.user().id())).leases("lab");
+    let leases = Service(stage).leases("lab");
     for address in [&first, &second] {
         assert!(
             leases.iter().any(|lease| lease.address == *address),

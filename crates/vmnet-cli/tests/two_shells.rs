@@ -1,9 +1,9 @@
 //! Two machines started from two shells on the network `dev`: they find each other by name, and a port of the host leads to
 //! one of them.
 
-mod service;
+mod asking;
 
-use service::Service;
+use asking::Service;
 use std::time::Duration;
 use vmnet_lab::prerequisite::Prerequisite;
 use vmnet_lab::qemu::{Guest, Machine, Netdev};
@@ -73,8 +73,7 @@ fn two_shells_meet_on_a_network() {
         "the port went with its guest"
     );
     db.power_off();
-    let socket = stage.world.service_socket();
-    let service = Service::new(&socket, Some(stage.world.user().id()));
+    let service = Service(&stage);
     assert!(service.interfaces("dev").is_empty());
     service.end();
     stage.wait_until_nothing_runs(SOON);

@@ -119,6 +119,7 @@ fn list<T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Occupied, Plan};
     use openvmnet::service::{Mode, Protocol};
 
     fn parse(text: &str) -> Result<Configuration, String> {
@@ -152,6 +153,29 @@ mod tests {
         assert_eq!(dev.forwards[0].protocol, Protocol::Tcp);
         assert_eq!(lonely.configuration.mode, Mode::Host);
         assert_eq!(parse(""), Ok(Configuration::default()));
+    }
+
+    #[test]
+    fn the_example_has_every_key_and_works() {
+        let example = include_str!("../../../contrib/vmnet.toml");
+        let read = parse(example).unwrap();
+        let [dev, wire] = read.networks.as_slice() else {
+            panic!("{read:?}")
+        };
+        assert_eq!(dev.reservations.len(), 3);
+        assert_eq!(dev.forwards.len(), 3);
+        assert_eq!(wire.configuration.private, Some(true));
+        for network in [dev, wire] {
+            Plan::make(&network.configuration, &Occupied::default()).unwrap();
+        }
+        // Whatever can be said of a network stands there, if only as a comment.
+        let every = Plan::make(&dev.configuration, &Occupied::default()).unwrap();
+        let every = serde_json::to_value(every.configuration()).unwrap();
+        for key in every.as_object().unwrap().keys() {
+            let there = |line: &str| line.starts_with(&format!("{key} = "));
+            assert!(key == "name" || example.lines().any(there), "{key}");
+        }
+        assert!(example.contains("\n# external_interface = "));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
-use vmnet_linux::sys::{limits, process};
+use vmnet_linux::sys::{limits, process, signal as mask};
 
 /// How long a service that was started on demand waits for the next client.
 const IDLE: Duration = Duration::from_secs(30);
@@ -110,6 +110,8 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
 }
 
 fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
+    // `vmnet run` starts us again from a thread that has blocked what ends us.
+    mask::unblock_all();
     if options.activated {
         process::go_into_background()?;
     }

@@ -90,9 +90,7 @@ impl Listening {
     /// Our own, in a folder that is ours alone. A stale one is replaced.
     pub(crate) fn own(path: &Path) -> Result<Self, ListenError> {
         let at = |source| ListenError::Io(path.to_owned(), source);
-        if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-            place::ensure_private(folder)?;
-        }
+        place::ensure_socket_folder(path)?;
         let _lock = StartLock::take(path).map_err(at)?;
         if UnixStream::connect(path).is_ok() {
             return Err(ListenError::Running(path.to_owned()));
@@ -114,8 +112,11 @@ impl Listening {
         if self.origin == Origin::Manager {
             return !waiting();
         }
-        let Ok(_lock) = StartLock::try_take(&self.path) else {
-            return false;
+        let _lock = match StartLock::try_take(&self.path) {
+            Ok(lock) => Some(lock),
+            // The folder is gone: nobody can come this way any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return false,
         };
         // Out of the way first: whoever comes now does not find it, and waits for the lock. Then it is known who came before.
         let mut aside = self.path.as_os_str().to_owned();
@@ -150,4 +151,34 @@ impl Listening {
 fn file_of(path: &Path) -> Option<(u64, u64)> {
     let about = fs::symlink_metadata(path).ok()?;
     Some((about.dev(), about.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_may_go_unless_a_client_is_about_to_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmnet.sock");
+        let listening = Listening::own(&path).unwrap();
+        let lock = StartLock::take(&path).unwrap();
+        assert!(
+            !listening.remove_unless(|| false),
+            "a client starts a service"
+        );
+        drop(lock);
+        assert!(!listening.remove_unless(|| true), "a client waits");
+        assert!(listening.remove_unless(|| false));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_service_whose_folder_is_gone_may_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let listening = Listening::own(&folder.path().join("vmnet.sock")).unwrap();
+        folder.close().unwrap();
+        assert!(!listening.remove_unless(|| true), "a client waits");
+        assert!(listening.remove_unless(|| false));
+    }
 }

@@ -2,7 +2,7 @@
 //! in this thread moves the frames between them, beside a plain copy of the same bytes.
 //!
 //! ```text
-//! cargo run --release -p vmnet-virtio --example rings -- [--seconds S] [--head BYTES] [--only split|packed]
+//! cargo run --release -p vmnet-virtio --example rings -- [--seconds S] [--head BYTES] [--only split|packed] [--frame LEN]
 //! ```
 //!
 //! Both sides look for 50 µs before they sleep; a notification is a write to an eventfd. Per frame are printed: the time, the
@@ -392,13 +392,14 @@ fn run(case: Case, packed: bool, head: usize, time: Duration) -> AnyResult<()> {
 
 fn main() -> AnyResult<()> {
     let mut arguments = std::env::args().skip(1);
-    let (mut seconds, mut head, mut only) = (2.0, 2048, None);
+    let (mut seconds, mut head, mut only, mut frame) = (2.0, 2048, None, None);
     while let Some(argument) = arguments.next() {
         let value = arguments.next().ok_or("each option has a value")?;
         match argument.as_str() {
             "--seconds" => seconds = value.parse()?,
             "--head" => head = value.parse()?,
             "--only" => only = Some(value),
+            "--frame" => frame = Some(value.parse::<usize>()?),
             other => return Err(format!("unknown option {other}").into()),
         }
     }
@@ -410,6 +411,9 @@ fn main() -> AnyResult<()> {
             continue;
         }
         for case in CASES {
+            if frame.is_some_and(|frame| frame != case.frame) {
+                continue;
+            }
             run(case, packed, head, Duration::from_secs_f64(seconds))?;
         }
     }

@@ -19,6 +19,10 @@
 //!
 //! The guest and its VMM are not trusted with anything: whatever they write, nothing here
 //! panics, reads or writes outside of the mapped regions, or works longer than a ring is large.
+//!
+//! Beside `cargo test`: Miri (`cargo +nightly miri test -p vmnet-virtio --lib` with
+//! `MIRIFLAGS=-Zmiri-disable-isolation`), loom (`ring/event_idx.rs` has the command), the fuzz target
+//! `rings`, and the example `rings`, which measures.
 #![cfg_attr(
     not(test),
     deny(

@@ -21,7 +21,7 @@ pub enum Mode {
 pub struct NetworkConfiguration {
     /// Where it leads.
     pub mode: Mode,
-    /// A name of lower-case letters, digits, dots, hyphens and underscores.
+    /// A name of at most 32 letters, digits, dots, hyphens and underscores, with a letter or digit first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its UUID; without one, a random one.

@@ -23,8 +23,11 @@ use tally::Tallies;
 
 /// The port of bulk transfers and of ping-pong.
 pub(crate) const STREAM_PORT: u16 = 5001;
-/// The port of short and of held connections.
-pub(crate) const SHORT_PORT: u16 = 5002;
+/// The first port of short connections, also that of held ones.
+pub(crate) const SHORT_PORT: u16 = 5100;
+/// How many ports short connections are spread over. The end that closes first remembers a pair of addresses and ports
+/// for a minute (RFC 9293, section 3.6.1), so one port of a server serves 64,512 connections a minute of one host.
+pub(crate) const SHORT_PORTS: u16 = 64;
 
 /// `vmnet-bench load`.
 #[derive(Debug, clap::Args)]
@@ -52,7 +55,9 @@ pub(crate) fn run(load: &Load) -> io::Result<()> {
     let tallies = Tallies::default();
     if load.role == Role::Server {
         stream::listen((Ipv4Addr::UNSPECIFIED, STREAM_PORT).into(), tallies.clone())?;
-        short::listen((Ipv4Addr::UNSPECIFIED, SHORT_PORT).into())?;
+        let ports = SHORT_PORT..SHORT_PORT + SHORT_PORTS;
+        let addresses = ports.map(|port| (Ipv4Addr::UNSPECIFIED, port).into());
+        short::listen(&addresses.collect::<Vec<_>>())?;
     }
     let mut control = UnixStream::connect(&load.control)?;
     write_line(
@@ -109,11 +114,16 @@ fn obey(
             token,
         } => Reply::Latency(stream::ping_pong(server, rounds, millis, token)?),
         Request::Connections {
-            server,
+            servers,
             workers,
             lead_in_millis,
             millis,
-        } => Reply::Opened(short::connections(server, workers, lead_in_millis, millis)?),
+        } => Reply::Opened(short::connections(
+            &servers,
+            workers,
+            lead_in_millis,
+            millis,
+        )?),
         Request::Hold { server, flows } => {
             *held = short::hold(server, flows)?;
             Reply::Done
@@ -122,6 +132,9 @@ fn obey(
             held.clear();
             Reply::Done
         }
+        Request::Service(ask) => Reply::Values(
+            crate::service::obey(&ask).map_err(|error| io::Error::other(error.to_string()))?,
+        ),
         Request::Count { token } => Reply::Count(tallies.open(token).count()),
         Request::Halt { token } => {
             tallies.open(token).halt();

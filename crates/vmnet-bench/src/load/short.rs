@@ -17,7 +17,8 @@ const CLOSE: u8 = b'C';
 const KEEP: u8 = b'K';
 const REQUEST: usize = 64;
 const ANSWER: [u8; 128] = [b'a'; 128];
-const LISTENER: u64 = u64::MAX;
+/// Keys from here on are those of listeners; no descriptor has such a number.
+const LISTENER: u64 = 1 << 32;
 /// A connection that is not done by then has failed.
 const LIFETIME: Duration = Duration::from_secs(5);
 
@@ -49,8 +50,38 @@ fn wait(
     }
 }
 
-/// Answers requests on this address.
-pub(crate) fn listen(at: SocketAddr) -> io::Result<()> {
+/// Answers requests on these addresses, with one thread.
+pub(crate) fn listen(at: &[SocketAddr]) -> io::Result<()> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut listeners = HashMap::new();
+    for address in at {
+        let listener = listener(*address)?;
+        let number = LISTENER + key(&listener);
+        epoll::add(
+            &poll,
+            &listener,
+            epoll::EventData::new_u64(number),
+            epoll::EventFlags::IN,
+        )?;
+        listeners.insert(number, listener);
+    }
+    thread::spawn(move || {
+        let mut open = HashMap::new();
+        let mut events = events();
+        while wait(&poll, &mut events, None).is_ok() {
+            for event in &events {
+                let key = event.data.u64();
+                match listeners.get(&key) {
+                    Some(listener) => accept(listener, &poll, &mut open),
+                    None => answer(key, &mut open),
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn listener(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = rustix::net::socket_with(
         AddressFamily::INET,
         SocketType::STREAM,
@@ -61,27 +92,7 @@ pub(crate) fn listen(at: SocketAddr) -> io::Result<()> {
     rustix::net::bind(&socket, &at)?;
     // Longer than the number of clients that ever connect at once: the queue must never be what is measured.
     rustix::net::listen(&socket, 4096)?;
-    let listener = TcpListener::from(socket);
-    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(
-        &poll,
-        &listener,
-        epoll::EventData::new_u64(LISTENER),
-        epoll::EventFlags::IN,
-    )?;
-    thread::spawn(move || {
-        let mut open = HashMap::new();
-        let mut events = events();
-        while wait(&poll, &mut events, None).is_ok() {
-            for event in &events {
-                match event.data.u64() {
-                    LISTENER => accept(&listener, &poll, &mut open),
-                    key => answer(key, &mut open),
-                }
-            }
-        }
-    });
-    Ok(())
+    Ok(TcpListener::from(socket))
 }
 
 fn accept(listener: &TcpListener, poll: &OwnedFd, open: &mut HashMap<u64, TcpStream>) {
@@ -195,9 +206,10 @@ impl Client {
     }
 }
 
-/// Opens, asks, reads and closes with `workers` at once, for `lead_in_millis` uncounted and `millis` counted.
+/// Opens, asks, reads and closes with `workers` at once, for `lead_in_millis` uncounted and `millis` counted. The servers
+/// are asked in turn.
 pub(crate) fn connections(
-    server: SocketAddr,
+    servers: &[SocketAddr],
     workers: usize,
     lead_in_millis: u64,
     millis: u64,
@@ -205,6 +217,7 @@ pub(crate) fn connections(
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut open = HashMap::new();
     let mut events = events();
+    let mut turn = servers.iter().cycle();
     let mut result = Opened {
         completed: 0,
         failed: 0,
@@ -235,7 +248,10 @@ pub(crate) fn connections(
             }
         }
         while open.len() < workers {
-            let client = Client::start(server, &poll)?;
+            let server = turn
+                .next()
+                .ok_or_else(|| io::Error::other("no server is named"))?;
+            let client = Client::start(*server, &poll)?;
             open.insert(key(&client.stream), client);
         }
         wait(&poll, &mut events, Some(Duration::from_millis(20)))?;
@@ -257,19 +273,21 @@ pub(crate) fn connections(
     }
 }
 
+/// Connects, asks and is answered, each within this time; the connection stays open.
+pub(crate) fn exchange(server: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&server, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(&request(KEEP))?;
+    stream.read_exact(&mut [0; ANSWER.len()])?;
+    Ok(stream)
+}
+
 /// Opens flows that prove themselves by one request each and then rest.
 pub(crate) fn hold(server: SocketAddr, flows: usize) -> io::Result<Vec<TcpStream>> {
     let mut held = Vec::with_capacity(flows);
     for number in 0..flows {
-        let one = || -> io::Result<TcpStream> {
-            let mut stream = TcpStream::connect_timeout(&server, LIFETIME)?;
-            stream.set_read_timeout(Some(LIFETIME))?;
-            stream.write_all(&request(KEEP))?;
-            stream.read_exact(&mut [0; ANSWER.len()])?;
-            Ok(stream)
-        };
         held.push(
-            one()
+            exchange(server, LIFETIME)
                 .map_err(|error| io::Error::other(format!("flow {number} of {flows}: {error}")))?,
         );
     }
@@ -285,8 +303,8 @@ mod tests {
         let probe = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = probe.local_addr().unwrap();
         drop(probe);
-        listen(at).unwrap();
-        let opened = connections(at, 4, 20, 200).unwrap();
+        listen(&[at]).unwrap();
+        let opened = connections(&[at], 4, 20, 200).unwrap();
         assert!(opened.completed > 20, "{opened:?}");
         assert_eq!(opened.failed, 0, "{opened:?}");
         assert_eq!(hold(at, 50).unwrap().len(), 50);

@@ -15,6 +15,9 @@ pub(super) fn start(name: &str, mtu: u32, testbed: &Testbed) -> Result<Started, 
         "nft",
         &[&format!("table ip bench; delete table ip bench; {RULES}")],
     )?;
+    // The two minutes for which the kernel remembers a closed connection fill its table of connections within one row, and
+    // the table is that of the whole host namespace: then it drops what every path sends.
+    host.sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "2")?;
     let client = Namespace::new()?;
     // One /30 of 198.18.1.0/24 per MTU, so that instances stand side by side.
     let number = free_number(host)?;

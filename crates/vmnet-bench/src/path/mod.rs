@@ -164,6 +164,11 @@ pub(crate) fn our_program(options: &Options) -> Option<std::path::PathBuf> {
     ours::program(options)
 }
 
+/// Puts the vmnet program under test where the ordinary user can execute it.
+pub(crate) fn install_ours(testbed: &Testbed, options: &Options) -> Result<(), Refusal> {
+    ours::install(testbed, options).map(drop)
+}
+
 /// Looks a program up in `PATH` and where the system keeps those for root.
 pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -27,6 +27,18 @@ pub(super) fn missing(options: &Options) -> Option<String> {
     })
 }
 
+/// The program under test where every user can execute it, copied on the first call.
+pub(crate) fn install(testbed: &Testbed, options: &Options) -> Result<PathBuf, Refusal> {
+    let installed = testbed.scratch().join("vmnet");
+    if !installed.is_file() {
+        testbed
+            .scratch()
+            .install(&program(options).unwrap_or_default(), "vmnet")
+            .map_err(|error| format!("cannot prepare vmnet: {error}"))?;
+    }
+    Ok(installed)
+}
+
 pub(super) fn start(
     name: &str,
     mtu: u32,
@@ -34,13 +46,7 @@ pub(super) fn start(
     options: &Options,
 ) -> Result<Started, Refusal> {
     let broken = |error: std::io::Error| format!("cannot prepare vmnet: {error}");
-    let installed = testbed.scratch().join("vmnet");
-    if !installed.is_file() {
-        testbed
-            .scratch()
-            .install(&program(options).unwrap_or_default(), "vmnet")
-            .map_err(broken)?;
-    }
+    let installed = install(testbed, options)?;
     let home = testbed
         .scratch()
         .directory_of(&format!("{name}-home"), testbed.user())

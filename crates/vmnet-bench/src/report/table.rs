@@ -21,6 +21,9 @@ pub(crate) fn render(
     let mut notes = Vec::new();
     let mut text = head(facts, options);
     for &mtu in &options.mtu {
+        if !rows.iter().any(|row| row.experiment.is_at(mtu, options)) {
+            continue;
+        }
         let _ = writeln!(
             text,
             "\nGuest MTU {mtu}{:w$}(value, ratio to kernel NAT at this MTU)",
@@ -37,6 +40,9 @@ pub(crate) fn render(
             "\n"
         });
         for (row, verdict) in rows.iter().zip(verdicts) {
+            if !row.experiment.is_at(mtu, options) {
+                continue;
+            }
             let mut line = format!("{:<36}{:<8}", row.title, row.unit);
             for &kind in &options.paths {
                 let _ = write!(

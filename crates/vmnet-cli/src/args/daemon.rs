@@ -8,7 +8,7 @@ Examples:
   vmnet daemon                                           in the foreground; ends with Ctrl-C, or when idle
   vmnet daemon --idle-timeout never --config ./vmnet.toml
   vmnet daemon --no-state                                nothing stays when it ends
-  sudo vmnet daemon --system";
+  sudo vmnet daemon --system --group kvm";
 
 /// How long the service waits for something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Daemon {
     /// Serve the whole machine, with privileges, from /run/vmnet and /var/lib/vmnet.
     #[arg(long)]
     pub(crate) system: bool,
-    /// End after so long without clients, interfaces and networks, like 30s or 10m, or `never`.
+    /// End after so long without a client, like 30s or 10m, or `never` [default: never; 30s if it was started on demand]
     #[arg(long, value_name = "DURATION", value_parser = idle_timeout)]
     pub(crate) idle_timeout: Option<IdleTimeout>,
     /// Where to keep what must stay [default: $XDG_STATE_HOME/vmnet; /var/lib/vmnet with --system]
@@ -36,8 +36,8 @@ pub(crate) struct Daemon {
     /// The configuration file [default: $XDG_CONFIG_HOME/vmnet/vmnet.toml; /etc/vmnet/vmnet.toml with --system]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// With --system: members of this group may use it [default: the superuser alone]
-    #[arg(long, value_name = "GROUP", requires = "system")]
+    /// With --system: members of this group may use it, by name or number [default: the superuser alone]
+    #[arg(long, requires = "system")]
     pub(crate) group: Option<String>,
     /// Started by a client: the socket is standard input, and the service goes into the background.
     #[arg(long, hide = true)]
@@ -86,6 +86,24 @@ mod tests {
         assert!(typed("--state here --config there --system").is_some());
         assert!(typed("--no-state --activated").is_some());
         assert!(typed("--state here --no-state").is_none());
-        assert!(typed("--group vmnet").is_none());
+        assert!(typed("--group kvm").is_none());
+    }
+
+    #[test]
+    fn units_of_systemd_start_what_can_be_typed() {
+        let units = [
+            include_str!("../../../../contrib/systemd/user/vmnet.service"),
+            include_str!("../../../../contrib/systemd/system/vmnet-system.service"),
+        ];
+        for (unit, system) in units.into_iter().zip([false, true]) {
+            let line = unit
+                .lines()
+                .find_map(|line| line.strip_prefix("ExecStart="));
+            let words = line.unwrap().strip_prefix("vmnet daemon").unwrap();
+            let daemon = typed(words).unwrap();
+            assert_eq!(daemon.system, system);
+            assert_eq!(daemon.group.is_some(), system);
+            assert!(!daemon.activated, "the socket comes as systemd passes it");
+        }
     }
 }

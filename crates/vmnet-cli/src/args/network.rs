@@ -73,7 +73,7 @@ pub(crate) enum Mode {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// The network's name: lower-case letters, digits, dots, hyphens and underscores.
+    /// The network's name: at most 32 letters, digits, dots, hyphens and underscores, with a letter or digit first.
     pub(crate) name: String,
     /// Where it leads [default: shared; host with --private]
     #[arg(long)]

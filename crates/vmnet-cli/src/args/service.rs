@@ -20,10 +20,11 @@ pub(crate) enum ServiceVerb {
     /// Starts nothing: if the service does not run, it says so.
     #[command(after_help = status::EXAMPLES)]
     Status(status::Status),
-    /// Run the service in the foreground.
+    /// Run the service.
     ///
-    /// Nobody needs to: a client that finds no service starts one, which ends half a minute after the last client. systemd
-    /// can start it too, by its socket.
+    /// Whoever needs it starts it, so this is for service managers and for looking. It runs in the foreground and logs to
+    /// standard error. Signals TERM and INT end it, and all networks with it; those that are kept come again with the
+    /// next one.
     #[command(after_help = daemon::EXAMPLES)]
     Daemon(daemon::Daemon),
     /// Print completions for a shell.

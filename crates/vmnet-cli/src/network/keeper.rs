@@ -19,6 +19,9 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often the service is asked whether the interface is still there: it does not say by itself that somebody stopped
+/// it, and one that was stopped must not be started again when the service is killed later.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long leaving may take before the end of our process does it.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
@@ -93,13 +96,20 @@ fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> 
     let mut pause = FIRST_PAUSE;
     let mut missing = Vec::new();
     loop {
-        let until = (!missing.is_empty()).then_some(pause);
-        match wait(Some(membership.as_fd()), stopped, until)? {
+        let until = if missing.is_empty() {
+            LOOK_EVERY
+        } else {
+            pause.min(LOOK_EVERY)
+        };
+        match wait(Some(membership.as_fd()), stopped, Some(until))? {
             Woken::Stopped => {
                 membership.leave();
                 return Ok(());
             }
             Woken::Elapsed => {
+                if let Some(departure) = departed(&mut membership) {
+                    return Err(departure);
+                }
                 missing = membership
                     .publish_again(missing)
                     .into_iter()
@@ -112,6 +122,17 @@ fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> 
                 Some(ports) => (missing, pause) = (ports, FIRST_PAUSE),
             },
         }
+    }
+}
+
+/// Whether a service that runs has no such interface any more. One that does not answer is noticed by its hanging up.
+fn departed(membership: &mut Membership) -> Option<Departure> {
+    let network = membership.network();
+    let name = network.name.as_ref().unwrap_or(&network.uuid).clone();
+    match membership.look() {
+        None => None,
+        Some(Happening::Deleted) => Some(Departure::Deleted(name)),
+        Some(_) => Some(Departure::Stopped(name)),
     }
 }
 

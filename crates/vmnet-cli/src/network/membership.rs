@@ -228,6 +228,20 @@ impl Membership {
         }
     }
 
+    /// What happened to the interface, by the service's own word; `None` if it is there or nothing is known.
+    pub(super) fn look(&mut self) -> Option<Happening> {
+        let uuid = &self.opened.network.uuid;
+        match self.opened.client.list_interfaces(Some(uuid)) {
+            Ok(found) => {
+                let ours = self.interface.interface;
+                let there = found.interfaces.iter().any(|one| one.interface == ours);
+                (!there).then_some(Happening::Stopped)
+            }
+            Err(CallError::Refused(ServiceError::NotFound { .. })) => Some(Happening::Deleted),
+            Err(_) => None,
+        }
+    }
+
     /// The same interface with the service that runs now, or is started. Answers the ports that could not be forwarded
     /// yet, with the reason.
     pub(super) fn rejoin(&mut self) -> Result<Vec<(PortSpec, JoinError)>, JoinError> {

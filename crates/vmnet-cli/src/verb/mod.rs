@@ -3,13 +3,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | `network`, `interface`, `identity`, `forward`, `lease`, `status` | one file per noun |
-//! | `daemon` | the service itself |
 //! | `table` | how lists look |
 //!
 //! What is changed is said to the service alone; nothing is printed when it is done, but for what the service chose itself.
 //! What is listed is printed as a table, or as JSON (`docs/json.md`).
 
-mod daemon;
 mod forward;
 mod identity;
 mod interface;
@@ -19,6 +17,7 @@ mod status;
 mod table;
 
 use crate::args::service::ServiceVerb;
+use crate::daemon::{self, ServeError};
 use crate::forward_spec::NothingLeft;
 use crate::pages::{self, PagesError};
 use openvmnet::client::{CallError, Client, ConnectError};
@@ -36,7 +35,7 @@ pub(crate) fn run(verb: ServiceVerb) -> Result<(), VerbError> {
         ServiceVerb::Forward(forward) => forward::run(&forward.verb),
         ServiceVerb::Lease(lease) => lease::run(lease.verb),
         ServiceVerb::Status(status) => status::run(&status),
-        ServiceVerb::Daemon(daemon) => daemon::run(daemon),
+        ServiceVerb::Daemon(daemon) => Ok(daemon::run(&daemon)?),
         ServiceVerb::Completions(completions) => Ok(pages::completions(&completions)?),
         ServiceVerb::Man(man) => Ok(pages::man(&man)?),
     }
@@ -63,11 +62,9 @@ pub(crate) enum VerbError {
     #[error("the service does not run, so nobody is on {0}: `vmnet network show {0}` starts it")]
     NothingUp(String),
     #[error(transparent)]
-    Daemon(#[from] vmnet_daemon::DaemonError),
-    #[error("there is no group `{0}`: make it with `groupadd --system {0}`, or name another")]
-    NoGroup(String),
-    #[error(transparent)]
     Pages(#[from] PagesError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
     #[error("JSON: {0}")]

@@ -164,11 +164,20 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         (Some(first), Some(last)) if network.dhcp => format!("{first}-{last}"),
         _ => yes_or_no(network.dhcp),
     };
+    // What has no effect is not shown.
     let resolvers = match &network.configuration.resolvers {
+        _ if network.private => "-".to_owned(),
         Some(resolvers) => resolvers.join(" "),
         None => "the host's".to_owned(),
     };
-    let way_out = network.external_interface.clone();
+    let way_out = match &network.external_interface {
+        _ if !network.nat44 => "-".to_owned(),
+        Some(interface) => interface.clone(),
+        None => "as the host routes".to_owned(),
+    };
+    let lease_time = Span::seconds(network.lease_seconds.into());
+    let lease_time = or_none(network.dhcp.then_some(lease_time));
+    let domain = or_none((!network.private).then_some(&network.domain));
     vec![
         ("name", or_none(network.name.as_ref())),
         ("uuid", network.uuid.clone()),
@@ -177,18 +186,12 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         ("gateway", or_none(network.gateway.as_ref())),
         ("mtu", network.mtu.to_string()),
         ("dhcp", pool),
-        (
-            "lease time",
-            Span::seconds(network.lease_seconds.into()).to_string(),
-        ),
+        ("lease time", lease_time),
         ("dns proxy", yes_or_no(network.dns_proxy)),
         ("resolvers", resolvers),
-        ("domain", network.domain.clone()),
+        ("domain", domain),
         ("nat44", yes_or_no(network.nat44)),
-        (
-            "external interface",
-            way_out.unwrap_or_else(|| "as the host routes".to_owned()),
-        ),
+        ("external interface", way_out),
         ("isolation", yes_or_no(network.isolation)),
         ("host loopback", yes_or_no(network.host_loopback)),
         ("lifetime", lifetime(network).to_owned()),
@@ -340,12 +343,12 @@ mod tests {
         gateway             -
         mtu                 1500
         dhcp                no
-        lease time          1d
+        lease time          -
         dns proxy           no
-        resolvers           the host's
-        domain              vmnet.internal
+        resolvers           -
+        domain              -
         nat44               no
-        external interface  as the host routes
+        external interface  -
         isolation           no
         host loopback       no
         lifetime            held

@@ -8,15 +8,15 @@
 //! | `ports.rs` | forwarded ports, with the client's address |
 //! | `reach.rs` | what can be reached, what is refused, and how soon |
 
+#[path = "../asking/mod.rs"]
+mod asking;
 mod dhcp;
 mod dns;
 mod life;
 mod ports;
 mod reach;
-#[path = "../service/mod.rs"]
-mod service;
 
-use service::Service;
+use asking::Service;
 use std::time::Duration;
 
 use vmnet_lab::prerequisite::Prerequisite;
@@ -35,6 +35,6 @@ fn stage(programs: &[&'static str]) -> Option<Stage> {
 }
 
 /// The service of the stage's user, which may not run.
-fn service_of(stage: &Stage) -> Service {
-    Service::new(&stage.world.service_socket(), Some(stage.world.user().id()))
+fn service_of(stage: &Stage) -> Service<'_> {
+    Service(stage)
 }

@@ -1,4 +1,4 @@
-//! Asks the service of a test, as the user whose it is.
+//! Asks the service of a test. It hears its user, and the superuser.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use openvmnet::client::Client;
@@ -6,59 +6,37 @@ use openvmnet::service::{Interface, Lease};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// A service that may run, and its user.
+/// A service that may run.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) socket: PathBuf,
-    /// Another user than the test, if the test can be him.
-    pub(crate) user: Option<u32>,
 }
 
 impl Service {
-    pub(crate) fn new(socket: &Path, user: Option<u32>) -> Self {
+    pub(crate) fn new(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
-            user,
         }
     }
 
-    /// Asks something; `None` if no service runs. On a thread of its own, which becomes the user.
-    pub(crate) fn try_ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Client) -> T + Send + 'static,
-    ) -> Option<T> {
-        let this = self.clone();
-        let thread = std::thread::spawn(move || {
-            if let Some(id) = this.user {
-                let (uid, gid) = (
-                    rustix::process::Uid::from_raw(id),
-                    rustix::process::Gid::from_raw(id),
-                );
-                rustix::thread::set_thread_groups(&[]).unwrap();
-                rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
-                rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-            }
-            let stream = UnixStream::connect(&this.socket).ok()?;
-            Some(question(&mut Client::over(stream).unwrap()))
-        });
-        match thread.join() {
-            Ok(answer) => answer,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+    /// Asks something; `None` if no service runs.
+    pub(crate) fn try_ask<T>(&self, question: impl FnOnce(&mut Client) -> T) -> Option<T> {
+        let stream = UnixStream::connect(&self.socket).ok()?;
+        Some(question(&mut Client::over(stream).unwrap()))
     }
 
     /// Asks something of a service that runs.
     #[track_caller]
-    pub(crate) fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Client) -> T + Send + 'static,
-    ) -> T {
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(&mut Client) -> T) -> T {
         self.try_ask(question).expect("the service runs")
     }
 
     /// Its process, if it runs.
     pub(crate) fn pid(&self) -> Option<i32> {
-        let status = self.try_ask(|client| client.status().ok())??;
+        let status = self.try_ask(|client| client.status())?;
+        let status = status
+            .inspect_err(|error| eprintln!("status: {error}"))
+            .ok()?;
         i32::try_from(status.pid).ok()
     }
 
@@ -83,6 +61,14 @@ impl Service {
     pub(crate) fn kill(&self) -> i32 {
         let pid = self.pid().expect("the service runs");
         signal(pid, rustix::process::Signal::KILL);
+        pid
+    }
+
+    /// Asks it to end, as a service manager does; answers its process.
+    #[track_caller]
+    pub(crate) fn terminate(&self) -> i32 {
+        let pid = self.pid().expect("the service runs");
+        signal(pid, rustix::process::Signal::TERM);
         pid
     }
 

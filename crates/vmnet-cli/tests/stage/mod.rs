@@ -64,8 +64,7 @@ impl Stage {
 
     /// The service of this stage, which may not run.
     pub(crate) fn service(&self) -> Service {
-        let user = is_superuser().then_some(NOBODY);
-        Service::new(&self.path().join("service/vmnet.sock"), user)
+        Service::new(&self.path().join("service/vmnet.sock"))
     }
 
     /// `vmnet` as an ordinary user.

@@ -280,6 +280,20 @@ fn pool(
     if let Some(last) = &asked.dhcp_last {
         pool.last = text::address(last)?;
     }
+    for address in [pool.first, pool.last] {
+        if !ipv4.subnet().is_host(address) {
+            return Err(invalid(format!(
+                "DHCP cannot give {address}: it is no guest's address in {}",
+                ipv4.subnet()
+            )));
+        }
+    }
+    if pool.first > pool.last {
+        return Err(invalid(format!(
+            "DHCP cannot give addresses from {} to {}: the lower comes first",
+            pool.first, pool.last
+        )));
+    }
     Ok(pool)
 }
 

@@ -17,6 +17,9 @@ mod keeper;
 mod lease;
 mod network;
 
+#[cfg(test)]
+mod tests;
+
 use crate::plan::text;
 use crate::store::{Store, StoreError};
 use holder::Holder;

@@ -303,7 +303,7 @@ impl Supervisor {
                 StartError::Host(_) => ServiceError::Failed { reason },
             }
         })?;
-        tracing::info!(network = plan.label(), %uuid, ?lifetime, "a network began");
+        tracing::info!(network = plan.label(), %uuid, "a network began");
         let running = Running {
             plan,
             lifetime,

@@ -40,6 +40,17 @@ impl Mask {
     }
 }
 
+/// Lets all signals in again that the calling thread has blocked. A mask is inherited through exec, so a process that was
+/// started by a thread with blocked signals would never hear of them.
+pub fn unblock_all() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set it is given, and no old set is asked for.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// One signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrived {
@@ -110,5 +121,34 @@ impl Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the calling thread has this signal blocked.
+    fn is_blocked(number: i32) -> bool {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: no new set is given; the kernel fills `set` before it is read.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), set.as_mut_ptr());
+            libc::sigismember(set.as_ptr(), number) == 1
+        }
+    }
+
+    #[test]
+    fn what_was_blocked_is_let_in_again() {
+        // A thread of its own: the mask is a thread's.
+        std::thread::spawn(|| {
+            let signals = Signals::open(&[TERM, USR1]).unwrap();
+            assert!(is_blocked(TERM) && is_blocked(USR1));
+            unblock_all();
+            assert!(!is_blocked(TERM) && !is_blocked(USR1));
+            drop(signals);
+        })
+        .join()
+        .unwrap();
     }
 }

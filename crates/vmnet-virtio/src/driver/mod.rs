@@ -20,9 +20,9 @@ pub mod split;
 pub mod transmit;
 
 pub use packed::PackedDriver;
-pub use receive::Receive;
+pub use receive::{Receive, ReceivedFrame};
 pub use split::SplitDriver;
-pub use transmit::Transmit;
+pub use transmit::{SendError, Transmit};
 
 use std::sync::Arc;
 
@@ -309,3 +309,6 @@ impl Buffers {
         self.memory.guest(self.addr(which), u64::from(self.len))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,17 @@ pub struct RegionSource {
     pub file: OwnedFd,
 }
 
+/// What to do with files that cannot be sealed against shrinking.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unsealed {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They are taken. A handler of `SIGBUS` for the whole process turns memory that vanishes into
+    /// [`MemoryMap::lost`] memory; see the documentation of `memory/guard.rs`.
+    Guard,
+}
+
 /// Guest memory could not be taken into use. The reason is the VMM's, but for [`MapError::Map`].
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
@@ -114,6 +125,7 @@ unsafe impl Sync for Region {}
 pub struct MemoryMap {
     /// By guest address.
     regions: Box<[Region]>,
+    unsealed: Unsealed,
 }
 
 impl MemoryMap {
@@ -122,14 +134,25 @@ impl MemoryMap {
     /// # Errors
     /// One of them cannot be used; nothing stays mapped.
     pub fn new(sources: impl IntoIterator<Item = RegionSource>) -> Result<Self, MapError> {
+        Self::with_unsealed(sources, Unsealed::Refuse)
+    }
+
+    /// The same, with this rule for files that cannot be sealed, also for those that come later ([`Self::with`]).
+    ///
+    /// # Errors
+    /// One of them cannot be used; nothing stays mapped.
+    pub fn with_unsealed(
+        sources: impl IntoIterator<Item = RegionSource>,
+        unsealed: Unsealed,
+    ) -> Result<Self, MapError> {
         let mut regions = Vec::new();
         for source in sources {
             if regions.len() >= REGIONS_MAX {
                 return Err(MapError::TooMany);
             }
-            regions.push(Region::of(source)?);
+            regions.push(Region::of(source, unsealed)?);
         }
-        Self::of(regions)
+        Self::of(regions, unsealed)
     }
 
     /// This map and one region more (`ADD_MEM_REG`).
@@ -141,8 +164,8 @@ impl MemoryMap {
             return Err(MapError::TooMany);
         }
         let mut regions = self.regions.to_vec();
-        regions.push(Region::of(source)?);
-        Self::of(regions)
+        regions.push(Region::of(source, self.unsealed)?);
+        Self::of(regions, self.unsealed)
     }
 
     /// This map without one region (`REM_MEM_REG`), named by all three of its numbers.
@@ -159,10 +182,11 @@ impl MemoryMap {
         let others = self.regions.iter().filter(|region| !is_it(region));
         Ok(Self {
             regions: others.cloned().collect(),
+            unsealed: self.unsealed,
         })
     }
 
-    pub(super) fn of(mut regions: Vec<Region>) -> Result<Self, MapError> {
+    pub(super) fn of(mut regions: Vec<Region>, unsealed: Unsealed) -> Result<Self, MapError> {
         let mut by_user: Vec<Range<u64>> = regions.iter().map(Region::user_range).collect();
         by_user.sort_unstable_by_key(|range| range.start);
         regions.sort_unstable_by_key(|region| region.guest);
@@ -178,6 +202,7 @@ impl MemoryMap {
         }
         Ok(Self {
             regions: regions.into_boxed_slice(),
+            unsealed,
         })
     }
 
@@ -187,7 +212,15 @@ impl MemoryMap {
         let regions = regions
             .iter()
             .map(|&(addr, len)| Region::of_heap(addr, len));
-        Self::of(regions.collect()).expect("regions")
+        Self::of(regions.collect(), Unsealed::Refuse).expect("regions")
+    }
+
+    /// Some of it has vanished, and was touched since. What is read there is zeros, and what is written
+    /// there reaches nobody. Rings in it end.
+    #[must_use]
+    #[inline]
+    pub fn lost(&self) -> bool {
+        self.unsealed == Unsealed::Guard && self.regions.iter().any(|region| region.mapping.lost())
     }
 
     /// How many regions there are.
@@ -313,14 +346,14 @@ impl MemoryMap {
 }
 
 impl Region {
-    fn of(source: RegionSource) -> Result<Self, MapError> {
+    fn of(source: RegionSource, unsealed: Unsealed) -> Result<Self, MapError> {
         if source.size == 0 {
             return Err(MapError::Empty {
                 guest_addr: source.guest_addr,
             });
         }
         let len = usize::try_from(source.size).map_err(|_| MapError::Overflow)?;
-        let mapping = Mapping::of(&File::from(source.file), source.offset, len)?;
+        let mapping = Mapping::of(&File::from(source.file), source.offset, len, unsealed)?;
         Self::at(source.guest_addr, source.user_addr, source.size, mapping)
     }
 
@@ -339,7 +372,7 @@ impl Region {
 
     /// Memory of the test's own, at the same guest and user address.
     #[cfg(test)]
-    pub(super) fn of_heap(addr: u64, len: usize) -> Self {
+    fn of_heap(addr: u64, len: usize) -> Self {
         Self::at(addr, addr, len as u64, Mapping::of_heap(len)).expect("an address")
     }
 

@@ -8,7 +8,8 @@ use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, fstat};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-use super::map::MapError;
+use super::guard::Guard;
+use super::map::{MapError, Unsealed};
 
 /// Bytes of a file in our address space, from `base` on.
 ///
@@ -26,6 +27,8 @@ enum Backing {
     File {
         /// The pages begin so far before `base`.
         lead: usize,
+        /// Watches over memory that may vanish.
+        guard: Option<Guard>,
     },
     /// Allocated: for tests, also under Miri.
     #[cfg(test)]
@@ -39,8 +42,16 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `len` bytes of `file` from `offset` on, shared with whoever else has it.
-    pub(super) fn of(file: &File, offset: u64, len: usize) -> Result<Self, MapError> {
-        seal(file.as_fd())?;
+    pub(super) fn of(
+        file: &File,
+        offset: u64,
+        len: usize,
+        unsealed: Unsealed,
+    ) -> Result<Self, MapError> {
+        match seal(file.as_fd()) {
+            Err(MapError::NotSealable | MapError::NotSealed) if unsealed == Unsealed::Guard => {}
+            sealed => sealed?,
+        }
         let stat = fstat(file).map_err(|error| MapError::Map(error.into()))?;
         let have = u64::try_from(stat.st_size).unwrap_or(0);
         let end = u64::try_from(len)
@@ -79,11 +90,37 @@ impl Mapping {
         // SAFETY: `lead_len` is less than `whole`, the length of the mapping.
         let base = unsafe { pages.cast::<u8>().add(lead_len) };
         let base = NonNull::new(base).ok_or(MapError::Overflow)?;
-        Ok(Self {
+        Self {
             base,
             len: whole.saturating_sub(lead_len),
-            backing: Backing::File { lead: lead_len },
-        })
+            backing: Backing::File {
+                lead: lead_len,
+                guard: None,
+            },
+        }
+        .guarded(unsealed)
+    }
+
+    /// With a guard, if it is to have one. Also for what is sealed: pages of a pool may run out.
+    fn guarded(mut self, unsealed: Unsealed) -> Result<Self, MapError> {
+        if let Backing::File { lead, guard } = &mut self.backing
+            && unsealed == Unsealed::Guard
+        {
+            // SAFETY: the pages begin `lead` bytes before `base`.
+            let pages = unsafe { self.base.as_ptr().sub(*lead) };
+            let made = Guard::new(pages.cast(), self.len.saturating_add(*lead));
+            *guard = Some(made.map_err(MapError::Map)?);
+        }
+        Ok(self)
+    }
+
+    /// The memory has vanished.
+    pub(super) fn lost(&self) -> bool {
+        match &self.backing {
+            Backing::File { guard, .. } => guard.as_ref().is_some_and(Guard::lost),
+            #[cfg(test)]
+            Backing::Heap(_) => false,
+        }
     }
 
     /// Zeroed memory that is no file.
@@ -108,8 +145,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        match self.backing {
-            Backing::File { lead } => {
+        match &mut self.backing {
+            Backing::File { lead, guard } => {
+                *guard = None;
+                let lead = *lead;
                 // SAFETY: the mapping began `lead` bytes before `base` and is `lead + len` long; whoever
                 // has a pointer into it holds this value too, so nobody has one any more.
                 let unmapped = unsafe {
@@ -120,7 +159,7 @@ impl Drop for Mapping {
             }
             #[cfg(test)]
             // SAFETY: allocated with this layout in `of_heap`.
-            Backing::Heap(layout) => unsafe { std::alloc::dealloc(self.base.as_ptr(), layout) },
+            Backing::Heap(layout) => unsafe { std::alloc::dealloc(self.base.as_ptr(), *layout) },
         }
     }
 }

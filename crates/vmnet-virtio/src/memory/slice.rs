@@ -47,12 +47,14 @@ impl<'m> GuestSlice<'m> {
 
     /// Bytes.
     #[must_use]
+    #[inline]
     pub const fn len(&self) -> usize {
         self.len
     }
 
     /// There are none.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -60,6 +62,7 @@ impl<'m> GuestSlice<'m> {
     /// The first byte's address, for a system call that reads or writes there, or to prefetch. It is not to
     /// be made a reference of.
     #[must_use]
+    #[inline]
     pub const fn as_ptr(&self) -> *mut u8 {
         self.start.as_ptr()
     }
@@ -73,8 +76,20 @@ impl<'m> GuestSlice<'m> {
         }
     }
 
+    /// Lets the processor fetch the first bytes, to be read soon.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: a hint, which does not access memory as far as the program can tell.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().cast());
+        }
+    }
+
     /// The bytes before `at`, and those from there on; `at` beyond the end is the end.
     #[must_use]
+    #[inline]
     pub fn split_at(self, at: usize) -> (Self, Self) {
         let at = at.min(self.len);
         let behind = self.len.saturating_sub(at);
@@ -133,6 +148,7 @@ pub struct GuestWriter<'a> {
 impl<'a> GuestWriter<'a> {
     /// Begins at the first byte of `slices`.
     #[must_use]
+    #[inline]
     pub fn new(slices: &'a [GuestSlice<'a>]) -> Self {
         // SAFETY: no byte of it is ever accessed.
         let nothing = unsafe { GuestSlice::new(NonNull::dangling(), 0) };
@@ -186,10 +202,9 @@ impl<'a> GuestWriter<'a> {
 mod tests {
     use super::*;
     use crate::memory::MemoryMap;
-    use crate::memory::map::Region;
 
     fn memory(len: usize) -> MemoryMap {
-        MemoryMap::of(vec![Region::of_heap(0x1000, len)]).unwrap()
+        MemoryMap::of_heap(&[(0x1000, len)])
     }
 
     fn read(slice: GuestSlice<'_>) -> Vec<u8> {

@@ -30,6 +30,7 @@ impl Slices {
     }
 
     /// Empties the list, and goes on with `memory`.
+    #[inline]
     pub fn restart(&mut self, memory: &Arc<MemoryMap>) {
         self.list.clear();
         if !Arc::ptr_eq(&self.memory, memory) {
@@ -38,11 +39,13 @@ impl Slices {
     }
 
     /// Empties the list.
+    #[inline]
     pub fn clear(&mut self) {
         self.list.clear();
     }
 
     /// Forgets all slices but the first `len`.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.list.truncate(len);
     }
@@ -68,6 +71,7 @@ impl Slices {
     }
 
     /// Cuts the first `bytes` bytes off.
+    #[inline]
     pub(crate) fn skip(&mut self, mut bytes: usize) {
         let mut whole: usize = 0;
         for slice in &mut self.list {
@@ -78,11 +82,14 @@ impl Slices {
             bytes = bytes.saturating_sub(slice.len());
             whole = whole.saturating_add(1);
         }
-        self.list.drain(..whole.min(self.list.len()));
+        if whole > 0 {
+            self.list.drain(..whole.min(self.list.len()));
+        }
     }
 
     /// How many slices there are.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -136,6 +143,7 @@ impl Slices {
 
     /// All slices.
     #[must_use]
+    #[inline]
     pub fn all(&self) -> &[GuestSlice<'_>] {
         &self.list
     }

@@ -130,48 +130,49 @@ impl Burst {
         &mut self.slices
     }
 
-    /// The frame in `chain`, which was taken into [`Self::slices`], behind a header of `header_len` bytes.
+    /// The frame in `chain`, which was taken into [`Self::slices`], behind a header of `header_len` bytes. Its
+    /// bytes are on their way to this processor until [`Self::copy_heads`].
     #[inline]
     pub(super) fn push(&mut self, chain: &Chain, header_len: usize) {
         let start = self.entries.len().saturating_mul(self.limits.head);
-        let mut entry = Entry {
-            header: Header::default(),
-            head: start..start,
-            rest: chain.to_read(),
-            len: 0,
-            fault: chain.fault.map(FrameFault::Chain),
+        let len = usize::try_from(chain.readable).unwrap_or(usize::MAX);
+        let len = len.saturating_sub(header_len);
+        let fault = if chain.fault.is_some() {
+            chain.fault.map(FrameFault::Chain)
+        } else if chain.writable > 0 {
+            Some(FrameFault::Chain(Fault::Direction))
+        } else if len == 0 {
+            Some(FrameFault::Short)
+        } else if len > FRAME_MAX {
+            Some(FrameFault::Long)
+        } else {
+            None
         };
-        if entry.fault.is_none() {
-            entry.fault = self.fill(&mut entry, chain, header_len).err();
+        let rest = chain.to_read();
+        if let Some(first) = self.slices.get(rest.clone()).first() {
+            first.prefetch();
         }
-        self.bytes = self.bytes.saturating_add(entry.len);
-        self.entries.push(entry);
+        let len = if fault.is_some() { 0 } else { len };
+        self.bytes = self.bytes.saturating_add(len);
+        self.entries.push(Entry {
+            header: Header::default(),
+            head: start..start.saturating_add(len.min(self.limits.head)),
+            rest,
+            len,
+            fault,
+        });
     }
 
+    /// Copies the headers and heads of all frames that were pushed.
     #[inline]
-    fn fill(
-        &mut self,
-        entry: &mut Entry,
-        chain: &Chain,
-        header_len: usize,
-    ) -> Result<(), FrameFault> {
-        if chain.writable > 0 {
-            return Err(FrameFault::Chain(Fault::Direction));
+    pub(super) fn copy_heads(&mut self, header_len: usize) {
+        for entry in &mut self.entries {
+            if entry.fault.is_none() {
+                let header = entry.header.0.get_mut(..header_len).unwrap_or_default();
+                self.slices.read(&mut entry.rest, header);
+                let head = self.heads.get_mut(entry.head.clone()).unwrap_or_default();
+                self.slices.read(&mut entry.rest, head);
+            }
         }
-        let len = usize::try_from(chain.readable).map_err(|_| FrameFault::Long)?;
-        let len = len.saturating_sub(header_len);
-        if len == 0 {
-            return Err(FrameFault::Short);
-        }
-        if len > FRAME_MAX {
-            return Err(FrameFault::Long);
-        }
-        let header = entry.header.0.get_mut(..header_len).unwrap_or_default();
-        self.slices.read(&mut entry.rest, header);
-        entry.head.end = entry.head.start.saturating_add(len.min(self.limits.head));
-        let head = self.heads.get_mut(entry.head.clone()).unwrap_or_default();
-        self.slices.read(&mut entry.rest, head);
-        entry.len = len;
-        Ok(())
     }
 }

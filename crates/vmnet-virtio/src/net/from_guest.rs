@@ -48,6 +48,9 @@ impl FromGuest {
     /// The driver has broken the ring, and no more frames come. Those in `burst` came before that.
     pub fn receive(&mut self, burst: &mut Burst) -> Result<usize, RingError> {
         burst.restart(&self.memory);
+        if self.memory.lost() {
+            return Err(self.ring.end(RingError::MemoryLost));
+        }
         while burst.has_room() {
             match self.ring.take(burst.slices()) {
                 Ok(Some(chain)) => burst.push(&chain, self.header_len),
@@ -57,6 +60,7 @@ impl FromGuest {
                 Err(_) => break,
             }
         }
+        burst.copy_heads(self.header_len);
         Ok(burst.len())
     }
 

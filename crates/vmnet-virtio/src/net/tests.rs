@@ -298,6 +298,8 @@ fn reserved_space_is_filled_and_the_rest_of_it_given_back() {
         assert_eq!(to.ring().taken(), 0);
         assert_eq!(to.reserve(1), Ok(Delivery::Done));
         to.cancel();
+        assert_eq!(to.space(0).count(), 0, "nothing is reserved");
+        to.commit(Header::default(), b"x", 1);
         let done = to.deliver(Header::default(), b"next", &[]);
         assert_eq!(done, Ok(Delivery::Done));
         let _ = to.publish();

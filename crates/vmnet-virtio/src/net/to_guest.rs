@@ -108,6 +108,9 @@ impl ToGuest {
             return Ok(Delivery::TooLong);
         }
         self.slices.restart(&self.memory);
+        if self.memory.lost() {
+            return Err(self.ring.end(RingError::MemoryLost));
+        }
         let len = len.saturating_add(self.header_len);
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         let mut room: u64 = 0;
@@ -137,7 +140,11 @@ impl ToGuest {
     /// The reserved buffers from byte `skip` of the frame on: to receive into.
     pub fn space(&self, skip: usize) -> impl Iterator<Item = GuestSlice<'_>> {
         let mut skip = skip.saturating_add(self.header_len);
-        self.slices.all().iter().filter_map(move |slice| {
+        let reserved = match self.reserved.len() {
+            0 => &[],
+            _ => self.slices.all(),
+        };
+        reserved.iter().filter_map(move |slice| {
             let (skipped, space) = slice.split_at(skip);
             skip = skip.saturating_sub(skipped.len());
             (!space.is_empty()).then_some(space)

@@ -57,7 +57,6 @@ mod loom_tests {
     use loom::sync::atomic::{AtomicBool, AtomicU16};
     use loom::thread;
 
-    #[derive(Default)]
     struct Side {
         index: AtomicU16,
         event: AtomicU16,
@@ -69,7 +68,12 @@ mod loom_tests {
     #[test]
     fn loom_no_wake_up_is_lost() {
         loom::model(|| {
-            let side = Arc::new(Side::default());
+            let side = Arc::new(Side {
+                index: AtomicU16::new(0),
+                // Long ago: nobody is to be woken before it is asked for.
+                event: AtomicU16::new(u16::MAX),
+                bell: AtomicBool::new(false),
+            });
             let publisher = {
                 let side = Arc::clone(&side);
                 thread::spawn(move || {

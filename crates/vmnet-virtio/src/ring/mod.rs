@@ -104,6 +104,9 @@ pub enum RingError {
     /// A buffer to write to cannot be used. There is no leaving it out, as it would be a part of a frame.
     #[error("the driver offered a buffer to write to that cannot be used: {0}")]
     Buffer(Fault),
+    /// The ring's memory, or that of its buffers, has vanished.
+    #[error("the VMM has shrunk or lost the guest's memory")]
+    MemoryLost,
     /// `VIRTIO_F_INDIRECT_DESC` was not negotiated.
     #[error("the driver used an indirect descriptor, which was not negotiated")]
     Indirect,

@@ -1,0 +1,224 @@
+//! What stays when the service ends, and what the configuration file says beside it.
+
+use super::*;
+use openvmnet::service::{ForwardRule, Guest, Protocol, Reservation};
+use std::net::TcpListener;
+
+fn reservation(address: &str, name: &str) -> Reservation {
+    Reservation {
+        address: address.to_owned(),
+        mac: None,
+        client_id: None,
+        name: Some(name.to_owned()),
+    }
+}
+
+fn rule() -> ForwardRule {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    ForwardRule {
+        protocol: Protocol::Tcp,
+        address: "127.0.0.1".to_owned(),
+        first: port,
+        last: port,
+        except: Vec::new(),
+        guest: Guest {
+            address: None,
+            mac: None,
+            name: Some("web".to_owned()),
+            interface: None,
+        },
+        guest_port: 80,
+    }
+}
+
+/// The next service, after this one was killed.
+fn restarted(mut service: Supervisor) -> Supervisor {
+    service.end_all();
+    let mut next = over(service.store.clone());
+    next.restore();
+    next
+}
+
+fn addresses(service: &Supervisor) -> Vec<(String, Option<String>)> {
+    let rows = service.list_reservations(None).unwrap().into_iter();
+    rows.map(|row| (row.reservation.address, row.reservation.name))
+        .collect()
+}
+
+fn pair(address: &str, name: &str) -> (String, Option<String>) {
+    (address.to_owned(), Some(name.to_owned()))
+}
+
+#[test]
+fn what_was_put_on_a_network_before_it_was_kept_is_kept_too() {
+    let mut service = supervisor();
+    let client = service.connected(1);
+    service
+        .open_network(client, None, Some(at("dev", "10.213.40.0/24")))
+        .unwrap();
+    service
+        .reserve_lease("dev", &reservation("10.213.40.9", "web"))
+        .unwrap();
+    let rule = rule();
+    service.add_forward("dev", None, rule.clone()).unwrap();
+    let (_, _guest) = start(&mut service, client, "dev", |_| {}).unwrap();
+    let kept = service.create_network(named("dev")).unwrap();
+    assert_eq!(kept.lifetime, Lifetime::Kept);
+    service
+        .reserve_lease("dev", &reservation("10.213.40.10", "db"))
+        .unwrap();
+    service
+        .reserve_lease("dev", &reservation("10.213.40.11", "gone"))
+        .unwrap();
+    service.unreserve_lease("dev", "10.213.40.11").unwrap();
+    // A guest has one reserved address: this moves it.
+    service
+        .reserve_lease("dev", &reservation("10.213.40.12", "db"))
+        .unwrap();
+    let mut next = restarted(service);
+    let network = next.list_networks(Some("dev")).unwrap().remove(0);
+    assert_eq!(
+        (network.lifetime, network.holders, network.interfaces),
+        (Lifetime::Kept, 0, 0)
+    );
+    assert_eq!(network.configuration, kept.configuration);
+    assert_eq!(
+        addresses(&next),
+        [pair("10.213.40.9", "web"), pair("10.213.40.12", "db")]
+    );
+    let rules = next.list_forwards(None).unwrap();
+    assert_eq!(
+        rules.iter().map(|row| &row.rule).collect::<Vec<_>>(),
+        [&rule]
+    );
+    let nobody = next.connected(1);
+    next.delete_network(nobody, "dev", false).unwrap();
+    let last = restarted(next);
+    assert_eq!((last.status().networks, addresses(&last)), (0, Vec::new()));
+}
+
+#[test]
+fn a_network_that_was_held_is_gone_after_a_restart() {
+    let mut service = supervisor();
+    let client = service.connected(1);
+    service
+        .open_network(client, None, Some(at("dev", "10.213.41.0/24")))
+        .unwrap();
+    service
+        .reserve_lease("dev", &reservation("10.213.41.9", "web"))
+        .unwrap();
+    service.add_forward("dev", None, rule()).unwrap();
+    let next = restarted(service);
+    assert_eq!(
+        (next.status().networks, next.list_forwards(None).unwrap()),
+        (0, Vec::new())
+    );
+}
+
+#[test]
+fn reservations_that_cannot_be_are_refused_with_the_reason() {
+    let mut service = supervisor();
+    let client = service.connected(1);
+    service
+        .open_network(client, None, Some(at("dev", "10.213.42.0/24")))
+        .unwrap();
+    service
+        .reserve_lease("dev", &reservation("10.213.42.9", "web"))
+        .unwrap();
+    service
+        .reserve_lease("dev", &reservation("10.213.42.9", "web"))
+        .unwrap();
+    in_use(
+        service.reserve_lease("dev", &reservation("10.213.42.9", "db")),
+        "web",
+    );
+    for address in ["10.213.42.0", "10.213.42.1", "10.213.42.255", "10.213.43.9"] {
+        invalid(
+            service.reserve_lease("dev", &reservation(address, "db")),
+            address,
+        );
+    }
+    invalid(
+        service.reserve_lease("dev", &reservation("x", "db")),
+        "IPv4",
+    );
+    let two = Reservation {
+        mac: Some("52:54:00:12:34:56".to_owned()),
+        ..reservation("10.213.42.10", "db")
+    };
+    invalid(service.reserve_lease("dev", &two), "one way");
+    let hex = Reservation {
+        name: None,
+        client_id: Some("zz".to_owned()),
+        ..reservation("10.213.42.10", "")
+    };
+    invalid(service.reserve_lease("dev", &hex), "hexadecimal");
+    not_found(
+        service.unreserve_lease("dev", "10.213.42.10"),
+        "10.213.42.10",
+    );
+    not_found(service.release_lease("dev", "10.213.42.10"), "10.213.42.10");
+    let mut without = at("quiet", "10.213.44.0/24");
+    without.dhcp = Some(false);
+    service.open_network(client, None, Some(without)).unwrap();
+    invalid(
+        service.reserve_lease("quiet", &reservation("10.213.44.9", "a")),
+        "DHCP is off",
+    );
+}
+
+#[test]
+fn networks_of_the_configuration_file() {
+    let mut service = supervisor();
+    let rule = rule();
+    let configured = Configured {
+        configuration: at("dev", "10.213.45.0/24"),
+        reservations: vec![reservation("10.213.45.9", "web")],
+        forwards: vec![rule.clone()],
+    };
+    service.configure(&configured).unwrap();
+    let network = service.list_networks(Some("dev")).unwrap().remove(0);
+    assert_eq!(network.lifetime, Lifetime::Configured);
+    let client = service.connected(1);
+    service.open_network(client, Some("dev"), None).unwrap();
+    service.disconnected(client);
+    assert!(there(&service, "dev"));
+    invalid(
+        service.delete_network(client, "dev", true),
+        "configuration file",
+    );
+    // What was added to it while it ran is there again, like what the file says.
+    service
+        .reserve_lease("dev", &reservation("10.213.45.10", "db"))
+        .unwrap();
+    let mut next = restarted(service);
+    assert!(!there(&next, "dev"));
+    next.configure(&configured).unwrap();
+    assert_eq!(
+        addresses(&next),
+        [pair("10.213.45.9", "web"), pair("10.213.45.10", "db")]
+    );
+    assert_eq!(next.list_forwards(None).unwrap().len(), 1);
+}
+
+#[test]
+fn the_configuration_file_has_the_last_word() {
+    let mut service = supervisor();
+    service.create_network(at("dev", "10.213.46.0/24")).unwrap();
+    let mut next = restarted(service);
+    let configured = Configured {
+        configuration: at("dev", "10.213.47.0/24"),
+        reservations: Vec::new(),
+        forwards: Vec::new(),
+    };
+    next.configure(&configured).unwrap();
+    let all = next.list_networks(None).unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].subnet.as_deref(), Some("10.213.47.0/24"));
+    assert_eq!(all[0].lifetime, Lifetime::Configured);
+    // Taken out of the file, the other is back.
+    let mut last = restarted(next);
+    let all = last.list_networks(None).unwrap();
+    assert_eq!(all[0].subnet.as_deref(), Some("10.213.46.0/24"));
+}
