@@ -378,7 +378,16 @@ fn another_user_is_told_why_not() {
     let socket = bed.stage.service().socket;
     fs::set_permissions(socket.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
-    let refused = Service::new(&socket, Some(65533)).ask(|client| client.status().unwrap_err());
+    // Threads may be of different users, as far as the kernel is concerned.
+    let refused = std::thread::spawn(move || {
+        use rustix::process::{Gid, Uid};
+        let (uid, gid) = (Uid::from_raw(65533), Gid::from_raw(65533));
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        Service::new(&socket).ask(|client| client.status().unwrap_err())
+    });
+    let refused = refused.join().unwrap();
     match refused {
         CallError::Refused(ServiceError::NotAuthorized { reason }) => {
             assert!(
