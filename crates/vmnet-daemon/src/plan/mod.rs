@@ -298,7 +298,7 @@ fn pool(
 }
 
 /// As asked, by its name, or random.
-fn uuid_of(asked: &NetworkConfiguration) -> Result<Uuid, ServiceError> {
+pub(crate) fn uuid_of(asked: &NetworkConfiguration) -> Result<Uuid, ServiceError> {
     match (&asked.uuid, &asked.name) {
         (Some(text), _) => text::uuid(text),
         (None, Some(name)) => Ok(Uuid::new_v5(&NAMES, name.as_bytes())),

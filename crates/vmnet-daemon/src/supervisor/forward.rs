@@ -35,6 +35,7 @@ impl Supervisor {
         rule: ForwardRule,
     ) -> Result<u64, ServiceError> {
         let uuid = self.find(network)?;
+        let rule = tidy(rule);
         // A rule to an interface is of no use without it, and its number may be another's one day.
         let interface = interface.or(rule.guest.interface);
         if let Some(interface) = interface {
@@ -227,7 +228,16 @@ impl Supervisor {
 /// What a rule is written down under.
 fn key(rule: &ForwardRule) -> String {
     let protocol = name_of(rule.protocol);
-    format!("{protocol} {} {} {}", rule.address, rule.first, rule.last)
+    let except: Vec<u8> = rule
+        .except
+        .iter()
+        .flat_map(|port| port.to_be_bytes())
+        .collect();
+    let except = Uuid::new_v5(&Uuid::NAMESPACE_OID, &except);
+    format!(
+        "{protocol} {} {} {} {except}",
+        rule.address, rule.first, rule.last
+    )
 }
 
 fn name_of(protocol: Protocol) -> &'static str {
@@ -249,6 +259,19 @@ fn no_forward(forward: u64) -> ServiceError {
     }
 }
 
+/// The same rule, with its exceptions in order, each once, and none that excepts nothing: they are looked for by halving.
+fn tidy(mut rule: ForwardRule) -> ForwardRule {
+    rule.except
+        .retain(|port| (rule.first..=rule.last).contains(port));
+    rule.except.sort_unstable();
+    rule.except.dedup();
+    rule
+}
+
+fn excepts(rule: &ForwardRule, port: u16) -> bool {
+    rule.except.binary_search(&port).is_ok()
+}
+
 /// Two rules need one port.
 fn overlap(one: &ForwardRule, other: &ForwardRule) -> bool {
     one.protocol == other.protocol
@@ -256,7 +279,7 @@ fn overlap(one: &ForwardRule, other: &ForwardRule) -> bool {
         && one.first <= other.last
         && other.first <= one.last
         && (one.first.max(other.first)..=one.last.min(other.last))
-            .any(|port| !one.except.contains(&port) && !other.except.contains(&port))
+            .any(|port| !excepts(one, port) && !excepts(other, port))
 }
 
 /// Each port of a rule as the datapath knows it.
@@ -283,7 +306,7 @@ fn listeners(rule: &ForwardRule, guest: &ForwardGuest) -> Result<Vec<lane::Forwa
         )));
     }
     let all: Vec<lane::Forward> = (rule.first..=rule.last)
-        .filter(|port| !rule.except.contains(port))
+        .filter(|port| !excepts(rule, *port))
         .map(|port| lane::Forward {
             protocol: match rule.protocol {
                 Protocol::Tcp => lane::Protocol::Tcp,

@@ -375,10 +375,12 @@ impl Supervisor {
     fn learn_guest(&mut self, network: Uuid, row: &PortRow) {
         let place = Place::Port(row.id);
         let Some(by) = row.listener else { return };
-        if self
-            .interfaces_on(network)
-            .any(|(_, member)| member.place == place)
+        let mut known = self.interfaces.values_mut();
+        if let Some(member) =
+            known.find(|member| member.network == network && member.place == place)
         {
+            // Its MAC is the one it is seen with: nobody else may have it.
+            member.mac = row.mac.or(member.mac);
             return;
         }
         let Some((listener, member)) = self
@@ -399,7 +401,7 @@ impl Supervisor {
             },
             listener: Some(listener),
             id: None,
-            mac: None,
+            mac: row.mac,
             name: None,
             isolated: member.isolated,
             offload: member.offload,

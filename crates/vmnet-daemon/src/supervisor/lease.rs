@@ -63,7 +63,17 @@ impl Supervisor {
             .store
             .put_reservation(uuid, &reservation.address, &value)
         {
-            running.handle.unreserve(&reservee(reservation)?);
+            // What was promised before still holds.
+            let undone = match before {
+                Some(before) => running
+                    .handle
+                    .reserve(reservee(reservation)?, before)
+                    .is_ok(),
+                None => running.handle.unreserve(&reservee(reservation)?).is_some(),
+            };
+            if !undone {
+                tracing::error!(%uuid, "a reservation that could not be written down is in force until the end");
+            }
             return Err(not_stored(&error));
         }
         // A guest has one reserved address: the one before is another's now.

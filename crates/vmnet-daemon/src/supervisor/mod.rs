@@ -8,12 +8,14 @@
 //! | `forward` | ports of the host |
 //! | `lease` | leases, reservations, identities |
 //! | `holder` | connections, and what ends with them |
+//! | `kept` | networks that stay, and those of them that cannot be started |
 //! | `keeper` | leases on their way to the store |
 
 mod forward;
 mod holder;
 mod interface;
 mod keeper;
+mod kept;
 mod lease;
 mod network;
 
@@ -30,7 +32,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 pub(crate) use holder::ConnectionId;
-pub(crate) use network::Configured;
+pub(crate) use kept::Configured;
 
 /// What the service says of itself.
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ pub(crate) struct Supervisor {
     about: About,
     store: Store,
     networks: BTreeMap<Uuid, network::Running>,
+    failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
     forwards: BTreeMap<u64, forward::Rule>,
     holders: BTreeMap<ConnectionId, Holder>,
@@ -60,6 +63,7 @@ impl Supervisor {
             about,
             store,
             networks: BTreeMap::new(),
+            failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             forwards: BTreeMap::new(),
             holders: BTreeMap::new(),
@@ -91,8 +95,13 @@ impl Supervisor {
 
     /// The network with this name or UUID.
     fn find(&self, network: &str) -> Result<Uuid, ServiceError> {
-        self.look_up(network).ok_or_else(|| ServiceError::NotFound {
-            reason: format!("there is no network {network}: `vmnet network list` shows all"),
+        self.look_up(network).ok_or_else(|| {
+            self.why_failed(network)
+                .unwrap_or_else(|| ServiceError::NotFound {
+                    reason: format!(
+                        "there is no network {network}: `vmnet network list` shows all"
+                    ),
+                })
         })
     }
 

@@ -1,10 +1,8 @@
 //! Networks that are made, joined, and end.
 
-use super::{ConnectionId, Supervisor, failed, keeper, not_stored};
-use crate::plan::{Occupied, Plan};
-use openvmnet::service::{
-    ForwardRule, Lifetime, Mode, Network, NetworkConfiguration, Reservation, ServiceError,
-};
+use super::{ConnectionId, Supervisor, keeper, not_stored};
+use crate::plan::{self, Occupied, Plan};
+use openvmnet::service::{Lifetime, Mode, Network, NetworkConfiguration, ServiceError};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 use vmnet_linux::lane::{self, Handle, StartError};
@@ -14,14 +12,6 @@ pub(super) struct Running {
     pub(super) plan: Plan,
     pub(super) lifetime: Lifetime,
     pub(super) handle: Handle,
-}
-
-/// A network of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Configured {
-    pub(crate) configuration: NetworkConfiguration,
-    pub(crate) reservations: Vec<Reservation>,
-    pub(crate) forwards: Vec<ForwardRule>,
 }
 
 /// Networks that are there for the asking.
@@ -39,50 +29,6 @@ fn default_network(name: &str) -> Option<NetworkConfiguration> {
 }
 
 impl Supervisor {
-    /// Starts the networks that were created, with what was put on them. One that cannot start is told and left.
-    pub(crate) fn restore(&mut self) {
-        for (uuid, description) in self.store.networks() {
-            let configuration: NetworkConfiguration = match serde_json::from_value(description) {
-                Ok(configuration) => configuration,
-                Err(error) => {
-                    tracing::error!(%uuid, %error, "a stored network cannot be read");
-                    continue;
-                }
-            };
-            // Its subnet is its own, whatever the host has taken up meanwhile.
-            match Plan::make(&configuration, &Occupied::default())
-                .and_then(|plan| self.start(plan, Lifetime::Kept))
-            {
-                Ok(uuid) => self.restore_forwards(uuid),
-                Err(error) => tracing::error!(%uuid, %error, "a network cannot be started"),
-            }
-        }
-    }
-
-    /// Starts a network of the configuration file.
-    pub(crate) fn configure(&mut self, configured: &Configured) -> Result<(), ServiceError> {
-        // The file's word is the last: what was created with that name gives way until it is taken out of the file.
-        if let Some(uuid) = self.existing(&configured.configuration)? {
-            let label = self.running(uuid)?.plan.label();
-            tracing::warn!(
-                network = label,
-                "the network was created too: the configuration file's is taken"
-            );
-            self.end(uuid);
-        }
-        let plan = self.plan(&configured.configuration)?;
-        let uuid = self.start(plan, Lifetime::Configured)?;
-        let network = uuid.to_string();
-        self.restore_forwards(uuid);
-        for reservation in &configured.reservations {
-            self.reserve(uuid, reservation)?;
-        }
-        for rule in &configured.forwards {
-            self.forward(&network, None, rule.clone())?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn create_network(
         &mut self,
         configuration: NetworkConfiguration,
@@ -92,6 +38,7 @@ impl Supervisor {
                 reason: "a network that stays needs a name".to_owned(),
             });
         }
+        self.not_failed(&configuration)?;
         if let Some(uuid) = self.existing(&configuration)? {
             let running = self.running(uuid)?;
             running.plan.fits(&configuration)?;
@@ -104,6 +51,7 @@ impl Supervisor {
             return self.show(uuid);
         }
         let plan = self.plan(&configuration)?;
+        self.forget_rules(plan.uuid)?;
         let uuid = self.start(plan, Lifetime::Held)?;
         let kept = self.keep(uuid).and_then(|()| self.show(uuid));
         if kept.is_err() {
@@ -112,32 +60,15 @@ impl Supervisor {
         kept
     }
 
-    /// Writes a network down, with what is on it.
-    fn keep(&mut self, uuid: Uuid) -> Result<(), ServiceError> {
-        let description = serde_json::to_value(self.running(uuid)?.plan.configuration())
-            .map_err(|error| failed(&error))?;
-        let stored = self.store.put_network(uuid, &description);
-        stored.map_err(|error| not_stored(&error))?;
-        let with = self
-            .keep_forwards(uuid)
-            .and_then(|()| self.keep_reservations(uuid));
-        if let Err(error) = with {
-            // Whole or not at all.
-            let _also_refused = self.store.delete_network(uuid);
-            return Err(error);
-        }
-        if let Some(running) = self.networks.get_mut(&uuid) {
-            running.lifetime = Lifetime::Kept;
-        }
-        Ok(())
-    }
-
     pub(crate) fn delete_network(
         &mut self,
         connection: ConnectionId,
         network: &str,
         force: bool,
     ) -> Result<(), ServiceError> {
+        if let Some(uuid) = self.failed_as(network) {
+            return self.delete_failed(uuid);
+        }
         let uuid = self.find(network)?;
         self.prune(uuid);
         let running = self.running(uuid)?;
@@ -181,6 +112,7 @@ impl Supervisor {
         network: Option<&str>,
         configuration: Option<NetworkConfiguration>,
     ) -> Result<Network, ServiceError> {
+        self.try_failed_again(network, configuration.as_ref());
         let uuid = self.open(network, configuration)?;
         if let Some(holder) = self.holders.get_mut(&connection) {
             holder.opened.insert(uuid);
@@ -210,24 +142,32 @@ impl Supervisor {
                 }
                 configuration
             }
-            (None, Some(network)) => default_network(network)
+            (None, Some(network)) if self.failed_as(network).is_none() => default_network(network)
                 .ok_or_else(|| self.find(network).err().unwrap_or_else(nothing_asked))?,
+            (None, Some(network)) => {
+                return Err(self.find(network).err().unwrap_or_else(nothing_asked));
+            }
             (None, None) => return Err(nothing_asked()),
         };
+        self.not_failed(&asked)?;
         let plan = self.plan(&asked)?;
         self.start(plan, Lifetime::Held)
     }
 
     /// The network that has the name or UUID of a configuration.
-    fn existing(&self, configuration: &NetworkConfiguration) -> Result<Option<Uuid>, ServiceError> {
+    pub(super) fn existing(
+        &self,
+        configuration: &NetworkConfiguration,
+    ) -> Result<Option<Uuid>, ServiceError> {
         let by_name = configuration
             .name
             .as_deref()
             .and_then(|name| self.look_up(name));
-        let by_uuid = configuration
-            .uuid
-            .as_deref()
-            .and_then(|uuid| self.look_up(uuid));
+        let said = configuration.uuid.is_some() || configuration.name.is_some();
+        let by_uuid = said
+            .then(|| plan::uuid_of(configuration))
+            .transpose()?
+            .filter(|uuid| self.networks.contains_key(uuid));
         match (by_name, by_uuid) {
             (Some(one), Some(other)) if one != other => Err(ServiceError::Exists {
                 reason: "that name and that UUID are those of two networks".to_owned(),
@@ -276,7 +216,7 @@ impl Supervisor {
     }
 
     /// Decides what is asked for, beside what there is.
-    fn plan(&self, configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
+    pub(super) fn plan(&self, configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
         let ours = self.networks.values().filter_map(|running| {
             let subnet = running.plan.ipv4.as_ref()?.subnet();
             Some((running.plan.label(), subnet))
@@ -285,8 +225,13 @@ impl Supervisor {
     }
 
     /// Starts the datapath of a network.
-    fn start(&mut self, plan: Plan, lifetime: Lifetime) -> Result<Uuid, ServiceError> {
+    pub(super) fn start(&mut self, plan: Plan, lifetime: Lifetime) -> Result<Uuid, ServiceError> {
         let uuid = plan.uuid;
+        if let Some(other) = self.networks.get(&uuid) {
+            return Err(ServiceError::Exists {
+                reason: format!("the network {} has the UUID {uuid}", other.plan.label()),
+            });
+        }
         let mut settings = plan.settings();
         settings.restored = keeper::restored(&self.store, uuid);
         settings.reservations = self.stored_reservations(uuid);
@@ -327,7 +272,7 @@ impl Supervisor {
     }
 
     /// Ends a network with everything on it.
-    fn end(&mut self, uuid: Uuid) {
+    pub(super) fn end(&mut self, uuid: Uuid) {
         let on: Vec<u64> = self.interfaces_on(uuid).map(|(number, _)| number).collect();
         for interface in on {
             self.interfaces.remove(&interface);
