@@ -8,6 +8,7 @@ pub(crate) mod service;
 use service::Service;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,16 @@ impl Stage {
                 chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
             }
         }
-        let trial = stage.run(["--no-dhcp"], ["true"]).output().unwrap();
+        // A process that another test started meanwhile has the copy open for writing, until it executes its own program.
+        let mut trial = stage.run(["--no-dhcp"], ["true"]).output();
+        for _ in 0..500 {
+            if !matches!(&trial, Err(error) if error.kind() == ErrorKind::ExecutableFileBusy) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            trial = stage.run(["--no-dhcp"], ["true"]).output();
+        }
+        let trial = trial.unwrap();
         if trial.status.success() {
             return Some(stage);
         }
