@@ -130,11 +130,6 @@ impl Opened {
         self.network.mtu
     }
 
-    /// Whether it gives addresses.
-    pub(crate) fn gives_addresses(&self) -> bool {
-        self.network.dhcp
-    }
-
     /// The network's name, else its UUID.
     pub(crate) fn known_as(&self) -> &str {
         known_as(&self.network)

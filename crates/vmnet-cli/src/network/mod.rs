@@ -106,14 +106,6 @@ impl Network {
         }
     }
 
-    /// Whether it gives addresses.
-    pub(crate) fn gives_addresses(&self) -> bool {
-        match self {
-            Self::Private(_) => true,
-            Self::Service(opened) => opened.gives_addresses(),
-        }
-    }
-
     /// Whether the service has it.
     pub(crate) fn is_of_service(&self) -> bool {
         matches!(self, Self::Service(_))

@@ -222,3 +222,117 @@ fn the_configuration_file_has_the_last_word() {
     let all = last.list_networks(None).unwrap();
     assert_eq!(all[0].subnet.as_deref(), Some("10.213.46.0/24"));
 }
+
+#[test]
+fn a_network_that_cannot_be_started_is_not_lost() {
+    let mut service = supervisor();
+    service.create_network(at("dev", "10.213.48.0/24")).unwrap();
+    let uuid = service.find("dev").unwrap();
+    service.end_all();
+    // What it leads through is not there now.
+    let mut description = serde_json::to_value(at("dev", "10.213.48.0/24")).unwrap();
+    description["uuid"] = uuid.to_string().into();
+    description["external_interface"] = "no-such-if0".into();
+    service.store.put_network(uuid, &description).unwrap();
+    let mut next = restarted(service);
+    let client = next.connected(1);
+    for asked in [None, Some(named("dev"))] {
+        let refused = next.open_network(client, Some("dev"), asked).unwrap_err();
+        assert!(refused.reason().contains("no-such-if0"), "{refused}");
+    }
+    let refused = next.create_network(named("dev")).unwrap_err();
+    assert!(refused.reason().contains("no-such-if0"), "{refused}");
+    // Mended, it is there for whoever wants it.
+    let mended = serde_json::to_value(at("dev", "10.213.48.0/24")).unwrap();
+    next.store.put_network(uuid, &mended).unwrap();
+    let mut last = restarted(next);
+    assert!(there(&last, "dev"));
+    // And it can be deleted although it does not run.
+    last.end_all();
+    last.store.put_network(uuid, &description).unwrap();
+    let mut deleting = restarted(last);
+    let client = deleting.connected(1);
+    deleting.delete_network(client, "dev", false).unwrap();
+    let mut fresh = restarted(deleting);
+    let client = fresh.connected(1);
+    not_found(fresh.open_network(client, Some("dev"), None), "dev");
+}
+
+#[test]
+fn a_network_of_the_file_keeps_the_subnet_it_chose() {
+    let of_file = |name: &str| Configured {
+        configuration: named(name),
+        reservations: Vec::new(),
+        forwards: Vec::new(),
+    };
+    let mut service = supervisor();
+    service.configure(&of_file("b")).unwrap();
+    let subnet = service.list_networks(Some("b")).unwrap()[0].subnet.clone();
+    let mut next = restarted(service);
+    next.configure(&of_file("b")).unwrap();
+    next.configure(&of_file("a")).unwrap();
+    assert_eq!(next.list_networks(Some("b")).unwrap()[0].subnet, subnet);
+    let mut last = restarted(next);
+    assert!(!there(&last, "b"), "what the file says is not kept");
+    last.configure(&of_file("a")).unwrap();
+    last.configure(&of_file("b")).unwrap();
+    assert_eq!(last.list_networks(Some("b")).unwrap()[0].subnet, subnet);
+}
+
+#[test]
+fn a_mistake_on_one_network_of_the_file_keeps_no_other_from_starting() {
+    let mut service = supervisor();
+    let taken = rule();
+    let _listener = TcpListener::bind(("127.0.0.1", taken.first)).unwrap();
+    let configured = Configured {
+        configuration: at("dev", "10.213.49.0/24"),
+        reservations: vec![reservation("10.99.0.1", "elsewhere")],
+        forwards: vec![taken],
+    };
+    service.configure(&configured).unwrap();
+    assert!(there(&service, "dev"));
+    assert_eq!(service.list_forwards(None).unwrap(), []);
+}
+
+#[test]
+fn rules_that_share_a_range_are_kept_apart() {
+    let mut service = supervisor();
+    service.create_network(at("dev", "10.213.50.0/24")).unwrap();
+    let mut one = rule();
+    one.last = one.first + 3;
+    one.except = vec![one.first, one.first + 1, one.first, 9];
+    let mut other = one.clone();
+    other.except = vec![other.first + 2, other.first + 3];
+    let first = service.add_forward("dev", None, one.clone()).unwrap();
+    // In order, each once, and none that excepts nothing.
+    assert_eq!(first.rule.except, [one.first, one.first + 1]);
+    assert_eq!(service.add_forward("dev", None, one).unwrap(), first);
+    service.add_forward("dev", None, other).unwrap();
+    let mut next = restarted(service);
+    assert_eq!(next.list_forwards(None).unwrap().len(), 2);
+    let number = next.list_forwards(None).unwrap()[0].forward;
+    next.remove_forward(number).unwrap();
+    let next = restarted(next);
+    assert_eq!(next.list_forwards(None).unwrap().len(), 1);
+}
+
+#[test]
+fn no_network_takes_the_place_of_another() {
+    let mut service = supervisor();
+    let client = service.connected(1);
+    let uuid = service
+        .create_network(at("dev", "10.213.51.0/24"))
+        .unwrap()
+        .uuid;
+    let rule = rule();
+    service.add_forward("dev", None, rule).unwrap();
+    service.delete_network(client, "dev", false).unwrap();
+    let mut by_uuid = NetworkConfiguration::new(Mode::Shared);
+    by_uuid.subnet = Some("10.213.52.0/24".to_owned());
+    service
+        .open_network(client, Some(&uuid), Some(by_uuid))
+        .unwrap();
+    let refused = service.create_network(named("dev")).unwrap_err();
+    assert!(matches!(refused, ServiceError::Exists { .. }), "{refused}");
+    assert_eq!(service.list_networks(None).unwrap().len(), 1);
+}
