@@ -107,13 +107,13 @@ impl Client {
         }
     }
 
-    /// Connects to this user's service, if it runs.
+    /// Connects to this user's service, if it runs. Makes nothing, no folder either.
     ///
     /// # Errors
     /// [`ConnectError::NotRunning`], and see [`ConnectError`].
     pub fn connect_running() -> Result<Self, ConnectError> {
         let socket = place::socket(Scope::User);
-        place::ensure_socket_folder(&socket)?;
+        place::check_socket_folder(&socket)?;
         let Some(stream) = start::connect(&socket)? else {
             return Err(ConnectError::NotRunning(socket));
         };
