@@ -8,6 +8,7 @@
 //!
 //! The system's service has `/run/vmnet/vmnet.sock`, `/var/lib/vmnet` and `/etc/vmnet/vmnet.toml`.
 
+use rustix::fs::StatVfsMountFlags;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -19,6 +20,9 @@ use std::path::{Path, PathBuf};
 const SOCKET: &str = "vmnet.sock";
 /// The name of the configuration file in its folder.
 const CONFIGURATION: &str = "vmnet.toml";
+
+/// What statfs(2) says of a tmpfs.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// A folder could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ pub enum FolderError {
     /// The socket's path depends on the working folder, which the service does not share with its clients.
     #[error("VMNET_SOCKET is {0}, which is no absolute path: let it begin with /")]
     Relative(PathBuf),
+    /// `vmnet run` has covered it.
+    #[error("{0} is covered: this is inside `vmnet run`, and guests have no say over networks")]
+    Covered(PathBuf),
 }
 
 /// Whose service it is.
@@ -188,7 +195,7 @@ fn check_private(path: &Path) -> Result<(), FolderError> {
 /// and was chosen with `$VMNET_SOCKET` is the chooser's concern.
 ///
 /// # Errors
-/// See [`ensure_private`]; and a relative path is refused.
+/// See [`ensure_private`]; and a relative path is refused, and a folder that `vmnet run` has covered.
 pub fn ensure_socket_folder(socket: &Path) -> Result<(), FolderError> {
     match folder_to_check(socket)? {
         Some(folder) => ensure_private(folder),
@@ -204,10 +211,22 @@ pub(crate) fn check_socket_folder(socket: &Path) -> Result<(), FolderError> {
     }
 }
 
+/// Whether this is the cover that `vmnet run` puts over a folder: of memory, read-only, and closed to writers by its mode.
+fn is_covered(folder: &Path) -> bool {
+    let of_memory = rustix::fs::statfs(folder).is_ok_and(|about| about.f_type == TMPFS);
+    let read_only = rustix::fs::statvfs(folder)
+        .is_ok_and(|about| about.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let closed = || fs::symlink_metadata(folder).is_ok_and(|about| about.mode() & 0o777 == 0o555);
+    of_memory && read_only && closed()
+}
+
 /// The folder of a socket, unless that is the chooser's concern.
 fn folder_to_check(socket: &Path) -> Result<Option<&Path>, FolderError> {
     if !socket.is_absolute() {
         return Err(FolderError::Relative(socket.to_owned()));
+    }
+    if let Some(folder) = socket.parent().filter(|folder| is_covered(folder)) {
+        return Err(FolderError::Covered(folder.to_owned()));
     }
     let chosen = env::var_os("VMNET_SOCKET").is_some_and(|value| !value.is_empty());
     Ok(socket

@@ -418,6 +418,39 @@ fn a_command_does_not_see_the_service() {
 }
 
 #[test]
+fn a_command_cannot_start_a_service_of_its_own() {
+    let Some(stage) = Stage::new() else { return };
+    let (_guest, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    stage.service().ask(|client| {
+        let mut configuration = NetworkConfiguration::new(Mode::Shared);
+        configuration.name = Some("kept".to_owned());
+        client.create_network(configuration).unwrap();
+    });
+    let vmnet = stage.program().display().to_string();
+    // Where the socket is said to be, and where it usually is.
+    for unset in ["", "unset VMNET_SOCKET; "] {
+        for words in ["network create zz", "daemon", "status"] {
+            let script = format!("{unset}exec {vmnet} {words}");
+            let (code, _, error) = output(&mut stage.script(&script));
+            assert_eq!(code, Some(1), "{script}: {error}");
+            assert!(
+                error.contains("inside `vmnet run`") && error.contains("no say over networks"),
+                "{script}: {error}"
+            );
+        }
+    }
+    // With a socket elsewhere it still has not what the user's service keeps.
+    let elsewhere = stage.sockets().join("own.sock").display().to_string();
+    let script = format!(
+        "ls -A {}/vmnet; VMNET_SOCKET={elsewhere} exec {vmnet} daemon",
+        stage.path().join("state").display()
+    );
+    let (code, text, error) = output(&mut stage.script(&script));
+    assert_eq!((code, text.as_str()), (Some(1), ""), "{error}");
+    assert!(error.contains("store.lock"), "{error}");
+}
+
+#[test]
 fn an_interface_that_was_stopped_is_not_started_again() {
     let Some(stage) = Stage::new() else { return };
     let path = stage.sockets().join("s");
