@@ -53,6 +53,9 @@ pub enum ConnectError {
     /// It lets us not in.
     #[error("the service on {0} refuses: {1}")]
     Refused(PathBuf, #[source] ServiceError),
+    /// It is stuck or stopped.
+    #[error("the service on {} did not answer within {} seconds", .0.display(), PATIENCE.as_secs())]
+    Silent(PathBuf),
     /// It does not speak as we do.
     #[error("what listens on {0} is not the service: {1}")]
     Strange(PathBuf, String),
@@ -104,13 +107,13 @@ impl Client {
         }
     }
 
-    /// Connects to this user's service, if it runs.
+    /// Connects to this user's service, if it runs. Makes nothing, no folder either.
     ///
     /// # Errors
     /// [`ConnectError::NotRunning`], and see [`ConnectError`].
     pub fn connect_running() -> Result<Self, ConnectError> {
         let socket = place::socket(Scope::User);
-        place::ensure_socket_folder(&socket)?;
+        place::check_socket_folder(&socket)?;
         let Some(stream) = start::connect(&socket)? else {
             return Err(ConnectError::NotRunning(socket));
         };
@@ -151,6 +154,7 @@ fn unusable(error: CallError) -> ConnectError {
     let socket = place::socket(Scope::User);
     match error {
         CallError::Refused(refusal) => ConnectError::Refused(socket, refusal),
+        CallError::Silent => ConnectError::Silent(socket),
         other => ConnectError::Strange(socket, other.to_string()),
     }
 }
@@ -250,6 +254,9 @@ mod tests {
         let patience = Some(Duration::from_millis(50));
         client.stream.set_read_timeout(patience).unwrap();
         assert!(matches!(client.stop_interface(1), Err(CallError::Silent)));
+        let said = unusable(CallError::Silent).to_string();
+        assert!(said.contains("did not answer"), "{said}");
+        assert!(!said.contains("is not the service"), "{said}");
         assert!(theirs.read(&mut [0; 1024]).unwrap() > 0, "it was asked");
         // Whoever answers now finds nobody.
         assert!(theirs.write_all(b"{\"parameters\":{}}\0").is_err());

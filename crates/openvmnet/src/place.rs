@@ -8,6 +8,7 @@
 //!
 //! The system's service has `/run/vmnet/vmnet.sock`, `/var/lib/vmnet` and `/etc/vmnet/vmnet.toml`.
 
+use rustix::fs::StatVfsMountFlags;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -19,6 +20,9 @@ use std::path::{Path, PathBuf};
 const SOCKET: &str = "vmnet.sock";
 /// The name of the configuration file in its folder.
 const CONFIGURATION: &str = "vmnet.toml";
+
+/// What statfs(2) says of a tmpfs.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// A folder could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,12 @@ pub enum FolderError {
         "{0} belongs to another user or is open to others: remove it, or let VMNET_SOCKET name a socket in a folder of yours"
     )]
     Foreign(PathBuf),
+    /// The socket's path depends on the working folder, which the service does not share with its clients.
+    #[error("VMNET_SOCKET is {0}, which is no absolute path: let it begin with /")]
+    Relative(PathBuf),
+    /// `vmnet run` has covered it.
+    #[error("{0} is covered: this is inside `vmnet run`, and guests have no say over networks")]
+    Covered(PathBuf),
 }
 
 /// Whose service it is.
@@ -62,7 +72,10 @@ impl Surroundings<'_> {
     }
 
     fn runtime_folder(&self) -> PathBuf {
-        if let Some(path) = self.path("XDG_RUNTIME_DIR") {
+        if let Some(path) = self
+            .path("XDG_RUNTIME_DIR")
+            .filter(|path| path.is_absolute())
+        {
             return path.join("vmnet");
         }
         let runtime = PathBuf::from(format!("/run/user/{}", self.uid));
@@ -140,29 +153,37 @@ pub fn configuration(scope: Scope) -> Option<PathBuf> {
     here(|surroundings| surroundings.configuration(scope))
 }
 
+fn at(path: &Path) -> impl Fn(io::Error) -> FolderError {
+    move |source| FolderError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
 /// Makes a folder that is ours alone (mode 0700), with those above it.
 ///
 /// # Errors
 /// It cannot be made, belongs to somebody else, or others may write to it.
 pub fn ensure_private(path: &Path) -> Result<(), FolderError> {
-    let at = |source| FolderError::Io {
-        path: path.to_owned(),
-        source,
-    };
     if let Some(above) = path.parent() {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(above)
-            .map_err(at)?;
+            .map_err(at(path))?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(at(error)),
+        Err(error) => return Err(at(path)(error)),
     }
+    check_private(path)
+}
+
+/// Refuses a folder that is not ours alone.
+fn check_private(path: &Path) -> Result<(), FolderError> {
     // Not followed: somebody else's link in /tmp must not lead us anywhere.
-    let about = fs::symlink_metadata(path).map_err(at)?;
+    let about = fs::symlink_metadata(path).map_err(at(path))?;
     let uid = rustix::process::geteuid().as_raw();
     if !about.is_dir() || about.uid() != uid || about.mode() & 0o022 != 0 {
         return Err(FolderError::Foreign(path.to_owned()));
@@ -174,13 +195,43 @@ pub fn ensure_private(path: &Path) -> Result<(), FolderError> {
 /// and was chosen with `$VMNET_SOCKET` is the chooser's concern.
 ///
 /// # Errors
-/// See [`ensure_private`].
+/// See [`ensure_private`]; and a relative path is refused, and a folder that `vmnet run` has covered.
 pub fn ensure_socket_folder(socket: &Path) -> Result<(), FolderError> {
-    let chosen = env::var_os("VMNET_SOCKET").is_some_and(|value| !value.is_empty());
-    match socket.parent() {
-        Some(folder) if !(chosen && folder.exists()) => ensure_private(folder),
-        _ => Ok(()),
+    match folder_to_check(socket)? {
+        Some(folder) => ensure_private(folder),
+        None => Ok(()),
     }
+}
+
+/// As [`ensure_socket_folder`], and makes nothing: in a folder that is not there is no socket either.
+pub(crate) fn check_socket_folder(socket: &Path) -> Result<(), FolderError> {
+    match folder_to_check(socket)?.map_or(Ok(()), check_private) {
+        Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        checked => checked,
+    }
+}
+
+/// Whether this is the cover that `vmnet run` puts over a folder: of memory, read-only, and closed to writers by its mode.
+fn is_covered(folder: &Path) -> bool {
+    let of_memory = rustix::fs::statfs(folder).is_ok_and(|about| about.f_type == TMPFS);
+    let read_only = rustix::fs::statvfs(folder)
+        .is_ok_and(|about| about.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let closed = || fs::symlink_metadata(folder).is_ok_and(|about| about.mode() & 0o777 == 0o555);
+    of_memory && read_only && closed()
+}
+
+/// The folder of a socket, unless that is the chooser's concern.
+fn folder_to_check(socket: &Path) -> Result<Option<&Path>, FolderError> {
+    if !socket.is_absolute() {
+        return Err(FolderError::Relative(socket.to_owned()));
+    }
+    if let Some(folder) = socket.parent().filter(|folder| is_covered(folder)) {
+        return Err(FolderError::Covered(folder.to_owned()));
+    }
+    let chosen = env::var_os("VMNET_SOCKET").is_some_and(|value| !value.is_empty());
+    Ok(socket
+        .parent()
+        .filter(|folder| !(chosen && folder.exists())))
 }
 
 /// The executable that is the service: `$VMNET_EXECUTABLE`, this program if it is `vmnet`, one beside this program, or the
@@ -260,6 +311,28 @@ mod tests {
                 "{variables:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_relative_socket_is_refused_by_its_name() {
+        for check in [ensure_socket_folder, check_socket_folder] {
+            let refused = check(Path::new("q2.sock")).unwrap_err().to_string();
+            assert!(refused.contains("VMNET_SOCKET is q2.sock"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_look_at_a_folder_makes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/vmnet");
+        check_socket_folder(&path.join("vmnet.sock")).unwrap();
+        assert!(!folder.path().join("a").exists());
+        ensure_private(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(
+            check_socket_folder(&path.join("vmnet.sock")),
+            Err(FolderError::Foreign(_))
+        ));
     }
 
     #[test]

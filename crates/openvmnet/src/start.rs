@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -69,7 +69,8 @@ pub(crate) fn connect_or_start() -> Result<UnixStream, ConnectError> {
     }
     remove_stale(&socket).map_err(at)?;
     let listener = UnixListener::bind(&socket).map_err(at)?;
-    if let Err(error) = start(listener) {
+    let closed = fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(at);
+    if let Err(error) = closed.and_then(|()| start(listener)) {
         let _gone = fs::remove_file(&socket);
         return Err(error);
     }

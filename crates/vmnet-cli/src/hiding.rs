@@ -2,8 +2,11 @@
 //!
 //! A command of `vmnet run` has the caller's files, so it could ask the service for anything. An empty folder covers the one
 //! of the service's socket in its mount namespace: `openvmnet::place::runtime_folder`, and the folder of `$VMNET_SOCKET` if
-//! that is closed to others (mode 0700) and holds nothing else. Another folder is left alone: choose one for the socket. The folder is covered, not
-//! the socket: a service that starts again makes a new one there. Whoever has `--root` can take the cover off.
+//! that is closed to others (mode 0700) and holds nothing else. Another folder is left alone: choose one for the socket. The
+//! folder is covered, not the socket: a service that starts again makes a new one there.
+//!
+//! The cover is read-only, and lies over the folder of what the service keeps as well: the command must not start a service
+//! of its own that would write there in the place of the user's. Whoever has `--root` can take covers off.
 
 use openvmnet::place::{self, Scope};
 use std::ffi::OsStr;
@@ -31,6 +34,7 @@ pub(crate) fn folders() -> Vec<PathBuf> {
             );
         }
     }
+    found.extend(place::state(Scope::User).filter(|folder| folder.is_dir()));
     found
 }
 

@@ -177,6 +177,34 @@ fn a_folder_that_others_may_write_to_is_not_trusted() {
 }
 
 #[test]
+fn a_look_makes_nothing_and_a_start_makes_a_socket_closed_to_others() {
+    let Some(stage) = Stage::new() else { return };
+    let folder = stage.path().join("run/vmnet");
+    // The stage's own trial has made it: `vmnet run` covers it.
+    let _gone = fs::remove_dir(&folder);
+    let mut command = stage.vmnet();
+    let (status, _, stderr) = output(command.env_remove("VMNET_SOCKET").arg("status"));
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(!folder.exists(), "it made the folder of the socket");
+    keep_a_network(&stage);
+    let about = fs::metadata(stage.service().socket).unwrap();
+    assert_eq!(about.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_relative_socket_is_refused() {
+    let Some(stage) = Stage::new() else { return };
+    for words in [&["network", "create", "x"][..], &["daemon"], &["status"]] {
+        let (status, _, stderr) = output(stage.vmnet().env("VMNET_SOCKET", "q2.sock").args(words));
+        assert_eq!(status, Some(1), "{words:?}: {stderr}");
+        assert!(
+            stderr.contains("VMNET_SOCKET is q2.sock"),
+            "{words:?}: {stderr}"
+        );
+    }
+}
+
+#[test]
 fn it_ends_when_idle_and_not_while_somebody_is_connected() {
     let Some(stage) = Stage::new() else { return };
     let daemon = daemon(&stage, &["--idle-timeout", "1s"]);

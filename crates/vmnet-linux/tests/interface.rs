@@ -108,6 +108,12 @@ fn a_tap_is_held_once_and_must_have_the_header() {
         assert!(matches!(tap::open("eth7"), Err(TapError::Busy(_))));
         assert!(matches!(tap::open("lo"), Err(TapError::NoTap(_))));
         assert!(tap::open("a-name-far-too-long").is_err());
+        assert!(matches!(
+            tap::open_existing("typo0"),
+            Err(TapError::Missing(_))
+        ));
+        assert!(link_index("typo0").is_err(), "it was made");
+        assert!(matches!(tap::open_existing("eth7"), Err(TapError::Busy(_))));
         assert!(tap::prepare(std::fs::File::open("/dev/null").unwrap()).is_err());
     });
 }

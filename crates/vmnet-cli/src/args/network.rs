@@ -180,9 +180,13 @@ fn address_range(text: &str) -> Result<(Ipv4Addr, Ipv4Addr), String> {
 }
 
 fn resolver(text: &str) -> Result<String, String> {
-    let is_address = text.parse::<std::net::IpAddr>().is_ok();
-    if is_address || text.parse::<std::net::SocketAddr>().is_ok() {
+    if text.parse::<std::net::IpAddr>().is_ok() {
         return Ok(text.to_owned());
+    }
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(at) if at.port() == 0 => return Err("no resolver listens on port 0".to_owned()),
+        Ok(_) => return Ok(text.to_owned()),
+        Err(_) => {}
     }
     Err("say ADDRESS or ADDRESS:PORT, like 10.0.0.53, 10.0.0.53:5353 or [fd00::53]:5353".to_owned())
 }
@@ -220,7 +224,14 @@ mod tests {
         for good in ["10.0.0.53", "10.0.0.53:5353", "fd00::53", "[fd00::53]:5353"] {
             assert!(resolver(good).is_ok(), "{good}");
         }
-        for bad in ["dns.example", "10.0.0.53:", "[fd00::53]", ""] {
+        for bad in [
+            "dns.example",
+            "10.0.0.53:",
+            "10.0.0.53:0",
+            "[fd00::53]:0",
+            "[fd00::53]",
+            "",
+        ] {
             assert!(resolver(bad).is_err(), "{bad}");
         }
     }

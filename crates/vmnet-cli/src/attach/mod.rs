@@ -164,7 +164,7 @@ fn attachment(attach: &Attach) -> Result<Attachment, Box<dyn Error>> {
         return Ok(of(Kind::DgramListener, socket.into(), Some(file)));
     }
     if let Some(name) = &attach.tap {
-        return Ok(of(Kind::Tap, tap::open(name)?, None));
+        return Ok(of(Kind::Tap, tap::open_existing(name)?, None));
     }
     if let Some(netns) = &attach.netns {
         let (inhabitant, descriptor) = Inhabitant::send_into(netns, attach)?;

@@ -1,13 +1,15 @@
 //! The state folder: `store.redb`, its lock, the next one while it is written, and at most three that were set aside.
 //!
 //! The lock is a file of its own, because `store.redb` is replaced. It is held as long as the store is open, also while the file is
-//! closed after an error. The kernel frees it when the process ends, however it ends.
+//! closed after an error. The kernel frees it when the process ends, however it ends; one that was killed may still be ending
+//! when the next one starts, so the lock is waited for.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database};
@@ -21,6 +23,10 @@ const LOCK: &str = "store.lock";
 const ASIDE: &str = "store.redb.corrupt-";
 /// How many files that were set aside are kept.
 const KEPT: usize = 3;
+/// How long the lock may stay with a process that ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the lock is tried meanwhile.
+const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// A state folder that this process has locked.
 #[derive(Debug)]
@@ -43,15 +49,24 @@ impl Folder {
             .open(&path);
         let lock = lock.map_err(|source| OpenError::io("write", &path, source))?;
         let file = folder.join(FILE);
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                folder: folder.to_owned(),
-                file,
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: file }),
-            Err(TryLockError::Error(source)) => Err(OpenError::io("lock", &path, source)),
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                    thread::sleep(TRY_EVERY);
+                }
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: file }),
+                Err(TryLockError::Error(source)) => {
+                    return Err(OpenError::io("lock", &path, source));
+                }
+            }
         }
+        Ok(Self {
+            folder: folder.to_owned(),
+            file,
+            _lock: lock,
+        })
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -178,6 +193,22 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::{Folder, Medium, date};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn the_lock_of_one_that_ends_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Folder::lock(folder.path()).unwrap();
+        let held = Duration::from_millis(300);
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(held);
+            drop(first);
+        });
+        let began = Instant::now();
+        let _second = Folder::lock(folder.path()).unwrap();
+        assert!(began.elapsed() >= held / 2, "{:?}", began.elapsed());
+        ends.join().unwrap();
+    }
 
     #[test]
     fn a_file_is_set_aside_once() {

@@ -17,6 +17,11 @@ use std::path::{Path, PathBuf};
 /// Folders whose sockets answer names past `/etc/resolv.conf`.
 const RESOLVER_FOLDERS: [&str; 2] = ["/run/nscd", "/run/systemd/resolve"];
 
+/// What no file system of ours is for.
+const SMALL: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+
 /// A mount was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("mounting {what} in the namespace: {source}")]
@@ -44,13 +49,15 @@ pub fn separate() -> Result<(), MountError> {
     rustix::mount::mount_change("/", flags).map_err(at("/"))
 }
 
-/// Covers a folder with an empty one that cannot be written to by whoever has no capabilities here.
+/// Covers a folder with an empty one (mode 0555) that cannot be written to by whoever cannot mount here.
 ///
 /// # Errors
 ///
 /// What mount(2) says.
 pub fn hide(folder: &Path) -> Result<(), MountError> {
-    mount_small(folder)
+    let flags = SMALL.union(MountFlags::RDONLY);
+    rustix::mount::mount("vmnet", folder, "tmpfs", flags, Some(c"size=64k,mode=555"))
+        .map_err(at(folder.display().to_string()))
 }
 
 /// The resolver file of a namespace.
@@ -227,8 +234,7 @@ fn write_new(folder: &OwnedFd, name: &Path, text: &str) -> rustix::io::Result<Fi
 
 fn mount_small(path: impl AsRef<Path>) -> Result<(), MountError> {
     let path = path.as_ref();
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("vmnet", path, "tmpfs", flags, Some(c"size=64k,mode=755"))
+    rustix::mount::mount("vmnet", path, "tmpfs", SMALL, Some(c"size=64k,mode=755"))
         .map_err(at(path.display().to_string()))
 }
 

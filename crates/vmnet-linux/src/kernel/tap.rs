@@ -2,6 +2,7 @@
 //!
 //! Each frame begins with a virtio-net header of 12 bytes (`IFF_VNET_HDR`), so that unfinished segments and sums pass.
 
+use super::route::link_index;
 use crate::sys::ioctl;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +31,11 @@ pub enum TapError {
         "{0} is no tap made with vnet_hdr: make it with `ip tuntap add {0} mode tap vnet_hdr user $USER`"
     )]
     NoTap(String),
+    /// There is no such interface.
+    #[error(
+        "there is no interface {0}: make it with `ip tuntap add {0} mode tap vnet_hdr user $USER`"
+    )]
+    Missing(String),
     /// Somebody else holds the interface.
     #[error("the tap {0} is held by another process")]
     Busy(String),
@@ -59,6 +65,21 @@ pub fn open(name: &str) -> Result<OwnedFd, TapError> {
     ioctl::tun_set_interface(&tun, name, flags).map_err(|error| named(name, error))?;
     prepare(&tun).map_err(|error| named(name, error))?;
     Ok(tun)
+}
+
+/// Opens the tap `name` of this network namespace, which must be there.
+///
+/// # Errors
+///
+/// See [`TapError`].
+pub fn open_existing(name: &str) -> Result<OwnedFd, TapError> {
+    match link_index(name) {
+        Ok(_) => open(name),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+            Err(TapError::Missing(name.to_owned()))
+        }
+        Err(error) => Err(named(name, error)),
+    }
 }
 
 /// Sets header length and offloads of a tap that somebody opened.
