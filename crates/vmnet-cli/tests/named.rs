@@ -480,6 +480,53 @@ fn an_interface_that_was_stopped_is_not_started_again() {
 }
 
 #[test]
+fn a_guest_comes_back_to_a_network_that_was_configured_anew() {
+    let Some(stage) = Stage::new() else { return };
+    let folder = stage.path().join("config/vmnet");
+    std::fs::create_dir_all(&folder).unwrap();
+    let configure = |text: &str| std::fs::write(folder.join("vmnet.toml"), text).unwrap();
+    configure("[networks.lan]\nsubnet = \"10.213.64.0/24\"\nmtu = 1500\n");
+    let (mut playing, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    let before = lan(&stage).unwrap();
+    assert_eq!((before.mtu, before.interfaces), (1500, 1));
+    configure("[networks.lan]\nsubnet = \"10.213.64.0/24\"\nmtu = 1400\n");
+    let killed = stage.service().kill();
+    eventually("the guest is back", || {
+        stage.service().pid().is_some_and(|pid| pid != killed) && guests(&stage).len() == 1
+    });
+    let after = lan(&stage).unwrap();
+    assert_eq!((after.mtu, after.uuid), (1400, before.uuid));
+    assert!(playing.0.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_guest_waits_for_a_network_that_cannot_run_yet() {
+    let Some(stage) = Stage::new() else { return };
+    let folder = stage.path().join("config/vmnet");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (_playing, _) = guest(
+        &stage,
+        &["--no-dhcp", "--subnet", "10.213.65.0/24"],
+        "echo up",
+    );
+    let before = lan(&stage).unwrap();
+    // Another network has its subnet now: it can be made again when that is gone.
+    let file = folder.join("vmnet.toml");
+    std::fs::write(&file, "[networks.dev]\nsubnet = \"10.213.65.0/24\"\n").unwrap();
+    let killed = stage.service().kill();
+    eventually("another service runs", || {
+        stage.service().pid().is_some_and(|pid| pid != killed)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(lan(&stage).is_none());
+    std::fs::remove_file(&file).unwrap();
+    stage.service().kill();
+    eventually("the guest is back", || {
+        lan(&stage).is_some_and(|lan| lan.uuid == before.uuid && lan.interfaces == 1)
+    });
+}
+
+#[test]
 fn a_deleted_network_is_not_made_again() {
     let Some(stage) = Stage::new() else { return };
     let (_first, _) = guest(&stage, &["--no-dhcp"], "echo up");

@@ -13,15 +13,19 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first pause between two tries, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often the service is asked whether the interface is still there: it does not say by itself that somebody stopped
-/// it, and one that was stopped must not be started again when the service is killed later.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// it, and one that was stopped must not be started again when the service is killed later. The answer lists all
+/// interfaces of the network, so what all guests of one ask for grows with the square of their number: seldom.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How often an interface may be refused for its own sake before that is taken for the last word. With the pauses between
+/// the tries that takes about five seconds, in which a service that has just begun restores what else there is.
+const REFUSALS: u32 = 9;
 /// How long leaving may take before the end of our process does it.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
@@ -95,20 +99,23 @@ enum Departure {
 fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> {
     let mut pause = FIRST_PAUSE;
     let mut missing = Vec::new();
+    let mut looked = Instant::now();
     loop {
-        let until = if missing.is_empty() {
-            LOOK_EVERY
-        } else {
-            pause.min(LOOK_EVERY)
-        };
+        let mut until = LOOK_EVERY.saturating_sub(looked.elapsed());
+        if !missing.is_empty() {
+            until = until.min(pause);
+        }
         match wait(Some(membership.as_fd()), stopped, Some(until))? {
             Woken::Stopped => {
                 membership.leave();
                 return Ok(());
             }
             Woken::Elapsed => {
-                if let Some(departure) = departed(&mut membership) {
-                    return Err(departure);
+                if looked.elapsed() >= LOOK_EVERY {
+                    if let Some(departure) = departed(&mut membership) {
+                        return Err(departure);
+                    }
+                    looked = Instant::now();
                 }
                 missing = membership
                     .publish_again(missing)
@@ -119,7 +126,7 @@ fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> 
             }
             Woken::HungUp => match come_back(&mut membership, stopped)? {
                 None => return Ok(()),
-                Some(ports) => (missing, pause) = (ports, FIRST_PAUSE),
+                Some(ports) => (missing, pause, looked) = (ports, FIRST_PAUSE, Instant::now()),
             },
         }
     }
@@ -151,6 +158,7 @@ fn come_back(
     tracing::warn!("the service has ended; joining {name} again");
     let mut pause = FIRST_PAUSE;
     let mut said = String::new();
+    let mut refusals = 0;
     loop {
         match membership.rejoin() {
             Ok(refused) => {
@@ -162,8 +170,16 @@ fn come_back(
                 }
                 return Ok(Some(ports));
             }
-            Err(error) if is_final(&error) => return Err(Departure::Refused(name, error)),
+            Err(error @ JoinError::Cut) => return Err(Departure::Refused(name, error)),
             Err(error) => {
+                refusals = if is_own_fault(&error) {
+                    refusals + 1
+                } else {
+                    0
+                };
+                if refusals >= REFUSALS {
+                    return Err(Departure::Refused(name, error));
+                }
                 let text = crate::chain(&error);
                 if text != said {
                     tracing::warn!("{text}; trying again");
@@ -178,17 +194,17 @@ fn come_back(
     }
 }
 
-/// Whether the same question would get the same answer for ever.
-fn is_final(error: &JoinError) -> bool {
-    matches!(error, JoinError::Cut)
-        || matches!(
-            error.refusal(),
-            Some(
-                ServiceError::Exists { .. }
-                    | ServiceError::InvalidArgument { .. }
-                    | ServiceError::NotAuthorized { .. }
-            )
+/// Whether the interface itself is refused, for a reason that does not go by itself. What keeps a network from running, or
+/// has the interface's MAC, may go: the guest waits for that as long as it lives.
+fn is_own_fault(error: &JoinError) -> bool {
+    matches!(
+        error.refusal_of_interface(),
+        Some(
+            ServiceError::Exists { .. }
+                | ServiceError::InvalidArgument { .. }
+                | ServiceError::NotAuthorized { .. }
         )
+    )
 }
 
 fn longer(pause: Duration) -> Duration {

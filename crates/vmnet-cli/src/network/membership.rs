@@ -24,6 +24,8 @@ pub(crate) enum JoinError {
     Connect(#[from] ConnectError),
     #[error("the network {network}: {source}")]
     Network { network: String, source: CallError },
+    #[error("an interface on the network {network}: {source}")]
+    Interface { network: String, source: CallError },
     #[error("-p {port}: {source}")]
     Publish { port: PortSpec, source: CallError },
     #[error("the service gave no MAC for {0}")]
@@ -37,13 +39,14 @@ pub(crate) enum JoinError {
 }
 
 impl JoinError {
-    /// What the service refused, if that is why.
-    pub(super) fn refusal(&self) -> Option<&ServiceError> {
+    /// What the service has against the interface itself, if that is why: not against its network, which may not run
+    /// yet.
+    pub(super) fn refusal_of_interface(&self) -> Option<&ServiceError> {
         match self {
-            Self::Network { source, .. } | Self::Publish { source, .. } => match source {
-                CallError::Refused(refusal) => Some(refusal),
-                CallError::Gone | CallError::Silent | CallError::Strange(_) => None,
-            },
+            Self::Interface {
+                source: CallError::Refused(refusal),
+                ..
+            } => Some(refusal),
             _ => None,
         }
     }
@@ -107,7 +110,8 @@ impl Opened {
         })
     }
 
-    /// Holds the same network again.
+    /// Holds the same network again. As it is now: its configuration may have changed in the file meanwhile. Only if it is
+    /// not there, it is made as it was.
     fn again(network: &Network) -> Result<Self, JoinError> {
         let at = |source| JoinError::Network {
             network: known_as(network).to_owned(),
@@ -115,9 +119,13 @@ impl Opened {
         };
         let mut client = Client::connect()?;
         let service = client.status().map_err(at)?.pid;
-        let network = client
-            .open_network(Some(&network.uuid), Some(pinned(network)))
-            .map_err(at)?;
+        let network = match client.open_network(Some(&network.uuid), None) {
+            Err(CallError::Refused(ServiceError::NotFound { .. })) => {
+                client.open_network(Some(&network.uuid), Some(pinned(network)))
+            }
+            other => other,
+        }
+        .map_err(at)?;
         Ok(Self {
             client,
             service,
@@ -174,7 +182,7 @@ impl Opened {
         let Started { interface, network } = self
             .client
             .start_interface(&self.network.uuid, options.clone(), vec![descriptor])
-            .map_err(|source| JoinError::Network {
+            .map_err(|source| JoinError::Interface {
                 network: known_as(&self.network).to_owned(),
                 source,
             })?;
