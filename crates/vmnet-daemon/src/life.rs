@@ -21,10 +21,6 @@ use vmnet_linux::sys::{limits, process, signal as mask};
 /// How long a service that was started on demand waits for the next client.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often, and after how long, a store is tried again that another service has.
-const STORE_TRIES: u32 = 20;
-const STORE_PAUSE: Duration = Duration::from_millis(50);
-
 /// Where what must stay is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum State {
@@ -179,15 +175,7 @@ fn open_store(options: &Options) -> Result<(Store, Option<PathBuf>), DaemonError
         State::Folder(folder) => folder.clone(),
         State::Usual => place::state(options.scope).ok_or(DaemonError::NoState)?,
     };
-    let mut patience = STORE_TRIES;
-    let (store, opened) = loop {
-        match Store::open(&folder) {
-            // The one before may be about to end.
-            Err(OpenError::InUse { .. }) if patience > 0 => patience -= 1,
-            outcome => break outcome?,
-        }
-        std::thread::sleep(STORE_PAUSE);
-    };
+    let (store, opened) = Store::open(&folder)?;
     if let Opened::SetAside { path, reason } = opened {
         tracing::error!(
             "the store was damaged ({reason}): it is kept as {}, and a new one was begun; networks, leases and ids of before are lost",

@@ -24,7 +24,7 @@ const ASIDE: &str = "store.redb.corrupt-";
 /// How many files that were set aside are kept.
 const KEPT: usize = 3;
 /// How long the lock may stay with a process that ends.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the lock is tried meanwhile.
 const TRY_EVERY: Duration = Duration::from_millis(10);
 
