@@ -301,8 +301,8 @@ mod tests {
     #[test]
     fn a_network_in_full() {
         let counters = BTreeMap::from([
-            ("drop_spoofed".to_owned(), 7),
-            ("frames_forwarded".to_owned(), 12_345),
+            ("drop-spoofed".to_owned(), 7),
+            ("frames-forwarded".to_owned(), 12_345),
         ]);
         let shown = Shown {
             network: examples::network(),
@@ -328,8 +328,8 @@ mod tests {
         holders             1
         interfaces          2
 
-        drop_spoofed      7
-        frames_forwarded  12345
+        drop-spoofed      7
+        frames-forwarded  12345
         ");
         let shown = Shown {
             network: examples::bare_network(),

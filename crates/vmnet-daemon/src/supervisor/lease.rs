@@ -1,10 +1,8 @@
-//! Leases, reservations, identities.
+//! Leases and reservations.
 
 use super::keeper::seconds;
 use super::{Supervisor, failed, not_stored, text};
-use openvmnet::service::{
-    Identity, Lease, LeaseState, Lifetime, Reservation, Reserved, ServiceError,
-};
+use openvmnet::service::{Lease, LeaseState, Lifetime, Reservation, Reserved, ServiceError};
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 use vmnet_core::gateway::dhcp::ReserveError;
@@ -194,39 +192,6 @@ impl Supervisor {
                 .map_err(|error| not_stored(&error))?;
         }
         Ok(())
-    }
-
-    pub(crate) fn list_identities(&self) -> Vec<Identity> {
-        let all = self.store.identities().into_iter();
-        all.map(|(id, identity)| Identity {
-            id: id.to_string(),
-            mac: identity.mac.to_string(),
-            created: identity.created,
-            last_used: identity.last_used,
-            interface: self.interface_of(id),
-        })
-        .collect()
-    }
-
-    pub(crate) fn forget_identity(&mut self, id: &str) -> Result<(), ServiceError> {
-        let id = text::uuid(id)?;
-        let networks: Vec<Uuid> = self.networks.keys().copied().collect();
-        for network in networks {
-            self.prune(network);
-            self.settle(network);
-        }
-        if let Some(interface) = self.interface_of(id) {
-            return Err(ServiceError::InUse {
-                reason: format!("interface {interface} has the id {id}: it must end first"),
-            });
-        }
-        match self.store.forget_identity(id) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(ServiceError::NotFound {
-                reason: format!("there is no id {id}: `vmnet identity list` shows all"),
-            }),
-            Err(error) => Err(not_stored(&error)),
-        }
     }
 }
 

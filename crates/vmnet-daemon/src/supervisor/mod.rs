@@ -4,15 +4,17 @@
 //! | file | what |
 //! | --- | --- |
 //! | `network` | networks that are made, joined, and end |
-//! | `interface` | places on networks, and who has which MAC |
+//! | `interface` | places on networks |
+//! | `identity` | who has which id, MAC and name |
 //! | `forward` | ports of the host |
-//! | `lease` | leases, reservations, identities |
+//! | `lease` | leases and reservations |
 //! | `holder` | connections, and what ends with them |
 //! | `kept` | networks that stay, and those of them that cannot be started |
 //! | `keeper` | leases on their way to the store |
 
 mod forward;
 mod holder;
+mod identity;
 mod interface;
 mod keeper;
 mod kept;
