@@ -170,7 +170,7 @@ fn lab(method: &str, parameters: &Value) -> Answer {
     match method {
         "ListNetworks" => Ok(json!({ "networks": [lab()] })),
         "CreateNetwork" => Ok(network(&parameters["configuration"])),
-        "GetCounters" => Ok(json!({ "counters": { "drop_spoofed": 3 } })),
+        "GetCounters" => Ok(json!({ "counters": { "drop-spoofed": 3 } })),
         "ListInterfaces" => Ok(json!({ "interfaces": [] })),
         "StopInterface" if parameters["interface"] != 7 => {
             not_found(&format!("interface {}", parameters["interface"]))
@@ -240,10 +240,10 @@ fn networks() {
     assert_eq!(listed["networks"][0]["name"], "lab");
     let sheet = stage.prints("network show lab --counters");
     assert!(sheet.contains("192.168.64.2-192.168.64.254"), "{sheet}");
-    assert!(sheet.ends_with("\n\ndrop_spoofed  3\n"), "{sheet}");
+    assert!(sheet.ends_with("\n\ndrop-spoofed  3\n"), "{sheet}");
     let shown: Value =
         serde_json::from_str(&stage.prints("network show lab --counters --json")).unwrap();
-    assert_eq!(shown["counters"]["drop_spoofed"], 3);
+    assert_eq!(shown["counters"]["drop-spoofed"], 3);
     assert_eq!(shown["gateway"], "192.168.64.1");
 }
 

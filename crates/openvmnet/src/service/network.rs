@@ -169,7 +169,7 @@ pub struct Networks {
 /// What a network counted since it began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct Counters {
-    /// Value by name; `drop_...` are frames that were dropped, by cause.
+    /// Value by name; `drop-...` are frames that were dropped, by cause.
     pub counters: BTreeMap<String, u64>,
 }
 

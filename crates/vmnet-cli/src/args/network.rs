@@ -27,7 +27,7 @@ Examples:
 const SHOW_EXAMPLES: &str = "\
 Examples:
   vmnet network show lab
-  vmnet network show lab --counters --json | jq '.counters.drop_spoofed'";
+  vmnet network show lab --counters --json | jq '.counters[\"drop-spoofed\"]'";
 
 const DELETE_EXAMPLES: &str = "\
 Examples:

@@ -318,7 +318,7 @@ pub(super) fn addresses() -> Addresses {
 pub(super) fn shown() -> Shown {
     Shown {
         network: network(),
-        counters: Some(BTreeMap::from([("drop_spoofed".to_owned(), 7)])),
+        counters: Some(BTreeMap::from([("drop-spoofed".to_owned(), 7)])),
     }
 }
 
