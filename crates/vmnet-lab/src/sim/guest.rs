@@ -11,6 +11,13 @@ use smoltcp::storage::PacketMetadata;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
 use vmnet_wire::ethernet::Mac;
 
+/// How long a guest believes an ARP answer, before it hears it again. smoltcp forgets a neighbour after a minute even
+/// while its connections get on, and a segment that finds none loses its retransmission timer with it.
+const ARP_FRESH: Duration = Duration::from_secs(30);
+
+/// An ARP answer from its type field on: Ethernet and IPv4, a reply.
+const ARP_ANSWER: [u8; 10] = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2];
+
 /// A network card in memory.
 #[derive(Debug)]
 struct Card {
@@ -86,6 +93,8 @@ pub struct Guest {
     card: Card,
     stack: Option<Stack>,
     start: Instant,
+    /// The last ARP answer, and when it was heard.
+    neighbour: Option<(Vec<u8>, Instant)>,
 }
 
 impl Guest {
@@ -122,6 +131,7 @@ impl Guest {
             },
             stack: None,
             start,
+            neighbour: None,
         }
     }
 
@@ -290,6 +300,7 @@ impl Guest {
         if self.paused {
             return Vec::new();
         }
+        self.refresh_neighbour(now);
         let clock = self.clock(now);
         if let Some(stack) = &mut self.stack {
             stack
@@ -298,6 +309,19 @@ impl Guest {
             self.follow_dhcp();
         }
         self.card.leaving.drain(..).collect()
+    }
+
+    /// Hears the gateway's last ARP answer once more when it has become old.
+    fn refresh_neighbour(&mut self, now: Instant) {
+        let is_answer = |frame: &Vec<u8>| frame.get(12..22) == Some(&ARP_ANSWER[..]);
+        if let Some(answer) = self.card.arrived.iter().rfind(|frame| is_answer(frame)) {
+            self.neighbour = Some((answer.clone(), now));
+        } else if let Some((answer, heard)) = &mut self.neighbour
+            && now.saturating_duration_since(*heard) >= ARP_FRESH
+        {
+            *heard = now;
+            self.card.arrived.push_front(answer.clone());
+        }
     }
 
     fn follow_dhcp(&mut self) {
