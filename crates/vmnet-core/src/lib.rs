@@ -15,7 +15,7 @@
 //! | `link` | where frames towards guests are made |
 //! | [`mod@drop`] | why was this frame dropped |
 //! | [`deadline`] | what is due next |
-//! | [`subnet`] | addresses of a network |
+//! | [`subnet`], [`prefix`] | addresses of a network |
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -38,6 +38,7 @@ mod link;
 pub mod nat;
 pub mod network;
 pub mod outbox;
+pub mod prefix;
 mod reassembly;
 pub mod subnet;
 pub mod switch;
@@ -47,7 +48,8 @@ pub use event::{Event, HostError, IcmpError, Read};
 pub use frame::{Frame, Span};
 pub use gateway::dns::Label;
 pub use nat::port_forward::{Forward, ForwardGuest, ForwardProtocol};
-pub use network::{Config, ConfigError, Dhcp, Dns, MTU_MAX, MTU_MIN, Network};
+pub use network::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, Network};
 pub use outbox::{Action, Datagram, ForwardId, Outbox, PortId, SocketId, Target};
+pub use prefix::{Prefix, PrefixError};
 pub use subnet::{Ipv4, Subnet};
 pub use switch::port::Port;

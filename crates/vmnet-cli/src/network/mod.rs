@@ -41,7 +41,7 @@ pub(crate) enum NetworkError {
 /// A network that can be joined.
 pub(crate) enum Network {
     /// To be started in this process, which must not have other threads before.
-    Private(Settings),
+    Private(Box<Settings>),
     /// The service's, held by us.
     Service(Box<Opened>),
 }
@@ -81,7 +81,7 @@ pub(crate) fn find(joining: &Joining, making: &Making) -> Result<Network, Networ
     refuse_clashes(&joining.publish)?;
     match &joining.network {
         Some(name) => Ok(Network::Service(Box::new(Opened::open(name, making)?))),
-        None => Ok(Network::Private(private::settings(making)?)),
+        None => Ok(Network::Private(Box::new(private::settings(making)?))),
     }
 }
 
@@ -157,7 +157,7 @@ impl Network {
                     mac: Some(mac),
                     ..PortOptions::default()
                 };
-                let handle = private::start(settings, attachment, options, guest.publish)?;
+                let handle = private::start(*settings, attachment, options, guest.publish)?;
                 Ok(Joined::Private { handle, mtu, mac })
             }
             Self::Service(opened) => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use vmnet_wire::ethernet::Mac;
 
 use crate::gateway::{dhcp, dns};
+use crate::prefix::Prefix;
 use crate::subnet::Ipv4;
 
 /// The smallest MTU that IPv4 lets a link have and DHCP option 26 may name (RFC 2132 §5.1 says 68; a host
@@ -36,6 +37,15 @@ pub struct Config {
     /// refused at once, DHCP names no router, and clients of forwarded ports come from the gateway's address, since
     /// guests know no other way back. Needs `ipv4`.
     pub nat44: bool,
+    /// The IPv6 prefix. The gateway has [`Prefix::gateway`] of it and a link-local address made of its MAC. `None`: the
+    /// gateway knows no IPv6, and guests are among themselves with theirs.
+    pub ipv6: Option<Prefix>,
+    /// Guests reach the outside by the host's IPv6 addresses. What [`Config::nat44`] says holds here too. Needs `ipv6`.
+    pub nat66: bool,
+    /// Guests are told the prefix, the way out and the resolver by router advertisements. Needs `ipv6`.
+    pub router_advertisement: bool,
+    /// Guests that ask by DHCPv6 are answered. Needs `ipv6`.
+    pub dhcp6: Option<Dhcp6>,
     /// Ports exchange frames with the gateway alone, as if each was
     /// [`isolated`](crate::Port::isolated).
     pub isolation: bool,
@@ -59,6 +69,13 @@ pub struct Dhcp {
     pub first: Ipv4Addr,
     /// The last one. If it is the one before `first`, none is given but to those for whom one is reserved.
     pub last: Ipv4Addr,
+    /// How long a guest may keep an address without asking again, at least a minute.
+    pub lease_time: Duration,
+}
+
+/// How guests that ask by DHCPv6 get addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dhcp6 {
     /// How long a guest may keep an address without asking again, at least a minute.
     pub lease_time: Duration,
 }
@@ -87,6 +104,11 @@ pub enum ConfigError {
         "a network whose gateway has no address cannot have {0}: give it a subnet, or switch that off"
     )]
     NoAddress(&'static str),
+    /// A service needs an IPv6 prefix.
+    #[error(
+        "a network without an IPv6 prefix cannot have {0}: give it a prefix, or switch that off"
+    )]
+    NoPrefix(&'static str),
     /// The DHCP server cannot work with it.
     #[error(transparent)]
     Dhcp(#[from] dhcp::ConfigError),
@@ -141,7 +163,14 @@ impl Config {
         };
         without(self.dhcp.is_some(), "DHCP")?;
         without(self.dns != Dns::Off, "DNS")?;
-        without(self.nat44, "NAT")
+        without(self.nat44, "NAT")?;
+        let without = |on: bool, what| match self.ipv6 {
+            None if on => Err(ConfigError::NoPrefix(what)),
+            _ => Ok(()),
+        };
+        without(self.nat66, "NAT66")?;
+        without(self.router_advertisement, "router advertisements")?;
+        without(self.dhcp6.is_some(), "DHCPv6")
     }
 
     /// Settings of the DHCP server, if there is one.

@@ -49,7 +49,7 @@ mod frames;
 mod leases;
 mod look;
 
-pub use config::{Config, ConfigError, Dhcp, Dns, MTU_MAX, MTU_MIN};
+pub use config::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN};
 
 /// One network.
 #[derive(Debug)]

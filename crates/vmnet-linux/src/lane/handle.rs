@@ -18,8 +18,8 @@ use crate::lane::leases::{LeaseCommand, LeaseKeeper, LeaseRecord, Reservee};
 use crate::lane::listen::{self, ForwardError};
 
 pub use vmnet_core::{
-    Dhcp, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label, MTU_MAX,
-    MTU_MIN, PortId, Subnet,
+    Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label,
+    MTU_MAX, MTU_MIN, PortId, Prefix, PrefixError, Subnet,
 };
 
 /// Forwards that the lane takes before it looks at frames again.
@@ -38,6 +38,14 @@ pub struct Settings {
     pub dns: Dns,
     /// Guests reach the outside. If not, they reach each other and the host.
     pub nat44: bool,
+    /// The IPv6 prefix; `None`: no IPv6 but among guests.
+    pub ipv6: Option<Prefix>,
+    /// Guests reach the outside by IPv6. If not, they reach each other and the host.
+    pub nat66: bool,
+    /// Guests are told the prefix, the way out and the resolver by router advertisements.
+    pub router_advertisement: bool,
+    /// Guests that ask by DHCPv6 are answered.
+    pub dhcp6: Option<Dhcp6>,
     /// No port exchanges frames with another.
     pub isolation: bool,
     /// The largest packet in bytes, [`MTU_MIN`] to [`MTU_MAX`].
@@ -69,6 +77,10 @@ impl Settings {
             dhcp: Some(Dhcp::whole(&ipv4, lease_time)),
             dns: Dns::Proxy,
             nat44: true,
+            ipv6: None,
+            nat66: false,
+            router_advertisement: false,
+            dhcp6: None,
             isolation: false,
             mtu: 1500,
             domain: "vmnet.internal".to_owned(),

@@ -27,9 +27,9 @@ mod sockets;
 mod wall_clock;
 
 pub use handle::{
-    AttachError, Attachment, CountersSnapshot, Dhcp, Dns, Forward, ForwardGuest, ForwardId,
+    AttachError, Attachment, CountersSnapshot, Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId,
     GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, PortId, PortKind, PortOffload,
-    PortOptions, PortRow, Protocol, Settings, StartError, Subnet, start,
+    PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings, StartError, Subnet, start,
 };
 pub use leases::{
     LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,
