@@ -8,6 +8,7 @@
 //! | [`memory`] | the memory that a VMM shares with us: mapped, translated, copied from and to |
 //! | [`ring`] | split and packed virtqueues, the device's side (virtio 1.2 §2.7, §2.8) |
 //! | [`net`] | frames of a network device in these rings (virtio 1.2 §5.1) |
+//! | [`session`] | the conversation with a VMM by vhost-user: what makes rings begin and end |
 //! | [`driver`] | the other side of the same rings, in memory of our own |
 //!
 //! **For a vhost-user session**: make a [`memory::MemoryMap`] of the regions of a memory table (a
@@ -44,3 +45,4 @@ pub mod driver;
 pub mod memory;
 pub mod net;
 pub mod ring;
+pub mod session;
