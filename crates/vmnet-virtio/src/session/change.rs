@@ -26,7 +26,8 @@ pub enum Change {
         /// When it is known.
         done: Answer<()>,
     },
-    /// A ring is complete: serve it.
+    /// A ring is complete: serve it. Call its guest once, if it can be called: whoever served the ring before may have
+    /// ended between giving something back and saying so.
     Start {
         /// All about it.
         ring: RingStart,
