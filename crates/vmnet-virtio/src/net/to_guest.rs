@@ -221,6 +221,13 @@ impl ToGuest {
         self.ring.disable_kicks();
     }
 
+    /// Where another device would begin: [`Ring::base`]. What was reserved is so no more.
+    #[must_use]
+    pub fn base(&mut self) -> u32 {
+        self.cancel();
+        self.ring.base()
+    }
+
     /// The ring itself.
     #[must_use]
     pub fn ring(&self) -> &Ring {

@@ -35,7 +35,8 @@ pub enum Change {
         done: Answer<Result<(), StartError>>,
     },
     /// A running ring is switched on or off. While it is off, nothing is given to the guest, and what the
-    /// guest sends is taken and thrown away.
+    /// guest sends is taken and thrown away. One that begins off and has not been on yet is best left alone until
+    /// then: VMMs start rings before they switch them on, also when they come back to a new device.
     Enable {
         /// Which one.
         index: u16,

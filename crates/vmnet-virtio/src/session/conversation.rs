@@ -1,5 +1,6 @@
 //! What each message means (vhost-user, "Front-end message types"), and what it changes for whoever moves frames.
 
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -80,6 +81,8 @@ impl<C: FnMut(Change)> Conversation<C> {
     /// Speaks until the VMM has enough, or there is no going on with it.
     pub(super) fn run(mut self) {
         let end = self.listen();
+        // The VMM is to know at once, not when somebody drops the session.
+        let _ = self.stream.shutdown(Shutdown::Both);
         if !self.ending.load(Ordering::Relaxed) {
             (self.changes)(Change::Ended(end));
         }

@@ -27,8 +27,11 @@ impl Message {
         let mut fds = Vec::new();
         let mut header = [0; HEADER];
         let got = read_full(stream, &mut header, &mut fds).map_err(SessionError::Socket)?;
-        if got == Got::Bytes(0) {
-            return Ok(None);
+        match got {
+            Got::Bytes(0) => return Ok(None),
+            // Not even its kind came.
+            Got::Bytes(1..=3) => header.fill(0),
+            _ => {}
         }
         let header = Header::of(header);
         let wrong = |fault| SessionError::Message {

@@ -151,3 +151,6 @@ impl Drop for Session {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
