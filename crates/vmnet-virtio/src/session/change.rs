@@ -26,7 +26,8 @@ pub enum Change {
         /// When it is known.
         done: Answer<()>,
     },
-    /// A ring is complete: serve it.
+    /// A ring is complete: serve it. Call its guest once, if it can be called: whoever served the ring before may have
+    /// ended between giving something back and saying so.
     Start {
         /// All about it.
         ring: RingStart,
@@ -34,7 +35,8 @@ pub enum Change {
         done: Answer<Result<(), StartError>>,
     },
     /// A running ring is switched on or off. While it is off, nothing is given to the guest, and what the
-    /// guest sends is taken and thrown away.
+    /// guest sends is taken and thrown away. One that begins off and has not been on yet is best left alone until
+    /// then: VMMs start rings before they switch them on, also when they come back to a new device.
     Enable {
         /// Which one.
         index: u16,

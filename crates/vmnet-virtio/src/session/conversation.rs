@@ -1,5 +1,6 @@
 //! What each message means (vhost-user, "Front-end message types"), and what it changes for whoever moves frames.
 
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,24 +12,15 @@ use super::Offer;
 use super::change::{Answer, Change};
 use super::error::{MessageFault, Request, SessionError};
 use super::eventfd;
-use super::message::{Message, joined};
+use super::message::Message;
+use super::protocol::{
+    CONFIGURE_MEM_SLOTS, MQ, NET_MTU, PROTOCOL_FEATURES, REPLY_ACK, RESET_DEVICE,
+};
 use super::rings::Setup;
+use super::socket::joined;
 use crate::memory::MemoryMap;
 use crate::net::Features;
 use crate::ring::SIZE_MAX;
-
-/// `VHOST_USER_F_PROTOCOL_FEATURES`, among the features of the device.
-const PROTOCOL_FEATURES: u64 = 1 << 30;
-/// `VHOST_USER_PROTOCOL_F_MQ`.
-const MQ: u64 = 1;
-/// `VHOST_USER_PROTOCOL_F_REPLY_ACK`.
-const REPLY_ACK: u64 = 1 << 3;
-/// `VHOST_USER_PROTOCOL_F_NET_MTU`.
-const NET_MTU: u64 = 1 << 4;
-/// `VHOST_USER_PROTOCOL_F_RESET_DEVICE`.
-const RESET_DEVICE: u64 = 1 << 13;
-/// `VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS`.
-const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
 
 /// The least MTU of IPv4.
 const MTU_MIN: u64 = 68;
@@ -89,6 +81,8 @@ impl<C: FnMut(Change)> Conversation<C> {
     /// Speaks until the VMM has enough, or there is no going on with it.
     pub(super) fn run(mut self) {
         let end = self.listen();
+        // The VMM is to know at once, not when somebody drops the session.
+        let _ = self.stream.shutdown(Shutdown::Both);
         if !self.ending.load(Ordering::Relaxed) {
             (self.changes)(Change::Ended(end));
         }
@@ -147,7 +141,7 @@ impl<C: FnMut(Change)> Conversation<C> {
             Request::GET_QUEUE_NUM => {
                 message.nothing()?;
                 self.needs(message, MQ)?;
-                return Ok(Done::Value(u64::from(self.offer.rings()) / 2));
+                return Ok(Done::Value(self.offer.rings().into()));
             }
             Request::NET_SET_MTU => {
                 let mtu = message.number()?;

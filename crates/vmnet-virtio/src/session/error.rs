@@ -76,7 +76,7 @@ pub enum MessageFault {
     #[error("with a descriptor that is not an eventfd")]
     NotEventFd,
     /// There is no such ring.
-    #[error("for ring {index}, of {rings}")]
+    #[error("for ring {index} of {rings}: give it {most} queues at most", most = rings / 2)]
     NoSuchRing {
         /// As it said.
         index: u32,

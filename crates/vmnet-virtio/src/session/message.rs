@@ -1,36 +1,15 @@
-//! Messages on the socket: a header, a payload, and descriptors beside them (vhost-user, "Communication").
-//!
-//! Everything is read with as many system calls as it takes, and never beyond the message, so that descriptors stay with
-//! theirs. What is wrong with a message is said with its name.
+//! Messages from a VMM: a request, its payload, and descriptors beside it. What is wrong with one is said with its
+//! name.
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
-};
-
 use super::error::{MessageFault, Request, SessionError};
+use super::socket::{
+    Got, HEADER, Header, NEED_REPLY, NO_FD, REPLY, halves, read_full, write_message,
+};
 use crate::memory::RegionSource;
-
-/// Most descriptors beside a message: one for each region of a large memory table.
-const FDS_MAX: usize = 32;
-/// Bytes of the longest payload: that of a memory table is shorter.
-const PAYLOAD_MAX: usize = 4096;
-/// Bytes of request, flags and length.
-const HEADER: usize = 12;
-/// The version of the protocol, in the low two bits of the flags.
-const VERSION: u32 = 1;
-const VERSION_MASK: u32 = 3;
-/// Flag: this answers a message.
-const REPLY: u32 = 1 << 2;
-/// Flag: tell if it was done.
-const NEED_REPLY: u32 = 1 << 3;
-/// In place of a ring's descriptor: there is none.
-const NO_FD: u64 = 1 << 8;
 
 /// A message from the VMM.
 #[derive(Debug)]
@@ -47,36 +26,28 @@ impl Message {
     pub(super) fn read(stream: &UnixStream) -> Result<Option<Self>, SessionError> {
         let mut fds = Vec::new();
         let mut header = [0; HEADER];
-        let got = read_full(stream, &mut header, &mut fds)?;
-        let [r0, r1, r2, r3, f0, f1, f2, f3, l0, l1, l2, l3] = header;
-        let request = Request(u32::from_ne_bytes([r0, r1, r2, r3]));
-        let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
-        let len = u32::from_ne_bytes([l0, l1, l2, l3]);
-        let wrong = |fault| {
-            Err(SessionError::Message {
-                message: request,
-                fault,
-            })
-        };
+        let got = read_full(stream, &mut header, &mut fds).map_err(SessionError::Socket)?;
         match got {
-            Got::All => {}
             Got::Bytes(0) => return Ok(None),
-            Got::Bytes(_) => return wrong(MessageFault::CutShort),
-            Got::TooManyFds => return wrong(MessageFault::Descriptors),
+            // Not even its kind came.
+            Got::Bytes(1..=3) => header.fill(0),
+            _ => {}
         }
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        if flags & VERSION_MASK != VERSION || flags & REPLY != 0 || len > PAYLOAD_MAX {
-            return wrong(MessageFault::Malformed);
+        let header = Header::of(header);
+        let wrong = |fault| SessionError::Message {
+            message: header.request,
+            fault,
+        };
+        whole(got).map_err(wrong)?;
+        if !header.sound || header.flags & REPLY != 0 {
+            return Err(wrong(MessageFault::Malformed));
         }
-        let mut payload = vec![0; len];
-        match read_full(stream, &mut payload, &mut fds)? {
-            Got::All => {}
-            Got::Bytes(_) => return wrong(MessageFault::CutShort),
-            Got::TooManyFds => return wrong(MessageFault::Descriptors),
-        }
+        let mut payload = vec![0; header.len];
+        let got = read_full(stream, &mut payload, &mut fds).map_err(SessionError::Socket)?;
+        whole(got).map_err(wrong)?;
         Ok(Some(Self {
-            request,
-            need_reply: flags & NEED_REPLY != 0,
+            request: header.request,
+            need_reply: header.flags & NEED_REPLY != 0,
             payload,
             fds,
         }))
@@ -186,13 +157,25 @@ impl Message {
         Ok(Region::of(region))
     }
 
-    /// Answers the message.
+    /// Answers the message. That the VMM is gone shows when the next one is read.
     pub(super) fn reply(&self, stream: &UnixStream, payload: &[u64]) -> Result<(), SessionError> {
-        let len = u32::try_from(size_of_val(payload)).unwrap_or(0);
-        let header = [self.request.0, VERSION | REPLY, len];
-        let mut bytes: Vec<u8> = header.into_iter().flat_map(u32::to_ne_bytes).collect();
-        bytes.extend(payload.iter().copied().flat_map(u64::to_ne_bytes));
-        write_full(stream, &bytes)
+        match write_message(stream, self.request, REPLY, payload, &[]) {
+            Err(error) if is_gone(&error) => Ok(()),
+            sent => sent.map_err(SessionError::Socket),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
+}
+
+const fn whole(got: Got) -> Result<(), MessageFault> {
+    match got {
+        Got::All => Ok(()),
+        Got::Bytes(_) => Err(MessageFault::CutShort),
+        Got::TooManyFds => Err(MessageFault::Descriptors),
     }
 }
 
@@ -235,76 +218,4 @@ impl Region {
             file,
         }
     }
-}
-
-/// Two numbers of 32 bits that lie one behind the other, read as one of 64.
-const fn halves(word: u64) -> (u32, u32) {
-    let [a0, a1, a2, a3, b0, b1, b2, b3] = word.to_ne_bytes();
-    (
-        u32::from_ne_bytes([a0, a1, a2, a3]),
-        u32::from_ne_bytes([b0, b1, b2, b3]),
-    )
-}
-
-/// The reverse of [`halves`].
-pub(super) const fn joined(first: u32, second: u32) -> u64 {
-    let [a0, a1, a2, a3] = first.to_ne_bytes();
-    let [b0, b1, b2, b3] = second.to_ne_bytes();
-    u64::from_ne_bytes([a0, a1, a2, a3, b0, b1, b2, b3])
-}
-
-/// What came before the connection ended.
-enum Got {
-    All,
-    /// So many bytes.
-    Bytes(usize),
-    /// More descriptors than any message has.
-    TooManyFds,
-}
-
-/// Fills `buffer`, and adds the descriptors that came with its bytes to `fds`.
-fn read_full(
-    stream: &UnixStream,
-    buffer: &mut [u8],
-    fds: &mut Vec<OwnedFd>,
-) -> Result<Got, SessionError> {
-    let mut done: usize = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(rest)];
-        let received = match recvmsg(stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Ok(received) => received,
-            Err(Errno::INTR) => continue,
-            // A VMM that was killed with an answer unread.
-            Err(Errno::CONNRESET) => return Ok(Got::Bytes(done)),
-            Err(error) => return Err(SessionError::Socket(error.into())),
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(files) = message {
-                fds.extend(files);
-            }
-        }
-        if received.flags.contains(ReturnFlags::CTRUNC) || fds.len() > FDS_MAX {
-            return Ok(Got::TooManyFds);
-        }
-        if received.bytes == 0 {
-            return Ok(Got::Bytes(done));
-        }
-        done = done.saturating_add(received.bytes);
-    }
-    Ok(Got::All)
-}
-
-fn write_full(stream: &UnixStream, mut bytes: &[u8]) -> Result<(), SessionError> {
-    while !bytes.is_empty() {
-        match send(stream, bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            // It is gone. The next look for a message says so.
-            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
-            Err(error) => return Err(SessionError::Socket(io::Error::from(error))),
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,8 @@
 //! | `conversation` | what each message means, and in which order they may come |
 //! | [`change`] | what the thread that moves frames is told, and how it answers |
 //! | `rings` | what was said about each ring so far |
-//! | `message` | bytes and descriptors on the socket |
+//! | `message` | messages of a VMM, taken apart |
+//! | `socket`, `protocol` | bytes and descriptors on the socket, and names of bits, for either side |
 //! | `eventfd` | descriptors to wake somebody by |
 //! | [`error`] | why a session ended |
 //!
@@ -28,7 +29,9 @@ mod conversation;
 pub mod error;
 mod eventfd;
 mod message;
+pub(crate) mod protocol;
 mod rings;
+pub(crate) mod socket;
 
 pub use change::{Answer, Change, RingStart};
 pub use error::{MessageFault, Request, SessionError};
@@ -51,7 +54,9 @@ pub const QUEUE_PAIRS_MAX: u8 = 128;
 pub struct Offer {
     /// What the device can do.
     pub features: Features,
-    /// Most pairs of rings, from 1 to [`QUEUE_PAIRS_MAX`].
+    /// Most pairs of rings, from 1 to [`QUEUE_PAIRS_MAX`]. A VMM that asks for the number of queues hears that of rings, as
+    /// the specification has it. Some, QEMU among them, take it for the number of pairs; one that then asks
+    /// for more pairs than these is refused at the first ring too many.
     pub queue_pairs: u8,
     /// The network's MTU. A VMM that means to tell its guest a larger one hears that this cannot be. None: it is not
     /// asked.
@@ -146,3 +151,6 @@ impl Drop for Session {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
