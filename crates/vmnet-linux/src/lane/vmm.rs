@@ -3,9 +3,8 @@
 //! One VMM at a time has a port. Others that connect wait in the listener's queue until it has gone.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use vmnet_core::PortId;
@@ -29,8 +28,9 @@ const RETRY: Duration = Duration::from_millis(250);
 pub enum VhostUserSocket {
     /// The VMM connects to this socket, and may come again.
     Listen(UnixListener),
-    /// We connect to the VMM's socket, as soon as it is there, and again whenever it has gone.
-    Connect(PathBuf),
+    /// We connect to the VMM's socket of this name in this directory, as soon as it is there, and again whenever it has
+    /// gone.
+    Connect(OwnedFd, String),
 }
 
 /// What is known of a port's VMM.
@@ -63,7 +63,7 @@ impl Lane {
                 listener.set_nonblocking(true)?;
                 self.poller.add(listener, Token::Vmm(Slot::of(id)), READ)?;
             }
-            VhostUserSocket::Connect(_) => retry_at = Some(self.now),
+            VhostUserSocket::Connect(..) => retry_at = Some(self.now),
         }
         self.vmms.insert(
             id,
@@ -122,8 +122,8 @@ impl Lane {
                 continue;
             };
             vmm.retry_at = Some(now + RETRY);
-            if let VhostUserSocket::Connect(path) = &vmm.socket
-                && let Ok(stream) = connect(path)
+            if let VhostUserSocket::Connect(directory, name) = &vmm.socket
+                && let Ok(stream) = connect(directory, name)
             {
                 vmm.retry_at = None;
                 self.converse(id, stream);
@@ -167,7 +167,7 @@ impl Lane {
             VhostUserSocket::Listen(listener) => {
                 let _unheard = self.poller.add(listener, Token::Vmm(Slot::of(id)), READ);
             }
-            VhostUserSocket::Connect(_) => vmm.retry_at = Some(self.now + RETRY),
+            VhostUserSocket::Connect(..) => vmm.retry_at = Some(self.now + RETRY),
         }
     }
 
@@ -327,12 +327,14 @@ fn end_elsewhere(session: Option<Session>) {
 }
 
 /// Connects without waiting: a listener whose queue is full is asked again later.
-fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
+fn connect(directory: &OwnedFd, name: &str) -> io::Result<UnixStream> {
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // A directory has no length limit this way, and is the one that was meant even if it was moved.
+    let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
     connect(&fd, &SocketAddrUnix::new(path)?)?;
     Ok(fd.into())
 }

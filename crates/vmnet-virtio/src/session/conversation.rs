@@ -240,7 +240,10 @@ impl<C: FnMut(Change)> Conversation<C> {
                 let (index, on) = message.state()?;
                 self.ring(message, index)?;
                 match on {
-                    _ if !self.switched => return Err(message.wrong(MessageFault::NotNegotiated)),
+                    // QEMU switches before it says what its guest has chosen.
+                    _ if self.features.is_some() && !self.switched => {
+                        return Err(message.wrong(MessageFault::NotNegotiated));
+                    }
                     0 | 1 => self.enable(index, on == 1)?,
                     _ => return Err(message.wrong(MessageFault::Malformed)),
                 }
