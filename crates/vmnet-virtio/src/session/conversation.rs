@@ -239,8 +239,8 @@ impl<C: FnMut(Change)> Conversation<C> {
             Request::SET_VRING_ENABLE => {
                 let (index, on) = message.state()?;
                 self.ring(message, index)?;
+                // Also from VMMs that did not accept that rings are switched: some say it all the same.
                 match on {
-                    _ if !self.switched => return Err(message.wrong(MessageFault::NotNegotiated)),
                     0 | 1 => self.enable(index, on == 1)?,
                     _ => return Err(message.wrong(MessageFault::Malformed)),
                 }
