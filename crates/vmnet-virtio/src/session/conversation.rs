@@ -239,7 +239,7 @@ impl<C: FnMut(Change)> Conversation<C> {
             Request::SET_VRING_ENABLE => {
                 let (index, on) = message.state()?;
                 self.ring(message, index)?;
-                // Also from VMMs that did not accept that rings are switched: some say it all the same.
+                // QEMU says it before it says what was accepted, and some who did not accept it say it all the same.
                 match on {
                     0 | 1 => self.enable(index, on == 1)?,
                     _ => return Err(message.wrong(MessageFault::Malformed)),
