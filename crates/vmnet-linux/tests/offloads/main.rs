@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `client` | the other end of a port |
 //! | `stack` | a TCP/IP stack behind one |
+//! | `vmms` | VMMs that go, come back, stop in the middle, and lie |
 
 mod client;
 mod stack;
+mod vmms;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
