@@ -42,9 +42,8 @@ impl Testpmd {
     /// the last is the first.
     #[must_use]
     pub fn start(folder: &Path, ports: &[Port<'_>]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.args(["-l", "0,1", "--no-huge", "-m", "256", "--no-pci"]);
-        command.args(["--no-telemetry", "--file-prefix=vmnet"]);
+        // Frames are moved by the second processor.
+        let mut command = command(folder, "0");
         for (number, port) in ports.iter().enumerate() {
             let (socket, mac, more) = (port.socket.display(), port.mac, port.more);
             let device =
@@ -56,8 +55,22 @@ impl Testpmd {
         for (peer, number) in peers {
             command.arg(format!("--eth-peer={number},{}", peer.mac));
         }
-        command.env("XDG_RUNTIME_DIR", folder);
-        command.env("RUNTIME_DIRECTORY", folder);
+        Self(Process::spawn(command))
+    }
+
+    /// Starts one that is the device behind each of `sockets`, on which it listens: a switch to compare with. It has the
+    /// first processor.
+    #[must_use]
+    pub fn switch(folder: &Path, sockets: &[&Path]) -> Self {
+        let mut command = command(folder, "1");
+        for (number, socket) in sockets.iter().enumerate() {
+            let socket = socket.display();
+            command.args([
+                "--vdev",
+                &format!("net_vhost{number},iface={socket},queues=1"),
+            ]);
+        }
+        command.args(["--", "-i", "--total-num-mbufs=8192", "--no-flush-rx"]);
         Self(Process::spawn(command))
     }
 
@@ -95,6 +108,17 @@ impl Testpmd {
         counts.pop();
         counts
     }
+}
+
+/// testpmd that keeps its files in `folder`, and takes commands on this processor of two.
+fn command(folder: &Path, main: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["-l", "0,1", "--main-lcore", main, "--no-pci"]);
+    command.args(["--no-huge", "-m", "256", "--no-telemetry"]);
+    command.arg("--file-prefix=vmnet");
+    command.env("XDG_RUNTIME_DIR", folder);
+    command.env("RUNTIME_DIRECTORY", folder);
+    command
 }
 
 impl Counts {
