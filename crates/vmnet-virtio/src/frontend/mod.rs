@@ -311,5 +311,6 @@ impl Frontend {
     }
 }
 
-#[cfg(test)]
+// Sockets and threads of a kernel: not for Miri, nor for loom.
+#[cfg(all(test, not(miri), not(loom)))]
 mod tests;
