@@ -6,10 +6,12 @@
 //! | [`stream`] | a stream socket with QEMU's framing |
 //! | [`dgram`] | a datagram socket: a frame is a datagram |
 //! | [`software`] | offloads done by us, as far as a port takes none |
+//! | [`join`] | segments of senders that make no large ones, joined |
 //! | [`arriving`] | what a frame is that came over a socket |
 
 pub(crate) mod arriving;
 pub(crate) mod dgram;
+pub(crate) mod join;
 pub(crate) mod software;
 pub(crate) mod stream;
 pub(crate) mod tap;
