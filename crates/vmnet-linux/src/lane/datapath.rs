@@ -66,6 +66,8 @@ pub(super) struct Lane {
     pub(super) reassembled: Option<(PortId, Vec<u8>)>,
     /// What is read from a port or a stream; taken out while it is in the hand.
     pub(super) frame: Vec<u8>,
+    /// Where bytes of a guest's memory are gathered that have to be in one piece.
+    pub(super) scratch: Vec<u8>,
     pub(super) batch: Option<Batch>,
     pub(super) warned: Warned,
     /// See [`forwarding::spare`].
@@ -139,6 +141,7 @@ impl Lane {
             holds: Vec::new(),
             reassembled: None,
             frame: vec![0; FRAME_MAX],
+            scratch: Vec::new(),
             batch: None,
             warned: Warned::default(),
             spare: Some(forwarding::spare()?),

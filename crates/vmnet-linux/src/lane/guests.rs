@@ -387,7 +387,8 @@ impl Lane {
         };
         self.network.receive(self.now, id, &seen, &mut self.out);
         self.carry_out(Hand {
-            bytes: frame,
+            head: frame,
+            rest: &[],
             offload,
         });
     }
