@@ -141,11 +141,6 @@ impl Joining {
         )
     }
 
-    /// Nothing was taken.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.layout.is_none()
-    }
-
     /// Nothing more can be joined to what was taken.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended && self.layout.is_some()
