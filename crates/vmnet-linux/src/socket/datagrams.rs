@@ -572,7 +572,9 @@ mod tests {
             dont_fragment: false,
             segment: None,
         };
-        datagrams.send(b"hello", &how).unwrap();
+        datagrams
+            .send(Body::plain(b"hello"), &how, &mut Vec::new())
+            .unwrap();
         let port = heard(&peer).port();
         let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
         stranger.send_to(b"psst", ("127.0.0.1", port)).unwrap();

@@ -368,6 +368,12 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
+    fn places(bytes: &[u8]) -> Places<'_> {
+        let mut places = Places::new();
+        places.push(bytes);
+        places
+    }
+
     #[test]
     fn several_datagrams_in_one_call_each_way() {
         let (a, b) = (
@@ -376,9 +382,13 @@ mod tests {
         );
         sockopt::set_receive_ttl(&b, false).unwrap();
         let payload: Vec<u8> = (0..2500u32).map(|n| n as u8).collect();
-        let mut places = Places::new();
-        places.push(&payload);
-        send(&a, Some(&b.local_addr().unwrap()), &places, Some(1000)).unwrap();
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut batch = Batch::new(8, 2048);
         batch.receive(&b).unwrap();
@@ -405,9 +415,7 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        let mut places = Places::new();
-        places.push(b"anybody");
-        send(&a, Some(&closed), &places, None).unwrap();
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut original = [0; 64];
         let error = take_queued_error(&a, &mut original).unwrap().unwrap();
@@ -427,7 +435,13 @@ mod tests {
         sockopt::set_receive_errors(&a, true).unwrap();
         sockopt::set_ttl(&a, true, 9).unwrap();
         let payload = vec![7; 2500];
-        send(&a, Some(&b.local_addr().unwrap()), &payload, Some(1000)).unwrap();
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut batch = Batch::new(8, 2048);
         batch.receive(&b).unwrap();
@@ -437,7 +451,7 @@ mod tests {
         assert_eq!(batch.received()[0].ttl, Some(9));
         let closed = b.local_addr().unwrap();
         drop(b);
-        send(&a, Some(&closed), b"anybody", None).unwrap();
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut original = [0; 64];
         let error = take_queued_error(&a, &mut original).unwrap().unwrap();
@@ -454,7 +468,7 @@ mod tests {
         sockopt::set_receive_errors(&socket, true).unwrap();
         sockopt::set_dont_fragment(&socket, true, true).unwrap();
         // With both headers it is 39 bytes larger than the loopback's MTU of 65,536.
-        let error = send(&socket, Some(&to), &[0; 65_527], None).unwrap_err();
+        let error = send(&socket, Some(&to), &places(&[0; 65_527]), None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
         let queued = take_queued_error(&socket, &mut [0; 64]).unwrap().unwrap();
         assert_eq!((queued.kind, queued.code, queued.mtu), (2, 0, 65_536));
