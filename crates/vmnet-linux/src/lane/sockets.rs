@@ -4,15 +4,17 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, Read, SocketId};
+use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, PortId, Read, SocketId};
 
 use crate::lane::datapath::Lane;
-use crate::lane::execute::Hand;
+use crate::lane::execute::{Hand, Place};
 use crate::poller::{EDGES, READ, Token};
-use crate::port::FRAME_MAX;
 use crate::port::body::Body;
+use crate::port::vhost_user::Landing;
+use crate::port::{FRAME_MAX, Port};
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
+use crate::socket::stream::Peeked;
 use crate::socket::{HostSocket, host_error};
 use crate::sys::datagram::Batch;
 
@@ -22,6 +24,8 @@ const BATCH: usize = 16;
 const BATCHES: usize = 4;
 /// Datagrams that one buffer of several may hold (Linux: `UDP_MAX_SEGMENTS`).
 const SEGMENTS_MAX: usize = 64;
+/// A window for fewer bytes than these is not read into directly.
+const BULK_LEAST: usize = 4096;
 /// Bytes that it may hold.
 const SEGMENTS_BYTES: usize = 65_000;
 
@@ -44,6 +48,15 @@ impl Pending {
             && self.bytes.len() + len <= SEGMENTS_BYTES
             && self.bytes.len() < self.size * SEGMENTS_MAX
     }
+}
+
+/// What came of the wish to read straight into a guest's buffers.
+enum Direct {
+    Done,
+    /// When this port has room.
+    NoRoom(PortId),
+    /// It has to be done by way of ours.
+    Unfit,
 }
 
 impl Lane {
@@ -109,6 +122,15 @@ impl Lane {
     /// Carries out a wish to read.
     pub(super) fn read_stream(&mut self, read: Read) {
         let socket = read.socket;
+        match self.read_into_guest(&read) {
+            Direct::Done => return,
+            Direct::NoRoom(port) => {
+                self.set_full(port, false);
+                self.network.put_back(&read);
+                return self.touch(port);
+            }
+            Direct::Unfit => {}
+        }
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;
         };
@@ -116,7 +138,56 @@ impl Lane {
         frame.resize(FRAME_MAX, 0);
         let max = read.max.min(frame.len());
         // A window of zero still lets the end be seen.
-        let event = match stream.peek(read.offset, &mut frame[..max.max(1)]) {
+        let peeked = stream.peek(read.offset, &mut frame[..max.max(1)]);
+        let len = self.peeked(socket, peeked, max);
+        self.carry_out(Hand::payload(&frame[..len]));
+        self.frame = frame;
+    }
+
+    /// The same straight into buffers of the guest, if it shares its memory and takes large frames.
+    fn read_into_guest(&mut self, read: &Read) -> Direct {
+        let (Some(to), Some(HostSocket::Stream(stream))) =
+            (&read.to, self.sockets.get_mut(read.socket))
+        else {
+            return Direct::Unfit;
+        };
+        let Some(Port::VhostUser(port)) = self.ports.get_mut(to.port) else {
+            return Direct::Unfit;
+        };
+        // For a small answer it is not worth to take buffers for a large one.
+        if !stream.is_bulk() || read.max < BULK_LEAST {
+            return Direct::Unfit;
+        }
+        let max = match port.make_room(to, read.max) {
+            Landing::Ready(max) => max,
+            Landing::NoRoom => return Direct::NoRoom(to.port),
+            Landing::Unfit => return Direct::Unfit,
+        };
+        let peeked = port
+            .room(max)
+            .map(|mut room| stream.peek_into_guest(read.offset, &mut room, max));
+        let peeked = match peeked {
+            Some(Ok(Some(peeked))) => Ok(peeked),
+            Some(Err(error)) => Err(error),
+            None | Some(Ok(None)) => {
+                port.give_up_room();
+                return Direct::Unfit;
+            }
+        };
+        let len = self.peeked(read.socket, peeked, max);
+        self.carry_out(Hand {
+            place: Place::Landed(to.port, len),
+            ..Hand::EMPTY
+        });
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(to.port) {
+            port.give_up_room();
+        }
+        Direct::Done
+    }
+
+    /// Tells the core what a peek found; how many bytes of it are meant.
+    fn peeked(&mut self, socket: SocketId, peeked: io::Result<Peeked>, max: usize) -> usize {
+        let event = match peeked {
             Ok(peeked) if peeked.len <= max => Event::Peeked {
                 socket,
                 len: peeked.len,
@@ -141,8 +212,7 @@ impl Lane {
         };
         self.moved += len;
         self.network.event(self.now, &event, &mut self.out);
-        self.carry_out(Hand::payload(&frame[..len]));
-        self.frame = frame;
+        len
     }
 
     // ---- events ----------------------------------------------------------------------------
