@@ -73,6 +73,8 @@ causes! {
     NoNeighbour = "no-neighbour",
     /// A DHCP message that is not for this server, or that no state allows.
     Dhcp = "dhcp",
+    /// A DHCPv6 message that is not for this server, that a relay sent, or that the protocol has discarded.
+    Dhcp6 = "dhcp6",
     /// A DHCP acknowledgement whose lease was not stored: the guest asks again.
     LeaseNotStored = "lease-not-stored",
     /// A DHCP acknowledgement that waited for the store too long, or among too many.

@@ -3,12 +3,12 @@
 //! Modes are combinations of these settings. A *shared* network has all of them. A *host* network has no `nat44` and
 //! answers DNS by [`Dns::Local`]. A *private* one has no `ipv4`, or nothing but it.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use vmnet_wire::ethernet::Mac;
 
-use crate::gateway::{dhcp, dns};
+use crate::gateway::{dhcp, dhcp6, dns};
 use crate::prefix::Prefix;
 use crate::subnet::Ipv4;
 
@@ -112,6 +112,9 @@ pub enum ConfigError {
     /// The DHCP server cannot work with it.
     #[error(transparent)]
     Dhcp(#[from] dhcp::ConfigError),
+    /// The DHCPv6 server cannot work with it.
+    #[error(transparent)]
+    Dhcp6(#[from] dhcp6::ConfigError),
     /// The DNS proxy cannot work with it.
     #[error(transparent)]
     Dns(#[from] dns::ConfigError),
@@ -195,20 +198,37 @@ impl Config {
         })
     }
 
+    /// Settings of the DHCPv6 server, if there is one.
+    pub(super) fn dhcp6(&self) -> Option<dhcp6::Config> {
+        let (prefix, dhcp6) = (self.ipv6?, self.dhcp6?);
+        Some(dhcp6::Config {
+            prefix,
+            mac: self.gateway_mac,
+            lease_time: dhcp6.lease_time,
+            domain: self.domain.clone(),
+            resolvers: match self.dns {
+                Dns::Off => Vec::new(),
+                Dns::Local | Dns::Proxy => vec![prefix.gateway()],
+            },
+        })
+    }
+
     /// Settings of the DNS proxy, which keeps names even if it answers nobody: forwarded ports lead to names.
     pub(super) fn dns(&self) -> dns::Config {
-        let subnet = self.ipv4.map(|ipv4| ipv4.subnet());
+        let v4 = self.ipv4.map(|ipv4| {
+            let subnet = ipv4.subnet();
+            let network = (IpAddr::V4(subnet.network()), subnet.prefix_len());
+            (IpAddr::V4(ipv4.gateway()), network)
+        });
+        let v6 = self.ipv6.map(|prefix| {
+            let network = (IpAddr::V6(prefix.network()), Prefix::LEN);
+            (IpAddr::V6(prefix.gateway()), network)
+        });
+        let (gateway, subnets) = v4.into_iter().chain(v6).unzip();
         dns::Config {
             domain: self.domain.clone(),
-            gateway: self
-                .ipv4
-                .map(|ipv4| ipv4.gateway().into())
-                .into_iter()
-                .collect(),
-            subnets: subnet
-                .map(|subnet| (subnet.network().into(), subnet.prefix_len()))
-                .into_iter()
-                .collect(),
+            gateway,
+            subnets,
             asks_outside: self.dns == Dns::Proxy,
             seed: self.seed,
         }

@@ -96,7 +96,7 @@ impl Network {
             .services
             .dhcp
             .iter()
-            .flat_map(|dhcp| dhcp.leases_of(mac));
+            .flat_map(|dhcp| dhcp.register().leases_of(mac));
         leases
             .filter(|lease| lease.state == State::Bound)
             .max_by_key(|lease| lease.expires)
@@ -124,7 +124,7 @@ impl Network {
         }
         let leased = || {
             let dhcp = self.services.dhcp.as_ref()?;
-            dhcp.named(name.as_str()).map(|lease| lease.address)
+            (dhcp.register().named(name.as_str())).map(|lease| lease.address)
         };
         self.services.dns.address_named(name).or_else(leased)
     }

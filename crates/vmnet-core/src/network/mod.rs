@@ -16,8 +16,8 @@ use vmnet_wire::ethernet::Mac;
 
 use crate::drop::Drops;
 use crate::event::{Event, Read};
-use crate::gateway::dhcp;
 use crate::gateway::services::{DnsProxy, Services};
+use crate::gateway::{dhcp, dhcp6};
 use crate::link::{Gateway, Link, Neighbours, PacketIds};
 use crate::nat::Nat;
 use crate::nat::destination::HostAccess;
@@ -87,6 +87,7 @@ impl Network {
             dns: config.dns != Dns::Off,
         });
         let dhcp = config.dhcp().map(dhcp::Server::new).transpose()?;
+        let dhcp6 = config.dhcp6().map(dhcp6::Server::new).transpose()?;
         let dns = DnsProxy::new(&config.dns())?;
         let host = HostAccess {
             outside: None,
@@ -100,7 +101,7 @@ impl Network {
             ports: SlotMap::with_key(),
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
-            services: Services::new(dhcp, config.store_leases, dns),
+            services: Services::new(dhcp, dhcp6, config.store_leases, dns),
             nat: Nat::new(now, config.flows_max, host),
             reassembly: Reassembly::default(),
             ids: PacketIds::default(),

@@ -211,6 +211,12 @@ impl Names {
         }
     }
 
+    /// The addresses of a guest's name, as it was given.
+    pub(super) fn addresses_of(&self, name: &str) -> [Option<IpAddr>; 2] {
+        let found = self.by_name.get(&first_label(name));
+        found.map_or([None; 2], |addresses| [addresses.v4, addresses.v6])
+    }
+
     /// The IPv4 address of a guest's name.
     pub(super) fn address_named(&self, name: &Label) -> Option<IpAddr> {
         self.by_name.get(name.as_str())?.v4

@@ -114,6 +114,12 @@ impl<A: Copy + Eq> Proxy<A> {
         self.names.remove_address(address.to_canonical());
     }
 
+    /// The addresses that have a name, one of each family.
+    #[must_use]
+    pub fn addresses_of(&self, name: &str) -> [Option<IpAddr>; 2] {
+        self.names.addresses_of(name)
+    }
+
     /// The IPv4 address that has a name.
     #[must_use]
     pub fn address_named(&self, name: &Label) -> Option<Ipv4Addr> {
