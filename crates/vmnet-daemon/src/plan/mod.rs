@@ -96,7 +96,7 @@ impl Plan {
         let resolvers = asked.resolvers.as_ref();
         let resolvers = resolvers.map(|all| all.iter().map(|one| text::resolver(one)).collect());
         let uuid = uuid_of(asked)?;
-        let ipv6 = prefix::of(asked, private, uuid, occupied)?;
+        let ipv6 = prefix::of(asked, private || mtu < MTU_MIN_IPV6, uuid, occupied)?;
         let serves6 = ipv6.is_some() && !private;
         Ok(Self {
             uuid,
