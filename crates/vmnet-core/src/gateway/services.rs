@@ -9,21 +9,26 @@ use vmnet_wire::checksum::Sum;
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::ip::{self, Protocol};
 use vmnet_wire::segment::Fragments;
-use vmnet_wire::udp;
+use vmnet_wire::{ipv4, ipv6, udp};
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
 use crate::event::Event;
 use crate::gateway::{dhcp, dns};
 use crate::link::{Link, Route};
+use crate::nat::destination::DNS;
 use crate::nat::table::Table;
 use crate::outbox::{Action, SocketId};
 
 /// Who asked a DNS question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Asker {
-    /// By a datagram.
-    Datagram { mac: Mac, from: SocketAddr },
+    /// By a datagram to this address of ours.
+    Datagram {
+        mac: Mac,
+        from: SocketAddr,
+        to: IpAddr,
+    },
     /// By a stream.
     Stream(SocketId),
 }
@@ -74,19 +79,20 @@ impl Services {
         }
     }
 
-    /// A DNS question by a datagram.
+    /// A DNS question by a datagram between the two of `ends`: a guest, and an address of ours.
     pub(crate) fn receive_dns(
         &mut self,
         link: &mut Link<'_>,
         streams: &Table,
         mac: Mac,
-        from: SocketAddr,
+        ends: (SocketAddr, IpAddr),
         message: &[u8],
     ) {
+        let (from, to) = ends;
         self.question(
             link,
             streams,
-            Asker::Datagram { mac, from },
+            Asker::Datagram { mac, from, to },
             dns::Transport::Udp,
             guest(mac),
             message,
@@ -183,10 +189,11 @@ impl Services {
                 }
                 dns::Output::Forget { query } => link.out.push(Action::Forget { query }),
                 dns::Output::Reply {
-                    asker: Asker::Datagram { mac, from },
+                    asker: Asker::Datagram { mac, from, to },
                     message,
                 } => {
-                    self.send(link, mac, 53, from, &message);
+                    let own = SocketAddr::new(to, DNS);
+                    self.send_from(link, mac, own, from, &message);
                 }
                 dns::Output::Reply {
                     asker: Asker::Stream(socket),
@@ -203,7 +210,7 @@ impl Services {
         self.outputs = outputs;
     }
 
-    /// Sends a datagram from the gateway, in fragments if it must be.
+    /// Sends a datagram from the gateway, by the address that a guest of that address knows.
     pub(super) fn send(
         &self,
         link: &mut Link<'_>,
@@ -212,10 +219,29 @@ impl Services {
         to: SocketAddr,
         payload: &[u8],
     ) {
-        let source = IpAddr::V4(link.gateway.address());
+        if let Some(own) = link.gateway.facing(to.ip()) {
+            self.send_from(link, mac, SocketAddr::new(own, port), to, payload);
+        }
+    }
+
+    /// Sends a datagram from an address of ours, in fragments if it must be.
+    fn send_from(
+        &self,
+        link: &mut Link<'_>,
+        mac: Mac,
+        own: SocketAddr,
+        to: SocketAddr,
+        payload: &[u8],
+    ) {
+        let (source, port) = (own.ip(), own.port());
         let len = udp::Header::LEN + payload.len();
         let mut route = Route::new(source, to.ip(), Protocol::UDP);
-        if len + 20 > usize::from(link.gateway.mtu) {
+        let header = if source.is_ipv4() {
+            ipv4::Header::LEN
+        } else {
+            ipv6::Header::LEN
+        };
+        if len + header > usize::from(link.gateway.mtu) {
             route = link.divisible(route);
         }
         let headers = link.headers(mac, route, len);

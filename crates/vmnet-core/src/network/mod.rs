@@ -3,12 +3,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `config` | what a network is to be |
-//! | `frames` | a frame came: who takes it |
+//! | `frames`, `frames6` | a frame came: who takes it; IPv6 packets |
 //! | `forward` | rules that lead to guests, and who these are now |
 //! | `leases` | leases stored, put back and ended, addresses reserved |
 //! | `look` | what a network tells about itself |
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use slotmap::SlotMap;
@@ -18,10 +18,11 @@ use crate::drop::Drops;
 use crate::event::{Event, Read};
 use crate::gateway::dhcp;
 use crate::gateway::services::{DnsProxy, Services};
-use crate::link::{Gateway, Link, Neighbours, PacketIds};
+use crate::link::{Gateway, Link, PacketIds};
 use crate::nat::Nat;
 use crate::nat::destination::HostAccess;
 use crate::nat::table::Flow;
+use crate::neighbours::Neighbours;
 use crate::outbox::{Outbox, PortId};
 use crate::reassembly::Reassembly;
 use crate::switch::fdb::Fdb;
@@ -46,10 +47,11 @@ macro_rules! link {
 mod config;
 mod forward;
 mod frames;
+mod frames6;
 mod leases;
 mod look;
 
-pub use config::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN};
+pub use config::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, MTU_MIN_IPV6};
 
 /// One network.
 #[derive(Debug)]
@@ -79,17 +81,12 @@ impl Network {
     /// What of `config` cannot be.
     pub fn new(now: Instant, config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let gateway = config.ipv4.map(|ipv4| Gateway {
-            mac: config.gateway_mac,
-            ipv4,
-            mtu: config.mtu,
-            nat44: config.nat44,
-            dns: config.dns != Dns::Off,
-        });
+        let gateway = config.gateway();
         let dhcp = config.dhcp().map(dhcp::Server::new).transpose()?;
         let dns = DnsProxy::new(&config.dns())?;
         let host = HostAccess {
             outside: None,
+            outside6: None,
             loopback: config.host_loopback,
         };
         Ok(Self {
@@ -146,6 +143,12 @@ impl Network {
     /// The address by which the outside reaches the host, if it has any: its services are the gateway's.
     pub fn set_outside(&mut self, address: Option<IpAddr>) {
         self.nat.host.outside = address;
+    }
+
+    /// The IPv6 address by which the outside reaches the host, if it has any. Without one, TCP services of the
+    /// host are the gateway's by what [`Network::set_outside`] says.
+    pub fn set_outside6(&mut self, address: Option<Ipv6Addr>) {
+        self.nat.host.outside6 = address;
     }
 
     /// Flows of the NAT that may exist at once from now on. If more do, each new one takes the place of one.
