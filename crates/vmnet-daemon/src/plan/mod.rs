@@ -14,7 +14,7 @@ use openvmnet::service::{Mode, NetworkConfiguration, ServiceError};
 use std::net::SocketAddr;
 use std::time::Duration;
 use uuid::Uuid;
-use vmnet_linux::lane::{Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, Prefix, Settings};
+use vmnet_linux::lane::{Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings};
 
 pub(crate) use subnet::Occupied;
 
