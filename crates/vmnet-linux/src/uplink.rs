@@ -56,10 +56,8 @@ impl Uplink {
     pub(crate) fn new(external: Option<&str>) -> Result<Self, StartError> {
         let external = external.map(External::find).transpose()?;
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        let mut groups = RTMGRP_IPV4_IFADDR
-            | RTMGRP_IPV4_ROUTE
-            | RTMGRP_IPV6_IFADDR
-            | RTMGRP_IPV6_ROUTE;
+        let mut groups =
+            RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
         if external.is_some() {
             groups |= RTMGRP_LINK;
         }
@@ -202,9 +200,7 @@ fn is_outside(address: IpAddr) -> bool {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_unspecified(),
         // A link-local address means another host on each link.
         IpAddr::V6(address) => {
-            !address.is_loopback()
-                && !address.is_unspecified()
-                && !address.is_unicast_link_local()
+            !address.is_loopback() && !address.is_unspecified() && !address.is_unicast_link_local()
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::lane::listen::{self, ForwardError};
 
 pub use vmnet_core::{
     Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label,
-    MTU_MAX, MTU_MIN, PortId, Prefix, PrefixError, Subnet,
+    MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, Prefix, PrefixError, Subnet,
 };
 
 /// Forwards that the lane takes before it looks at frames again.
