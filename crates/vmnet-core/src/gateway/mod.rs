@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `arp` | who has the gateway's address |
 //! | `ndp` | the same for IPv6: neighbours, and who asks for a router |
+//! | `ra` | router advertisements |
 //! | `icmp`, `icmp6` | echo replies, and errors about guests' packets |
 //! | [`dhcp`] | which address does a guest get |
 //! | `dhcp6` | the same by DHCPv6 |
@@ -19,4 +20,5 @@ pub(crate) mod icmp;
 pub(crate) mod icmp6;
 pub(crate) mod leases;
 pub(crate) mod ndp;
+pub(crate) mod ra;
 pub(crate) mod services;
