@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `arp` | who has the gateway's address |
 //! | `ndp` | the same for IPv6: neighbours, and who asks for a router |
+//! | `ra` | router advertisements |
 //! | `icmp`, `icmp6` | echo replies, and errors about guests' packets |
 //! | [`dhcp`] | which IPv4 address does a guest get |
 //! | [`dhcp6`] | which IPv6 address does a guest get, if it asks |
@@ -22,5 +23,6 @@ pub(crate) mod icmp;
 pub(crate) mod icmp6;
 pub(crate) mod leases;
 pub(crate) mod ndp;
+pub(crate) mod ra;
 pub mod register;
 pub(crate) mod services;

@@ -135,7 +135,7 @@ impl Nat {
             Some(Flow::Udp(mapping)) if mapping.is_lost() => {}
             Some(Flow::Udp(mapping)) => {
                 let peer = mapping.seen_as(to, &gateway);
-                let report = report.from_peer(to.ip(), peer.ip());
+                let report = report.seen_from(to.ip(), peer.ip());
                 let (mac, guest) = (mapping.mac, mapping.guest);
                 let header = udp::Header::new(guest.port(), peer.port(), original.len(), 0);
                 let about = Quoted {
@@ -350,7 +350,7 @@ enum Report {
 
 impl Report {
     /// What the peer itself reports comes from it as the guest knows it.
-    fn from_peer(mut self, real: IpAddr, seen: IpAddr) -> Self {
+    fn seen_from(mut self, real: IpAddr, seen: IpAddr) -> Self {
         if let Self::Heard(error) = &mut self
             && error.from == real
         {

@@ -147,11 +147,11 @@ impl Forwards {
         self.by_port
             .range((protocol.0, port, 0)..=(protocol.0, port, u64::MAX))
             .filter_map(|(_, _, id)| self.rules.get(ForwardId::from(KeyData::from_ffi(*id))))
-            .filter_map(|rule| match rule.listen.ip() {
+            .map(|rule| match rule.listen.ip() {
                 // `[::]` takes IPv4 too (RFC 3493 §5.3), `0.0.0.0` no IPv6.
-                IpAddr::V6(ip) if ip.is_unspecified() => Some(loopback(v6)),
-                IpAddr::V4(ip) if ip.is_unspecified() => Some(loopback(false)),
-                ip => Some(ip),
+                IpAddr::V6(ip) if ip.is_unspecified() => loopback(v6),
+                IpAddr::V4(ip) if ip.is_unspecified() => loopback(false),
+                ip => ip,
             })
             // A connection is of the family of its destination, a mapping of that of its guest.
             .filter(|ip| ip.is_ipv6() == v6 || protocol == Protocol::TCP)

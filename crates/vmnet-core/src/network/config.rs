@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmnet_wire::ethernet::Mac;
 
-use crate::gateway::{dhcp, dhcp6, dns};
+use crate::gateway::{dhcp, dhcp6, dns, ra};
 use crate::link::Gateway;
 use crate::prefix::Prefix;
 use crate::subnet::Ipv4;
@@ -234,6 +234,19 @@ impl Config {
                 Dns::Off => Vec::new(),
                 Dns::Local | Dns::Proxy => vec![prefix.gateway()],
             },
+        })
+    }
+
+    /// What the gateway tells guests as a router, if it does.
+    pub(super) fn advertisement(&self) -> Option<ra::Contents> {
+        let prefix = self.ipv6.filter(|_| self.router_advertisement)?;
+        Some(ra::Contents {
+            prefix,
+            mtu: self.mtu,
+            mac: self.gateway_mac,
+            router: self.nat66,
+            dhcp6: self.dhcp6.is_some(),
+            domain: (self.dns != Dns::Off).then(|| self.domain.clone()),
         })
     }
 

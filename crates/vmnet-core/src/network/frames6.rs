@@ -187,6 +187,11 @@ impl Network {
         let mut link = link!(self, gateway, now, out);
         let ends = (source, packet.header.destination());
         let taken = crate::gateway::ndp::receive(&mut link, from.mac, ends, &message)?;
+        if let (ndp::Message::RouterSolicitation { .. }, Some(advertiser)) =
+            (message, &mut self.advertiser)
+        {
+            advertiser.asked(&mut link, from.mac, source);
+        }
         Ok(taken || from.for_gateway)
     }
 

@@ -16,6 +16,7 @@ use vmnet_wire::ethernet::Mac;
 
 use crate::drop::Drops;
 use crate::event::{Event, Read};
+use crate::gateway::ra::Advertiser;
 use crate::gateway::services::{DnsProxy, Services};
 use crate::gateway::{dhcp, dhcp6};
 use crate::link::{Gateway, Link, PacketIds};
@@ -66,6 +67,8 @@ pub struct Network {
     fdb: Fdb,
     neighbours: Neighbours,
     services: Services,
+    /// The gateway tells guests that it is a router.
+    advertiser: Option<Advertiser>,
     nat: Nat,
     reassembly: Reassembly,
     ids: PacketIds,
@@ -99,6 +102,9 @@ impl Network {
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
             services: Services::new(dhcp, dhcp6, config.store_leases, dns),
+            advertiser: config
+                .advertisement()
+                .map(|contents| Advertiser::new(now, &contents, config.seed)),
             nat: Nat::new(now, config.flows_max, host),
             reassembly: Reassembly::default(),
             ids: PacketIds::default(),
@@ -109,9 +115,13 @@ impl Network {
 
     // ---- changes ---------------------------------------------------------------------------
 
-    /// A guest's place on the switch.
+    /// A guest's place on the switch. If the gateway is a router, [`Network::flush`] tells the guest so.
     pub fn add_port(&mut self, port: Port) -> PortId {
-        self.ports.insert(port)
+        let port = self.ports.insert(port);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.plugged(port);
+        }
+        port
     }
 
     /// A port is gone, with everything that was known behind it. Its guests' connections wait a little.
@@ -126,6 +136,9 @@ impl Network {
         self.fdb.forget_port(port);
         self.reassembly.forget_port(port);
         self.ports.remove(port);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.unplugged(port);
+        }
         self.follow = true;
         // Who waited for room at this port would wait forever.
         self.nat.unpark();
@@ -201,6 +214,17 @@ impl Network {
         if let Some(gateway) = self.gateway {
             let mut link = link!(self, gateway, now, out);
             self.nat.flush(&mut link);
+            if let Some(advertiser) = &mut self.advertiser {
+                advertiser.flush(&mut link);
+            }
+        }
+    }
+
+    /// The network is about to end: guests are told that its router, resolver and prefix do. Carry out what comes of
+    /// it, and call nothing else.
+    pub fn shutdown(&mut self, now: Instant, out: &mut Outbox) {
+        if let (Some(gateway), Some(advertiser)) = (self.gateway, &mut self.advertiser) {
+            advertiser.end(&mut link!(self, gateway, now, out));
         }
     }
 
@@ -211,6 +235,7 @@ impl Network {
             .next_deadline()
             .into_iter()
             .chain(self.services.next_deadline())
+            .chain(self.advertiser.as_ref().map(Advertiser::next_deadline))
             .min()
     }
 
@@ -222,5 +247,8 @@ impl Network {
         let mut link = link!(self, gateway, now, out);
         self.nat.timeout(&mut link);
         self.follow |= self.services.timeout(&mut link, &self.nat.table);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.timeout(&mut link);
+        }
     }
 }

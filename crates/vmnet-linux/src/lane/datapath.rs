@@ -295,7 +295,11 @@ impl Lane {
                 Command::Counters(answer) => {
                     let _gone = answer.send(self.counters());
                 }
-                Command::Stop => self.stopped = true,
+                Command::Stop => {
+                    self.network.shutdown(self.now, &mut self.out);
+                    self.carry_out(Hand::EMPTY);
+                    self.stopped = true;
+                }
             }
         }
     }

@@ -123,7 +123,7 @@ fn reservations_of_both_families() {
     let client = service.connected(1);
     let mut dev = at("dev", "10.213.45.0/24");
     dev.ipv6_prefix = Some("fd12:3456:789a:1::/64".to_owned());
-    service.create_network(client, &dev, false).unwrap();
+    service.create_network(dev).unwrap();
     let mut reserve = |address| service.reserve_lease("dev", &reservation(address, "web"));
     reserve("10.213.45.9").unwrap();
     reserve("fd12:3456:789a:0001:0:0::10").unwrap();
