@@ -3,7 +3,7 @@
 //! With a ledger an acknowledgement waits until the store has its lease, and the name follows then. Names
 //! of leases that end go at once. Both families are alike: a [`Leasing`] each.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use vmnet_wire::ethernet::Mac;
@@ -166,6 +166,7 @@ impl<S: HasRegister<A>, A: Address> Leasing<S, A> {
                 LeaseChange::Bound(_) => {}
                 LeaseChange::Ended(lease) | LeaseChange::Forgotten(lease) => {
                     names.names.remove(names.dns, lease.address.into());
+                    names.names.stale(lease.mac);
                 }
             }
         }
@@ -347,6 +348,7 @@ impl Services {
     /// A guest is heard behind a port with this name. If its leases were restored, the port's name wins over its own
     /// now; all other leases had their port when they were given.
     pub(crate) fn greet(&mut self, mac: Mac, name: Option<&str>) {
+        self.names.stale(mac);
         let Some(name) = name.filter(|_| self.names.awaits()) else {
             return;
         };
@@ -366,6 +368,71 @@ impl Services {
                 self.names.set(&mut self.dns, address, mac, Some(name));
             }
         }
+    }
+
+    /// Names follow the addresses that guests have made for themselves.
+    pub(crate) fn follow_names(&mut self, link: &mut Link<'_>) {
+        let mut macs = link.neighbours.take_changed();
+        macs.append(&mut self.names.take_stale());
+        // First what is no more: an address may have gone from one to another.
+        for mac in &macs {
+            self.names.forget_learnt(&mut self.dns, *mac);
+        }
+        for mac in macs {
+            let addresses = self.addresses_without_name(link, mac);
+            if !addresses.is_empty()
+                && let Some(name) = self.name_of(link, mac)
+            {
+                let addresses = addresses.into_iter().map(IpAddr::V6);
+                self.names.learn(&mut self.dns, mac, &name, addresses);
+            }
+        }
+    }
+
+    /// IPv6 addresses of a guest: leased, and of its own making.
+    fn addresses_without_name(&self, link: &Link<'_>, mac: Mac) -> Vec<Ipv6Addr> {
+        let Some(prefix) = link.gateway.ipv6 else {
+            return Vec::new();
+        };
+        let is_bound = |lease: &&dhcp6::Lease| lease.state == State::Bound;
+        let leases = self
+            .dhcp6
+            .iter()
+            .flat_map(|dhcp6| dhcp6.register().leases_of(mac));
+        let mut addresses: Vec<_> = leases.filter(is_bound).map(|lease| lease.address).collect();
+        for address in link.neighbours.addresses6_of(link.now, mac) {
+            let lease = (self.dhcp6.as_ref()).and_then(|dhcp6| dhcp6.register().lease(address));
+            let anothers = lease.filter(is_bound).is_some_and(|lease| lease.mac != mac);
+            if prefix.contains(address) && !anothers && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    /// The name of a guest: its port's, or that of an address it has leased.
+    fn name_of(&self, link: &Link<'_>, mac: Mac) -> Option<String> {
+        let port = link.port_of(mac);
+        if let Some(given) = port.and_then(|(_, port)| port.name.as_ref()) {
+            return Some(given.clone());
+        }
+        let v4 = self
+            .dhcp
+            .iter()
+            .flat_map(|dhcp| dhcp.register().leases_of(mac));
+        let v6 = self
+            .dhcp6
+            .iter()
+            .flat_map(|dhcp| dhcp.register().leases_of(mac));
+        let addresses = v4
+            .filter(|lease| lease.state == State::Bound)
+            .map(|lease| IpAddr::V4(lease.address))
+            .chain(
+                v6.filter(|lease| lease.state == State::Bound)
+                    .map(|lease| IpAddr::V6(lease.address)),
+            );
+        let mut names = addresses.filter_map(|address| self.dns.0.name_of(address));
+        names.next().map(str::to_owned)
     }
 
     fn send_dhcp(&self, link: &mut Link<'_>, reply: &dhcp::Reply) {

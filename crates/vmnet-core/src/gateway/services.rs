@@ -58,6 +58,11 @@ impl DnsProxy {
         self.0.set_resolvers(now, resolvers);
     }
 
+    /// The addresses that have a name, one of each family.
+    pub(crate) fn addresses_of(&self, name: &dns::Label) -> [Option<IpAddr>; 2] {
+        self.0.addresses_of(name.as_str())
+    }
+
     pub(crate) fn address_named(&self, name: &dns::Label) -> Option<Ipv4Addr> {
         self.0.address_named(name)
     }

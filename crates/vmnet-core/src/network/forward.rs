@@ -103,6 +103,9 @@ impl Network {
                 if given.peek().is_some() {
                     return given.find_map(|port| self.address6_of(now, port));
                 }
+                if let [_, Some(IpAddr::V6(address))] = self.services.dns.addresses_of(name) {
+                    return Some(address);
+                }
                 // Names come with leases: whoever has the IPv4 address of the name is meant.
                 let address = IpAddr::V4(self.address_named(now, name)?);
                 let mac = self.neighbours.look_up(now, address)?;

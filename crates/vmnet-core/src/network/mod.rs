@@ -205,7 +205,7 @@ impl Network {
         self.nat.next_read(&mut link)
     }
 
-    /// A burst of frames and events is over: acknowledgements go out, and rules follow their guests.
+    /// A burst of frames and events is over: acknowledgements go out, rules and names follow their guests.
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
         let moved = self.neighbours.take_moved();
         if core::mem::take(&mut self.follow) || moved {
@@ -213,6 +213,7 @@ impl Network {
         }
         if let Some(gateway) = self.gateway {
             let mut link = link!(self, gateway, now, out);
+            self.services.follow_names(&mut link);
             self.nat.flush(&mut link);
             if let Some(advertiser) = &mut self.advertiser {
                 advertiser.flush(&mut link);
