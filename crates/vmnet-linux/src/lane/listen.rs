@@ -199,13 +199,13 @@ fn open_one(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::lane::ForwardGuest;
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream};
 
     fn forward(listen: SocketAddr) -> Forward {
         Forward {
             protocol: Protocol::Tcp,
             listen,
-            guest: ForwardGuest::Address(Ipv4Addr::new(192, 168, 64, 2)),
+            guest: ForwardGuest::Address([192, 168, 64, 2].into()),
             guest_port: 80,
         }
     }
