@@ -67,3 +67,6 @@ fn neighbours(gateway: &Gateway, packet: &ipv6::Packet<'_>) -> Result<(), Drop> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::icmpv6::{self, Header};
 use vmnet_wire::ip::{Protocol, pseudo_header};
 use vmnet_wire::ndp::{self, LinkLayer, Neighbour};
-use vmnet_wire::{ipv6, udp};
+use vmnet_wire::{ipv6, tcp, udp};
 use zerocopy::IntoBytes;
 
 use crate::sim::packets::frame;
@@ -104,6 +104,20 @@ pub fn datagram(ends: Ends6, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn udp(ends: Ends6, ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
     ip(ends, Protocol::UDP, 64, &datagram(ends, ports, payload))
+}
+
+/// A TCP segment in a frame.
+#[must_use]
+pub fn tcp(ends: Ends6, fields: &tcp::Fields, payload: &[u8]) -> Vec<u8> {
+    let (source, destination) = (IpAddr::V6(ends.ips.0), IpAddr::V6(ends.ips.1));
+    let len = tcp::Header::LEN + payload.len();
+    let sum = pseudo_header(source, destination, Protocol::TCP, len)
+        .with(tcp::Header::new(fields, 0, 0).as_bytes())
+        .with(payload)
+        .finish();
+    let header = tcp::Header::new(fields, 0, sum);
+    let segment = [header.as_bytes(), payload].concat();
+    ip(ends, Protocol::TCP, 64, &segment)
 }
 
 /// A neighbour solicitation of one who has an address.
