@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `dhcp.rs` | dhclient, dhcpcd and udhcpc take a lease; our own client sets up the namespace |
 //! | `dns.rs` | dig over UDP and TCP, truncation, fail-over, names of guests |
+//! | `ipv6.rs` | addresses, the world, names and forwarded ports by IPv6; a host without |
 //! | `life.rs` | exit status, signals, and that nothing is left |
 //! | `ports.rs` | forwarded ports, with the client's address |
 //! | `reach.rs` | what can be reached, what is refused, and how soon |
@@ -12,6 +13,7 @@
 mod asking;
 mod dhcp;
 mod dns;
+mod ipv6;
 mod life;
 mod ports;
 mod reach;
