@@ -72,9 +72,14 @@ impl Interface {
     /// Lets the kernel take what routers advertise (RFC 4862), at once: before the interface comes up.
     ///
     /// Nobody else can have its addresses, which are made of its MAC and guarded by the network; so they are not probed for
-    /// a second, and routers are asked without the pause that keeps a thousand hosts from asking at once.
+    /// a second, and routers are asked without the pause that keeps a thousand hosts from asking at once. They are told to
+    /// the link instead, so that forwarded ports lead to them before anything was sent from there.
     pub(crate) fn expect_routers(&self, whose: Whose) {
-        let at_once = [("accept_dad", "0"), ("router_solicitation_delay", "0")];
+        let at_once = [
+            ("accept_dad", "0"),
+            ("router_solicitation_delay", "0"),
+            ("ndisc_notify", "1"),
+        ];
         let ours = [
             ("disable_ipv6", "0"),
             ("accept_ra", "1"),

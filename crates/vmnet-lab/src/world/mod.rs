@@ -285,9 +285,11 @@ fn connect_by_ipv6(host: &Namespace, outside: &Namespace) {
     };
     outside.sysctl("net.ipv6.conf.all.forwarding", "1");
     address(host, format!("{HOST6}/64"), "uplink");
-    for own in [SERVER6, DNS6] {
-        address(outside, format!("{own}/64"), "hosts");
-    }
+    address(outside, format!("{SERVER6}/64"), "hosts");
+    // So that clients out there come from the server's.
+    let resolver = format!("{DNS6}/64");
+    let never_chosen = ["dev", "hosts", "nodad", "preferred_lft", "0"];
+    outside.ip(&[&["address", "add", &resolver][..], &never_chosen].concat());
     address(outside, format!("{FAR6}/128"), "lo");
     let server = SERVER6.to_string();
     host.ip(&["-6", "route", "add", "default", "via", &server]);

@@ -382,14 +382,15 @@ impl Handle {
         ids.first().copied().ok_or(ForwardError::Ended)
     }
 
-    /// Forwards ports of the host to guests, all or none. The answer names them in their order.
+    /// Forwards ports of the host to guests, all or none. The answer names them in their order; a UDP port of all
+    /// addresses has two names, one for each family.
     ///
     /// # Errors
     /// See [`ForwardError`]; it is about the first that failed.
     pub fn forward_all(&self, forwards: Vec<Forward>) -> Result<Vec<ForwardId>, ForwardError> {
-        let sockets = listen::open_all(&forwards)?;
-        let mut ids = Vec::with_capacity(forwards.len());
-        let mut pairs = forwards.into_iter().zip(sockets);
+        let pairs = listen::open_all(forwards)?;
+        let mut ids = Vec::with_capacity(pairs.len());
+        let mut pairs = pairs.into_iter();
         loop {
             let some: Vec<_> = pairs.by_ref().take(FORWARDS_AT_ONCE).collect();
             if some.is_empty() {
