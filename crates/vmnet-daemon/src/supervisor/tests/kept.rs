@@ -132,7 +132,11 @@ fn reservations_of_both_families() {
         service.reserve_lease("dev", &reservation("fd12:3456:789a:1::11", "db")),
         "web",
     );
-    for address in ["fd12:3456:789a:1::", "fd12:3456:789a:1::1", "fd12:3456:789a:2::9"] {
+    for address in [
+        "fd12:3456:789a:1::",
+        "fd12:3456:789a:1::1",
+        "fd12:3456:789a:2::9",
+    ] {
         invalid(
             service.reserve_lease("dev", &reservation(address, "db")),
             address,
@@ -146,7 +150,8 @@ fn reservations_of_both_families() {
     assert_eq!(addresses(&service), both);
     let mut next = restarted(service);
     assert_eq!(addresses(&next), both);
-    next.unreserve_lease("dev", "fd12:3456:789a:1:0::11").unwrap();
+    next.unreserve_lease("dev", "fd12:3456:789a:1:0::11")
+        .unwrap();
     assert_eq!(addresses(&next), both[..1]);
     let mut without = at("quiet", "10.213.46.0/24");
     without.dhcp6 = Some(false);
