@@ -204,7 +204,13 @@ impl Neighbours {
         let station = self.stations.entry(mac).or_default();
         station.addresses.push(address);
         if station.addresses.len() > SHARE {
-            let oldest = station.addresses.remove(0);
+            // That which rules follow stays.
+            let kept = station.v6.map(|(address, _)| IpAddr::V6(address));
+            let oldest = station
+                .addresses
+                .iter()
+                .position(|address| Some(*address) != kept);
+            let oldest = station.addresses.remove(oldest.unwrap_or(0));
             self.entries.remove(&oldest);
         }
     }
@@ -281,7 +287,9 @@ mod tests {
         assert_eq!(neighbours.entries.len(), SHARE + 1);
         assert_eq!(neighbours.look_up(now, v6(9999)), Some(mac(2)));
         assert_eq!(neighbours.look_up(now, v6(999)), Some(mac(1)));
-        assert_eq!(neighbours.look_up(now, v6(0)), None);
+        assert_eq!(neighbours.look_up(now, v6(1)), None);
+        // That which rules follow stays.
+        assert_eq!(neighbours.look_up(now, v6(0)), Some(mac(1)));
     }
 
     #[test]
