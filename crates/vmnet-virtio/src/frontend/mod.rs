@@ -292,6 +292,12 @@ impl Frontend {
         self.control.enable(ring.into(), on)
     }
 
+    /// The memory that it shares with the device.
+    #[must_use]
+    pub fn memory_map(&self) -> &std::sync::Arc<crate::memory::MemoryMap> {
+        self.memory.map()
+    }
+
     /// What was negotiated.
     #[must_use]
     pub fn features(&self) -> Features {

@@ -239,11 +239,8 @@ impl<C: FnMut(Change)> Conversation<C> {
             Request::SET_VRING_ENABLE => {
                 let (index, on) = message.state()?;
                 self.ring(message, index)?;
+                // QEMU says it before it says what was accepted, and some who did not accept it say it all the same.
                 match on {
-                    // QEMU switches before it says what its guest has chosen.
-                    _ if self.features.is_some() && !self.switched => {
-                        return Err(message.wrong(MessageFault::NotNegotiated));
-                    }
                     0 | 1 => self.enable(index, on == 1)?,
                     _ => return Err(message.wrong(MessageFault::Malformed)),
                 }
