@@ -21,6 +21,7 @@ use crate::lane::names::{DnsSession, Queries};
 use crate::lane::patience::Patience;
 use crate::lane::sockets::Pending;
 use crate::poller::{Poller, READ, Token};
+use crate::port::join::Joining;
 use crate::port::{FRAME_MAX, Port};
 use crate::resolv;
 use crate::slots::{Slot, Slots};
@@ -66,6 +67,11 @@ pub(super) struct Lane {
     pub(super) reassembled: Option<(PortId, Vec<u8>)>,
     /// What is read from a port or a stream; taken out while it is in the hand.
     pub(super) frame: Vec<u8>,
+    /// Where bytes of a guest's memory are gathered that have to be in one piece.
+    pub(super) scratch: Vec<u8>,
+    /// Segments that may become one, and of which port they are.
+    pub(super) joining: Joining,
+    pub(super) joining_of: Option<PortId>,
     pub(super) batch: Option<Batch>,
     pub(super) warned: Warned,
     /// See [`forwarding::spare`].
@@ -139,6 +145,9 @@ impl Lane {
             holds: Vec::new(),
             reassembled: None,
             frame: vec![0; FRAME_MAX],
+            scratch: Vec::new(),
+            joining: Joining::default(),
+            joining_of: None,
             batch: None,
             warned: Warned::default(),
             spare: Some(forwarding::spare()?),

@@ -4,11 +4,13 @@ use std::io;
 
 use vmnet_core::outbox::{Action, Bytes, HOLDS};
 use vmnet_core::{Drop, Event, Frame, PortId, SocketId, Span, Target};
+use vmnet_virtio::memory::GuestSlice;
 use vmnet_wire::offload::Offload;
 
 use crate::lane::datapath::Lane;
 use crate::poller::{EDGES, READ, Token};
 use crate::port::Outgoing;
+use crate::port::body::Body;
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
 use crate::socket::stream::Stream;
@@ -17,33 +19,38 @@ use crate::socket::{HostSocket, host_error};
 /// What spans name: the frame or payload that the core was given last.
 #[derive(Clone, Copy)]
 pub(super) struct Hand<'a> {
-    pub(super) bytes: &'a [u8],
+    /// The first bytes: a copy that nobody changes.
+    pub(super) head: &'a [u8],
+    /// Those behind, in the memory of the guest that sent them.
+    pub(super) rest: &'a [GuestSlice<'a>],
     pub(super) offload: Offload,
 }
 
 impl<'a> Hand<'a> {
     pub(super) const EMPTY: Hand<'static> = Hand {
-        bytes: &[],
+        head: &[],
+        rest: &[],
         offload: Offload::NONE,
     };
 
     pub(super) fn payload(bytes: &'a [u8]) -> Self {
         Self {
-            bytes,
+            head: bytes,
+            rest: &[],
             offload: Offload::NONE,
         }
     }
 
     fn frame(&self) -> Outgoing<'a> {
         Outgoing {
-            head: self.bytes,
-            body: &[],
+            head: self.head,
+            body: Body::new(&[], self.rest),
             offload: self.offload,
         }
     }
 
-    fn span(&self, span: Span) -> &'a [u8] {
-        span.of(self.bytes).unwrap_or(&[])
+    fn span(&self, span: Span) -> Body<'a> {
+        Body::new(self.head, self.rest).span(span.start, span.len)
     }
 }
 
@@ -58,7 +65,8 @@ impl Lane {
             let whole = Frame::whole(&frame, Offload::NONE);
             self.network.receive(self.now, port, &whole, &mut self.out);
             self.carry_out(Hand {
-                bytes: &frame,
+                head: &frame,
+                rest: &[],
                 offload: Offload::NONE,
             });
         }
@@ -68,7 +76,7 @@ impl Lane {
         match action {
             Action::Forward { port } => self.give(port, &hand.frame()),
             Action::Reply { port, frame } => {
-                self.compose(port, &frame, &[], Offload::VALID);
+                self.compose(port, &frame, Body::EMPTY, Offload::VALID);
             }
             Action::Deliver {
                 port,
@@ -117,7 +125,7 @@ impl Lane {
     }
 
     /// Gives a port a frame whose first bytes the core made.
-    fn compose(&mut self, port: PortId, headers: &Bytes, body: &[u8], offload: Offload) {
+    fn compose(&mut self, port: PortId, headers: &Bytes, body: Body<'_>, offload: Offload) {
         // The bytes stay where they are; the lane is used meanwhile.
         let out = std::mem::take(&mut self.out);
         let head = out.bytes(headers);
@@ -144,7 +152,7 @@ impl Lane {
         let Some(place) = self.ports.get_mut(port) else {
             return self.network.count_drop(Drop::NoPort);
         };
-        if let Err(cause) = place.send(frame, mtu) {
+        if let Err(cause) = place.send(frame, mtu, &mut self.scratch) {
             self.network.count_drop(cause);
         }
         if !self.touched.contains(&port) {
@@ -258,7 +266,7 @@ impl Lane {
         self.sockets.remove(socket);
     }
 
-    fn hold(&mut self, buffer: usize, at: usize, piece: &[u8]) {
+    fn hold(&mut self, buffer: usize, at: usize, piece: Body<'_>) {
         if self.holds.is_empty() {
             self.holds.resize_with(HOLDS, Vec::new);
         }
@@ -268,6 +276,7 @@ impl Lane {
         if held.len() < at + piece.len() {
             held.resize(at + piece.len(), 0);
         }
+        let piece = piece.gathered(&mut self.scratch);
         held[at..at + piece.len()].copy_from_slice(piece);
     }
 }

@@ -225,8 +225,7 @@ impl Lane {
     }
 
     fn adopt_udp(&mut self, flow: SocketId, socket: OwnedFd) -> io::Result<()> {
-        let v6 = crate::socket::datagrams::local(&socket)?.is_ipv6();
-        self.register(flow, HostSocket::Datagrams(Datagrams::bound(socket, v6)?))?;
+        self.register(flow, HostSocket::Datagrams(Datagrams::bound(socket)?))?;
         Ok(())
     }
 
@@ -262,7 +261,12 @@ fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (client, from) = rustix::net::acceptfrom_with(listener, flags)?;
     let from = from.ok_or_else(|| io::Error::other("a client without an address"))?;
-    Ok((client, SocketAddr::try_from(from)?))
+    let from = SocketAddr::try_from(from)?;
+    // Who came by IPv4 to a socket of both families is known by that.
+    Ok((
+        client,
+        SocketAddr::new(from.ip().to_canonical(), from.port()),
+    ))
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use crate::kernel::sysctl;
 use crate::lane::{Forward, Ipv4, Protocol};
 use crate::sys::limits;
+use crate::sys::sockopt::set_v6_only;
 
 /// Connections that the kernel makes before we accept them; it has a limit of its own (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -48,7 +49,7 @@ pub enum ForwardError {
     /// The address is not one of this host's.
     #[error(
         "{protocol}: cannot listen on {listen}: the host has no address {}; `ip address` lists those it has, and \
-         0.0.0.0 means all of them",
+         without an address all of them are meant",
         listen.ip()
     )]
     NoAddress {
@@ -152,7 +153,24 @@ pub(super) fn open_all(forwards: &[Forward]) -> Result<Vec<OwnedFd>, ForwardErro
     Ok(sockets)
 }
 
+/// Listens; on `[::]` for both families, or for IPv4 alone where the host has no IPv6.
 fn open(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
+    match open_one(protocol, listen) {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && is_all(listen) => {
+            open_one(
+                protocol,
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port())),
+            )
+        }
+        opened => opened,
+    }
+}
+
+fn is_all(listen: SocketAddr) -> bool {
+    listen.is_ipv6() && listen.ip().is_unspecified()
+}
+
+fn open_one(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
     let family = match listen {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -163,6 +181,9 @@ fn open(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if listen.is_ipv6() {
+        set_v6_only(&socket, !is_all(listen))?;
+    }
     if protocol == Protocol::Tcp {
         // Connections of a forward that has ended do not stand in the way of the next.
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -221,5 +242,18 @@ mod tests {
             let text = ForwardError::of(Protocol::Udp, listen, error).to_string();
             assert!(text.contains(word), "{text}");
         }
+    }
+
+    #[test]
+    fn all_addresses_are_those_of_both_families() {
+        let all = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
+        let socket = open(Protocol::Tcp, all).unwrap();
+        let port = crate::socket::datagrams::local(&socket).unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+        TcpStream::connect(("::1", port)).unwrap();
+        let one = open(Protocol::Tcp, "[::1]:0".parse().unwrap()).unwrap();
+        let port = crate::socket::datagrams::local(&one).unwrap().port();
+        TcpStream::connect(("::1", port)).unwrap();
+        TcpStream::connect(("127.0.0.1", port)).unwrap_err();
     }
 }

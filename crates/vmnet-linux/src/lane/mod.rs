@@ -12,6 +12,7 @@
 //! | `leases` | leases stored and put back, addresses reserved |
 //! | `wall_clock` | points of our clock as dates, and back |
 //! | `forwarding` | forwarded ports, sockets that guests come by |
+//! | `joining` | small segments on their way to who takes large ones |
 //! | `listen` | listening sockets, made in the asker's thread |
 
 mod datapath;
@@ -19,6 +20,7 @@ mod execute;
 mod forwarding;
 mod guests;
 mod handle;
+mod joining;
 mod leases;
 mod listen;
 mod names;

@@ -10,6 +10,7 @@ use crate::lane::datapath::Lane;
 use crate::lane::execute::Hand;
 use crate::poller::{EDGES, READ, Token};
 use crate::port::FRAME_MAX;
+use crate::port::body::Body;
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
 use crate::socket::{HostSocket, host_error};
@@ -48,11 +49,11 @@ impl Pending {
 impl Lane {
     // ---- streams ---------------------------------------------------------------------------
 
-    pub(super) fn send(&mut self, socket: SocketId, bytes: &[u8]) {
+    pub(super) fn send(&mut self, socket: SocketId, bytes: Body<'_>) {
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;
         };
-        let event = match stream.send(bytes) {
+        let event = match stream.send(bytes, &mut self.scratch) {
             Ok(taken) => Event::Sent {
                 socket,
                 taken,
@@ -299,10 +300,10 @@ impl Lane {
     // ---- datagrams -------------------------------------------------------------------------
 
     /// Sends a datagram, together with others of its flow if more of one size come in this turn.
-    pub(super) fn send_to(&mut self, socket: SocketId, payload: &[u8], how: Datagram) {
+    pub(super) fn send_to(&mut self, socket: SocketId, payload: Body<'_>, how: Datagram) {
         if self.pending.takes(socket, &how, payload.len()) {
             self.pending.closed = payload.len() < self.pending.size;
-            self.pending.bytes.extend_from_slice(payload);
+            payload.append_to(&mut self.pending.bytes);
             return;
         }
         self.send_pending();
@@ -313,7 +314,7 @@ impl Lane {
         self.pending.size = payload.len();
         self.pending.closed = false;
         self.pending.bytes.clear();
-        self.pending.bytes.extend_from_slice(payload);
+        payload.append_to(&mut self.pending.bytes);
     }
 
     /// Sends what waited for more of its kind.
@@ -325,7 +326,7 @@ impl Lane {
         how.segment = u16::try_from(self.pending.size)
             .ok()
             .filter(|size| usize::from(*size) < bytes.len());
-        self.send_now(socket, &bytes, &how);
+        self.send_now(socket, Body::plain(&bytes), &how);
         self.pending.bytes = bytes;
     }
 
@@ -340,19 +341,20 @@ impl Lane {
         }
     }
 
-    fn send_now(&mut self, socket: SocketId, payload: &[u8], how: &Datagram) {
+    fn send_now(&mut self, socket: SocketId, payload: Body<'_>, how: &Datagram) {
         let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
             return self.network.count_drop(Drop::HostRefused);
         };
         let token = Token::Socket(Slot::of(socket));
         let sent = if datagrams.leaves_by_interface() && self.uplink.is_home(how.to.ip()) {
+            let payload = payload.gathered(&mut self.scratch);
             datagrams.send_home(payload, how).map(|is_new| {
                 if let Some(home) = datagrams.home_fd().filter(|_| is_new) {
                     let _unheard = self.poller.add(home, token, READ);
                 }
             })
         } else {
-            datagrams.send(payload, how).map(|()| {
+            datagrams.send(payload, how, &mut self.scratch).map(|()| {
                 if datagrams.follow(how.to)
                     && let Some(direct) = datagrams.direct()
                 {
@@ -376,7 +378,7 @@ impl Lane {
             let event = Event::Error {
                 socket,
                 error,
-                original: payload,
+                original: payload.gathered(&mut self.scratch),
             };
             self.network.event(self.now, &event, &mut self.out);
         }

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use vmnet_core::Datagram;
 
+use crate::port::body::Body;
 use crate::sys::packet::bind_to_interface;
+use crate::sys::places::Places;
 use crate::sys::{datagram, sockopt};
 
 /// Hops that the host gives a datagram, which is as good as one less.
@@ -17,21 +19,73 @@ const TTL_DEFAULT: u8 = 64;
 /// After so many datagrams in a row to one peer, it gets a socket of its own.
 const STREAK: u32 = 64;
 
+/// Whom a socket speaks to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    V4,
+    V6,
+    /// Both: an IPv6 socket that has IPv4 addresses mapped into its own (RFC 4291 §2.5.5.2).
+    Both,
+}
+
+impl Family {
+    /// Of a flow.
+    pub(crate) fn of_flow(v6: bool) -> Self {
+        if v6 { Self::V6 } else { Self::V4 }
+    }
+
+    /// Of a socket that is bound.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(crate) fn of(fd: impl AsFd) -> io::Result<Self> {
+        if local(&fd)?.is_ipv4() {
+            return Ok(Self::V4);
+        }
+        Ok(if sockopt::is_v6_only(&fd)? {
+            Self::V6
+        } else {
+            Self::Both
+        })
+    }
+
+    /// For each kind of option: whether it is IPv6's.
+    fn each(self) -> &'static [bool] {
+        match self {
+            Self::V4 => &[false],
+            Self::V6 => &[true],
+            Self::Both => &[false, true],
+        }
+    }
+
+    /// An address as such a socket is told.
+    fn address(self, to: SocketAddr) -> SocketAddr {
+        match (self, to) {
+            (Self::Both, SocketAddr::V4(to)) => {
+                SocketAddr::from((to.ip().to_ipv6_mapped(), to.port()))
+            }
+            (_, to) => to,
+        }
+    }
+}
+
 /// A descriptor, and what was told to the kernel about what leaves by it.
 #[derive(Debug)]
 struct Socket {
     fd: OwnedFd,
-    v6: bool,
+    family: Family,
     ttl: u8,
     dont_fragment: Option<bool>,
 }
 
 impl Socket {
-    fn new(fd: OwnedFd, v6: bool) -> io::Result<Self> {
-        sockopt::set_receive_errors(&fd, v6)?;
+    fn new(fd: OwnedFd, family: Family) -> io::Result<Self> {
+        for v6 in family.each() {
+            sockopt::set_receive_errors(&fd, *v6)?;
+        }
         Ok(Self {
             fd,
-            v6,
+            family,
             ttl: TTL_DEFAULT,
             dont_fragment: None,
         })
@@ -44,11 +98,15 @@ impl Socket {
             how.ttl
         };
         if ttl != self.ttl {
-            sockopt::set_ttl(&self.fd, self.v6, ttl)?;
+            for v6 in self.family.each() {
+                sockopt::set_ttl(&self.fd, *v6, ttl)?;
+            }
             self.ttl = ttl;
         }
         if self.dont_fragment != Some(how.dont_fragment) {
-            sockopt::set_dont_fragment(&self.fd, self.v6, how.dont_fragment)?;
+            for v6 in self.family.each() {
+                sockopt::set_dont_fragment(&self.fd, *v6, how.dont_fragment)?;
+            }
             self.dont_fragment = Some(how.dont_fragment);
         }
         Ok(())
@@ -88,18 +146,19 @@ impl Datagrams {
     /// # Errors
     /// As the kernel says.
     pub(crate) fn udp(v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
-        Self::leaving_by(Kind::Udp, v6, by)
+        Self::leaving_by(Kind::Udp, Family::of_flow(v6), by)
     }
 
     /// A UDP socket that somebody bound.
     ///
     /// # Errors
     /// As the kernel says.
-    pub(crate) fn bound(fd: OwnedFd, v6: bool) -> io::Result<Self> {
+    pub(crate) fn bound(fd: OwnedFd) -> io::Result<Self> {
         if let Err(error) = sockopt::set_udp_gro(&fd) {
             tracing::debug!(%error, "datagrams are received one by one");
         }
-        Self::new(fd, v6, Kind::Udp)
+        let family = Family::of(&fd)?;
+        Self::new(fd, family, Kind::Udp)
     }
 
     /// A ping socket. `EACCES`: the host's `net.ipv4.ping_group_range` has no group of this user.
@@ -107,14 +166,14 @@ impl Datagrams {
     /// # Errors
     /// As the kernel says.
     pub(crate) fn echo(v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
-        let mut echo = Self::leaving_by(Kind::Echo, v6, by)?;
+        let mut echo = Self::leaving_by(Kind::Echo, Family::of_flow(v6), by)?;
         // Never in a row: the kernel gives a ping socket of its own another identifier.
         echo.streak.1 = u32::MAX;
         Ok(echo)
     }
 
-    fn leaving_by(kind: Kind, v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
-        let fd = make(kind, v6)?;
+    fn leaving_by(kind: Kind, family: Family, by: Option<Rc<str>>) -> io::Result<Self> {
+        let fd = make(kind, family)?;
         let away = match by.as_deref().map(|name| bind_to_interface(&fd, name)) {
             Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => true,
             Some(Err(error)) => return Err(error),
@@ -123,13 +182,13 @@ impl Datagrams {
         Ok(Self {
             by,
             away,
-            ..Self::new(fd, v6, kind)?
+            ..Self::new(fd, family, kind)?
         })
     }
 
-    fn new(fd: OwnedFd, v6: bool, kind: Kind) -> io::Result<Self> {
+    fn new(fd: OwnedFd, family: Family, kind: Kind) -> io::Result<Self> {
         Ok(Self {
-            open: Socket::new(fd, v6)?,
+            open: Socket::new(fd, family)?,
             direct: None,
             by: None,
             away: false,
@@ -147,7 +206,7 @@ impl Datagrams {
         // A socket that is bound to an interface cannot leave it without privileges (socket(7)).
         let again = self.of_same_port().and_then(|fd| {
             bind_to_interface(&fd, name)?;
-            Socket::new(fd, self.open.v6)
+            Socket::new(fd, self.open.family)
         });
         match again {
             Ok(socket) => {
@@ -167,7 +226,7 @@ impl Datagrams {
     fn home(&mut self) -> io::Result<&mut Socket> {
         let home = match self.home.take() {
             Some(home) => home,
-            None => Socket::new(self.of_same_port()?, self.open.v6)?,
+            None => Socket::new(self.of_same_port()?, self.open.family)?,
         };
         Ok(self.home.insert(home))
     }
@@ -190,19 +249,20 @@ impl Datagrams {
         let is_new = self.home.is_none();
         let home = self.home()?;
         home.prepare(how)?;
+        let to = home.family.address(how.to);
         let size = how.segment.map_or(payload.len(), usize::from).max(1);
         if payload.is_empty() {
-            send_once(&home.fd, Some(&how.to), payload, None)?;
+            send_once(&home.fd, Some(&to), payload, None)?;
         }
         for piece in payload.chunks(size) {
-            send_once(&home.fd, Some(&how.to), piece, None)?;
+            send_once(&home.fd, Some(&to), piece, None)?;
         }
         Ok(is_new)
     }
 
     /// A socket of the same kind and port.
     fn of_same_port(&self) -> io::Result<OwnedFd> {
-        let fd = make(self.kind, self.open.v6)?;
+        let fd = make(self.kind, self.open.family)?;
         if self.kind == Kind::Udp {
             let here = local(&self.open.fd)?;
             // Not before the port was chosen, or the kernel might choose one for two guests.
@@ -252,22 +312,30 @@ impl Datagrams {
         if let Some(name) = self.by.as_deref() {
             bind_to_interface(&fd, name)?;
         }
-        rustix::net::connect(&fd, &peer)?;
-        Socket::new(fd, self.open.v6)
+        rustix::net::connect(&fd, &self.open.family.address(peer))?;
+        Socket::new(fd, self.open.family)
     }
 
     /// Sends a datagram, or several.
     ///
     /// # Errors
     /// As the kernel says. `EMSGSIZE` has an entry in the error queue.
-    pub(crate) fn send(&mut self, payload: &[u8], how: &Datagram) -> io::Result<()> {
+    pub(crate) fn send(
+        &mut self,
+        payload: Body<'_>,
+        how: &Datagram,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<()> {
         if self.away {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
         }
         let segments = self.segments;
         let (socket, to) = match &mut self.direct {
             Some((peer, socket)) if *peer == how.to => (socket, None),
-            _ => (&mut self.open, Some(how.to)),
+            _ => {
+                let to = self.open.family.address(how.to);
+                (&mut self.open, Some(to))
+            }
         };
         socket.prepare(how)?;
         let size = how
@@ -276,7 +344,7 @@ impl Datagrams {
         if let Some(size) = size
             && segments
         {
-            match send_once(&socket.fd, to.as_ref(), payload, Some(size)) {
+            match send_whole(&socket.fd, to.as_ref(), payload, Some(size), scratch) {
                 // The kernel, or the route's device, cannot cut: we do.
                 Err(error) if is_no_segments(&error) => self.segments = false,
                 sent => return sent,
@@ -286,10 +354,10 @@ impl Datagrams {
             (Some((_, socket)), None) => &socket.fd,
             _ => &self.open.fd,
         };
-        let size = size.map_or(payload.len(), usize::from).max(1);
-        if payload.is_empty() {
-            return send_once(fd, to.as_ref(), payload, None);
-        }
+        let Some(size) = size.map(usize::from) else {
+            return send_whole(fd, to.as_ref(), payload, None, scratch);
+        };
+        let payload = payload.gathered(scratch);
         payload
             .chunks(size)
             .try_for_each(|piece| send_once(fd, to.as_ref(), piece, None))
@@ -309,10 +377,15 @@ impl Datagrams {
 }
 
 /// A socket of this kind; of UDP, one that has a port of the kernel's choice once it has sent.
-fn make(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
+fn make(kind: Kind, family: Family) -> io::Result<OwnedFd> {
+    let v6 = family != Family::V4;
     match kind {
         Kind::Udp => {
             let fd = open(v6, None)?;
+            if v6 {
+                // Strangers of the other family are no peers of an IPv6 flow.
+                sockopt::set_v6_only(&fd, family == Family::V6)?;
+            }
             if let Err(error) = sockopt::set_udp_gro(&fd) {
                 tracing::debug!(%error, "datagrams are received one by one");
             }
@@ -321,10 +394,26 @@ fn make(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
         Kind::Echo => {
             let protocol = if v6 { ipproto::ICMPV6 } else { ipproto::ICMP };
             let fd = open(v6, Some(protocol))?;
-            sockopt::set_receive_ttl(&fd)?;
+            sockopt::set_receive_ttl(&fd, v6)?;
             Ok(fd)
         }
     }
+}
+
+/// Sends a datagram from where it is.
+fn send_whole(
+    fd: &OwnedFd,
+    to: Option<&SocketAddr>,
+    payload: Body<'_>,
+    segment: Option<u16>,
+    scratch: &mut Vec<u8>,
+) -> io::Result<()> {
+    let mut places = Places::new();
+    payload.name_to(&mut places);
+    if !places.is_whole() {
+        return send_once(fd, to, payload.gathered(scratch), segment);
+    }
+    send_places(fd, to, &places, segment)
 }
 
 fn send_once(
@@ -333,9 +422,20 @@ fn send_once(
     payload: &[u8],
     segment: Option<u16>,
 ) -> io::Result<()> {
-    match datagram::send(fd, to, payload, segment) {
+    let mut places = Places::new();
+    places.push(payload);
+    send_places(fd, to, &places, segment)
+}
+
+fn send_places(
+    fd: &OwnedFd,
+    to: Option<&SocketAddr>,
+    places: &Places<'_>,
+    segment: Option<u16>,
+) -> io::Result<()> {
+    match datagram::send(fd, to, places, segment) {
         // An earlier datagram's error is reported once, by whichever call comes next (ip(7), IP_RECVERR).
-        Err(error) if is_of_earlier(&error) => datagram::send(fd, to, payload, segment),
+        Err(error) if is_of_earlier(&error) => datagram::send(fd, to, places, segment),
         sent => sent,
     }
     .map(|_| ())
@@ -397,28 +497,30 @@ mod tests {
         socket.recv_from(&mut [0; 16]).unwrap().1
     }
 
-    #[test]
-    fn a_peer_with_a_socket_of_its_own_sees_the_same_port_as_others() {
+    fn a_peer_of_its_own(datagrams: &mut Datagrams, here: &str) {
         let (peer, other) = (
-            UdpSocket::bind("127.0.0.1:0").unwrap(),
-            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind(here).unwrap(),
+            UdpSocket::bind(here).unwrap(),
         );
         let to = |socket: &UdpSocket| Datagram {
             to: socket.local_addr().unwrap(),
-            ttl: 63,
-            dont_fragment: false,
+            ttl: 33,
+            dont_fragment: true,
             segment: None,
         };
-        let mut datagrams = Datagrams::udp(false, None).unwrap();
         let mut became_direct = 0;
         let mut ports = Vec::new();
         for _ in 0..STREAK + 10 {
-            datagrams.send(b"hello", &to(&peer)).unwrap();
+            datagrams
+                .send(Body::plain(b"hello"), &to(&peer), &mut Vec::new())
+                .unwrap();
             became_direct += u32::from(datagrams.follow(to(&peer).to));
             ports.push(heard(&peer).port());
         }
         assert_eq!(became_direct, 1);
-        datagrams.send(b"hello", &to(&other)).unwrap();
+        datagrams
+            .send(Body::plain(b"hello"), &to(&other), &mut Vec::new())
+            .unwrap();
         let seen = heard(&other);
         assert!(ports.iter().all(|port| *port == seen.port()));
         // Each answer comes by its socket, and both are heard.
@@ -438,5 +540,48 @@ mod tests {
                 .collect();
             assert_eq!(heard, [from.local_addr().unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_peer_with_a_socket_of_its_own_sees_the_same_port_as_others() {
+        for (here, v6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
+            a_peer_of_its_own(&mut Datagrams::udp(v6, None).unwrap(), here);
+        }
+    }
+
+    #[test]
+    fn a_forwarded_port_of_all_addresses_speaks_both_families() {
+        for here in ["127.0.0.1:0", "[::1]:0"] {
+            let socket = open(true, None).unwrap();
+            sockopt::set_v6_only(&socket, false).unwrap();
+            let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
+            rustix::net::bind(&socket, &any).unwrap();
+            let mut datagrams = Datagrams::bound(socket).unwrap();
+            assert_eq!(datagrams.open.family, Family::Both);
+            a_peer_of_its_own(&mut datagrams, here);
+        }
+    }
+
+    #[test]
+    fn a_flow_of_one_family_does_not_hear_the_other() {
+        let mut datagrams = Datagrams::udp(true, None).unwrap();
+        let peer = UdpSocket::bind("[::1]:0").unwrap();
+        let how = Datagram {
+            to: peer.local_addr().unwrap(),
+            ttl: 63,
+            dont_fragment: false,
+            segment: None,
+        };
+        datagrams
+            .send(Body::plain(b"hello"), &how, &mut Vec::new())
+            .unwrap();
+        let port = heard(&peer).port();
+        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+        stranger.send_to(b"psst", ("127.0.0.1", port)).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let error = datagram::Batch::new(4, 64)
+            .receive(datagrams.fd())
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

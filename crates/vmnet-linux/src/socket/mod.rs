@@ -24,9 +24,10 @@ pub(crate) fn host_error(error: &io::Error) -> HostError {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => HostError::Refused,
         // ENODEV: the interface that it must leave by is away.
-        Some(libc::ENETUNREACH | libc::ENETDOWN | libc::ENODEV | libc::ENXIO) => {
-            HostError::NetworkUnreachable
-        }
+        // EAFNOSUPPORT: the host knows no IPv6.
+        Some(
+            libc::ENETUNREACH | libc::ENETDOWN | libc::ENODEV | libc::ENXIO | libc::EAFNOSUPPORT,
+        ) => HostError::NetworkUnreachable,
         Some(libc::EHOSTUNREACH | libc::EHOSTDOWN) => HostError::HostUnreachable,
         Some(libc::ETIMEDOUT) => HostError::TimedOut,
         Some(libc::EACCES | libc::EPERM) => HostError::Forbidden,

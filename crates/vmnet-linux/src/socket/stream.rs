@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
+use crate::port::body::Body;
 use crate::sys::packet::bind_to_interface;
+use crate::sys::places::Places;
 use crate::sys::{peek, sockopt as options};
 
 /// Acknowledged bytes that may stay in the socket until more are to be removed: a call for each small answer would be
@@ -147,18 +149,39 @@ impl Stream {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+    pub(crate) fn send(&mut self, bytes: Body<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
+        match self.send_once(bytes, scratch) {
             Ok(taken) => {
                 self.room = self.room.saturating_sub(taken + OVERHEAD);
                 Ok(taken)
             }
-            Err(Errno::AGAIN | Errno::INTR) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
                 self.room = 0;
                 Ok(0)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
+    }
+
+    fn send_once(&self, bytes: Body<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
+        let plain = match bytes.as_plain() {
+            Some(plain) => plain,
+            None => {
+                let mut places = Places::new();
+                bytes.name_to(&mut places);
+                if places.is_whole() {
+                    return places.send(&self.fd);
+                }
+                bytes.gathered(scratch)
+            }
+        };
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::net::send(&self.fd, plain, flags)?)
     }
 
     /// Bytes that can surely be sent now.
@@ -425,7 +448,10 @@ mod tests {
         stream.discard(5).unwrap();
         assert_eq!(stream.peek(1, &mut into).unwrap().len, 4);
         assert_eq!(&into[..4], b"6789");
-        assert_eq!(stream.send(b"hello").unwrap(), 5);
+        assert_eq!(
+            stream.send(Body::plain(b"hello"), &mut Vec::new()).unwrap(),
+            5
+        );
         let mut back = [0; 5];
         peer.set_nonblocking(false).unwrap();
         peer.read_exact(&mut back).unwrap();
@@ -443,7 +469,10 @@ mod tests {
             if room == 0 {
                 break;
             }
-            lost += room - stream.send(&chunk[..room]).unwrap();
+            lost += room
+                - stream
+                    .send(Body::plain(&chunk[..room]), &mut Vec::new())
+                    .unwrap();
         }
         assert_eq!(lost, 0);
         assert!(

@@ -6,6 +6,8 @@ use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::sys::places::Places;
+
 /// Bytes for the control messages of one datagram: an extended error with its offender is the largest.
 const CONTROL: usize = 256;
 
@@ -19,14 +21,10 @@ struct Control([u8; CONTROL]);
 pub fn send(
     fd: impl AsFd,
     to: Option<&SocketAddr>,
-    payload: &[u8],
+    payload: &Places<'_>,
     segment: Option<u16>,
 ) -> io::Result<usize> {
     let mut address = to.map(to_raw);
-    let mut iov = libc::iovec {
-        iov_base: payload.as_ptr().cast_mut().cast(),
-        iov_len: payload.len(),
-    };
     let mut control = Control([0; CONTROL]);
     // SAFETY: an all-zero msghdr is valid: null pointers with zero lengths.
     let mut message: libc::msghdr = unsafe { zeroed() };
@@ -34,8 +32,8 @@ pub fn send(
         message.msg_name = std::ptr::from_mut(address).cast();
         message.msg_namelen = *len;
     }
-    message.msg_iov = &raw mut iov;
-    message.msg_iovlen = 1;
+    message.msg_iov = payload.as_ptr().cast_mut();
+    message.msg_iovlen = payload.count();
     if let Some(size) = segment {
         message.msg_control = control.0.as_mut_ptr().cast();
         // SAFETY: CMSG_SPACE is arithmetic.
@@ -51,7 +49,8 @@ pub fn send(
         }
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: all pointers in `message` lead to locals that live through the call.
+    // SAFETY: all pointers in `message` lead to locals and to the bytes of `payload`, which live through the call; the
+    // kernel only reads them.
     let sent = unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &raw const message, flags) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
@@ -59,7 +58,7 @@ pub fn send(
 /// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// From whom.
+    /// From whom; who came by IPv4 to a socket of both kinds has an IPv4 address.
     pub from: SocketAddr,
     /// In which slot of the buffer it lies.
     pub slot: usize,
@@ -159,7 +158,7 @@ impl Batch {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     segment = number(data).and_then(|n| u16::try_from(n).ok())
                 }
-                (libc::IPPROTO_IP, libc::IP_TTL) => {
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
                     ttl = number(data).and_then(|n| u8::try_from(n).ok())
                 }
                 _ => {}
@@ -184,7 +183,7 @@ pub struct QueuedError {
     pub to: SocketAddr,
     /// Who reported it; `None` if the host itself did.
     pub from: Option<IpAddr>,
-    /// ICMP type and code.
+    /// ICMP type, of ICMPv6 if `to` is an IPv6 address.
     pub kind: u8,
     /// ICMP code.
     pub code: u8,
@@ -259,7 +258,12 @@ fn read_extended(data: &[u8], error: &mut QueuedError) {
     let from_network = matches!(*origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);
     if !from_network {
         // The host itself refused: only "too large" has a meaning for the guest.
-        (error.kind, error.code) = if error.mtu > 0 { (3, 4) } else { (3, 1) };
+        (error.kind, error.code) = match (error.to.is_ipv6(), error.mtu > 0) {
+            (false, true) => (3, 4),
+            (false, false) => (3, 1),
+            (true, true) => (2, 0),
+            (true, false) => (1, 3),
+        };
         return;
     }
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
@@ -348,6 +352,9 @@ fn from_raw(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             let raw = unsafe { &*raw.cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
             let port = u16::from_be(raw.sin6_port);
+            if let Some(ip) = ip.to_ipv4_mapped() {
+                return Some(SocketAddrV4::new(ip, port).into());
+            }
             Some(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
         }
         _ => None,
@@ -361,15 +368,27 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
+    fn places(bytes: &[u8]) -> Places<'_> {
+        let mut places = Places::new();
+        places.push(bytes);
+        places
+    }
+
     #[test]
     fn several_datagrams_in_one_call_each_way() {
         let (a, b) = (
             UdpSocket::bind("127.0.0.1:0").unwrap(),
             UdpSocket::bind("127.0.0.1:0").unwrap(),
         );
-        sockopt::set_receive_ttl(&b).unwrap();
+        sockopt::set_receive_ttl(&b, false).unwrap();
         let payload: Vec<u8> = (0..2500u32).map(|n| n as u8).collect();
-        send(&a, Some(&b.local_addr().unwrap()), &payload, Some(1000)).unwrap();
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut batch = Batch::new(8, 2048);
         batch.receive(&b).unwrap();
@@ -396,7 +415,7 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        send(&a, Some(&closed), b"anybody", None).unwrap();
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut original = [0; 64];
         let error = take_queued_error(&a, &mut original).unwrap().unwrap();
@@ -404,5 +423,54 @@ mod tests {
         assert_eq!(error.from, Some(closed.ip()));
         assert_eq!(&original[..error.len], b"anybody");
         assert!(take_queued_error(&a, &mut original).unwrap().is_none());
+    }
+
+    #[test]
+    fn ipv6_tells_hops_senders_and_closed_ports_too() {
+        let (a, b) = (
+            UdpSocket::bind("[::1]:0").unwrap(),
+            UdpSocket::bind("[::1]:0").unwrap(),
+        );
+        sockopt::set_receive_ttl(&b, true).unwrap();
+        sockopt::set_receive_errors(&a, true).unwrap();
+        sockopt::set_ttl(&a, true, 9).unwrap();
+        let payload = vec![7; 2500];
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let mut batch = Batch::new(8, 2048);
+        batch.receive(&b).unwrap();
+        let lens: Vec<_> = batch.received().iter().map(|one| one.len).collect();
+        assert_eq!(lens, [1000, 1000, 500]);
+        assert_eq!(batch.received()[0].from, a.local_addr().unwrap());
+        assert_eq!(batch.received()[0].ttl, Some(9));
+        let closed = b.local_addr().unwrap();
+        drop(b);
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let mut original = [0; 64];
+        let error = take_queued_error(&a, &mut original).unwrap().unwrap();
+        // Destination unreachable, port unreachable (RFC 4443 §3.1).
+        assert_eq!((error.to, error.kind, error.code), (closed, 1, 4));
+        assert_eq!(error.from, Some(closed.ip()));
+        assert_eq!(&original[..error.len], b"anybody");
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_loopback_is_too_big_in_the_words_of_ipv6() {
+        let socket = UdpSocket::bind("[::1]:0").unwrap();
+        let to = socket.local_addr().unwrap();
+        sockopt::set_receive_errors(&socket, true).unwrap();
+        sockopt::set_dont_fragment(&socket, true, true).unwrap();
+        // With both headers it is 39 bytes larger than the loopback's MTU of 65,536.
+        let error = send(&socket, Some(&to), &places(&[0; 65_527]), None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        let queued = take_queued_error(&socket, &mut [0; 64]).unwrap().unwrap();
+        assert_eq!((queued.kind, queued.code, queued.mtu), (2, 0, 65_536));
     }
 }

@@ -280,6 +280,66 @@ fn a_network_of_the_file_keeps_the_subnet_it_chose() {
 }
 
 #[test]
+fn a_network_keeps_its_ipv6_prefix() {
+    let mut service = supervisor();
+    let client = service.connected(1);
+    let prefix = |service: &mut Supervisor, name| {
+        let networks = service.list_networks(Some(name)).unwrap();
+        networks[0].ipv6_prefix.clone().unwrap()
+    };
+    let mut asked = at("chosen", "10.213.53.0/24");
+    asked.ipv6_prefix = Some("fd12:0:0:7::1".to_owned());
+    service.create_network(asked).unwrap();
+    service
+        .create_network(at("kept", "10.213.54.0/24"))
+        .unwrap();
+    let held = Some(at("held", "10.213.55.0/24"));
+    service
+        .open_network(client, Some("held"), held.clone())
+        .unwrap();
+    assert_eq!(prefix(&mut service, "chosen"), "fd12:0:0:7::/64");
+    let before = ["kept", "held"].map(|name| prefix(&mut service, name));
+    assert_ne!(before[0], before[1]);
+    let mut next = restarted(service);
+    let client = next.connected(1);
+    next.open_network(client, Some("held"), held).unwrap();
+    assert_eq!(prefix(&mut next, "chosen"), "fd12:0:0:7::/64");
+    let after = ["kept", "held"].map(|name| prefix(&mut next, name));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_network_of_before_ipv6_gets_a_prefix_and_keeps_it() {
+    let mut service = supervisor();
+    let uuid = service
+        .create_network(at("old", "10.213.56.0/24"))
+        .unwrap()
+        .uuid
+        .parse()
+        .unwrap();
+    let stored = |service: &Supervisor| {
+        let mut networks = service.store.networks().into_iter();
+        networks.find(|(id, _)| *id == uuid).unwrap().1
+    };
+    let mut old = stored(&service);
+    for key in [
+        "ipv6",
+        "ipv6_prefix",
+        "nat66",
+        "router_advertisement",
+        "dhcp6",
+    ] {
+        old.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    service.store.put_network(uuid, &old).unwrap();
+    let mut next = restarted(service);
+    let network = next.list_networks(Some("old")).unwrap().remove(0);
+    assert!(network.nat66 && network.router_advertisement && network.dhcp6);
+    let prefix = network.ipv6_prefix.unwrap();
+    assert_eq!(stored(&next)["ipv6_prefix"], prefix.as_str());
+}
+
+#[test]
 fn a_mistake_on_one_network_of_the_file_keeps_no_other_from_starting() {
     let mut service = supervisor();
     let taken = rule();
