@@ -114,7 +114,7 @@ impl Client {
     pub(crate) fn send_framed(&mut self, bytes: &[u8]) {
         match &mut self.socket {
             Socket::Stream(stream) => stream.write_all(bytes).unwrap(),
-            Socket::Dgram(_) => panic!("datagrams have no lengths before them"),
+            Socket::Dgram(_) | Socket::Rings(_) => panic!("frames have no lengths before them"),
         }
     }
 

@@ -302,10 +302,10 @@ fn small_segments_are_joined_for_those_who_take_large_ones() {
         tso: true,
         checksum: false,
     };
-    let mut sender = Client::join(&handle, true, PortOffload::default());
+    let mut sender = Client::join(&handle, Way::Stream, PortOffload::default());
     let mut takers = [
-        Client::join(&handle, true, large),
-        Client::join(&handle, false, PortOffload::default()),
+        Client::join(&handle, Way::Stream, large),
+        Client::join(&handle, Way::Dgram, PortOffload::default()),
     ];
     for (number, client) in takers.iter_mut().enumerate() {
         let own = (mac(number), address(number));
