@@ -4,14 +4,15 @@
 //! and round. At the end its counts and the wire's must tell the same story. Without huge pages, and without root.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use vmnet_lab::prerequisite::{Prerequisite, all_present};
+use vmnet_lab::testpmd::{self, Port, Testpmd};
 use vmnet_virtio::memory::Unsealed;
 use vmnet_virtio::net::{Burst, BurstLimits, Delivery, Features, FromGuest, ToGuest};
 use vmnet_virtio::ring::StartError;
@@ -23,7 +24,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// One end of the wire.
 #[derive(Default)]
-struct Port {
+struct End {
     from: BTreeMap<u16, FromGuest>,
     to: BTreeMap<u16, (ToGuest, Option<OwnedFd>)>,
     features: Features,
@@ -34,7 +35,7 @@ struct Port {
     end: Option<Result<(), SessionError>>,
 }
 
-impl Port {
+impl End {
     fn change(&mut self, change: Change) {
         match change {
             Change::Negotiated { features, done } => {
@@ -93,7 +94,7 @@ impl Port {
 }
 
 /// Moves what `from` has sent to `to`: from pair to pair.
-fn forward(from: &mut Port, to: &mut Port, burst: &mut Burst) {
+fn forward(from: &mut End, to: &mut End, burst: &mut Burst) {
     for (index, queue) in &mut from.from {
         let Some((out, call)) = to.to.get_mut(&(index - 1)) else {
             continue;
@@ -124,7 +125,7 @@ fn forward(from: &mut Port, to: &mut Port, burst: &mut Burst) {
 /// Two ports, and what their sessions say.
 struct Wire {
     listeners: [UnixListener; 2],
-    ports: [Port; 2],
+    ends: [End; 2],
     sender: Sender<(usize, Change)>,
     changes: Receiver<(usize, Change)>,
     sessions: Vec<Session>,
@@ -142,7 +143,7 @@ impl Wire {
         });
         Self {
             listeners,
-            ports: Default::default(),
+            ends: Default::default(),
             sender,
             changes,
             sessions: Vec::new(),
@@ -182,9 +183,9 @@ impl Wire {
     fn turn(&mut self) {
         self.accept();
         while let Ok((port, change)) = self.changes.try_recv() {
-            self.ports[port].change(change);
+            self.ends[port].change(change);
         }
-        let [a, b] = &mut self.ports;
+        let [a, b] = &mut self.ends;
         forward(a, b, &mut self.burst);
         forward(b, a, &mut self.burst);
         std::thread::yield_now();
@@ -196,7 +197,7 @@ impl Wire {
         while since.elapsed() < Duration::from_millis(300) {
             assert!(begun.elapsed() < SOON, "frames still move");
             self.turn();
-            let now = self.ports.iter().map(|port| port.taken).sum();
+            let now = self.ends.iter().map(|end| end.taken).sum();
             if now != before {
                 (before, since) = (now, Instant::now());
             }
@@ -212,152 +213,62 @@ impl Wire {
     }
 }
 
-/// testpmd with two virtio-user ports, and its command line.
-struct Testpmd {
-    child: Child,
-    input: ChildStdin,
-    log: PathBuf,
-}
-
-impl Testpmd {
-    fn start(folder: &Path, more: &str) -> Option<Self> {
-        let log = folder.join("log");
-        let output = std::fs::File::create(&log).expect("a file");
-        let device = |number: usize| {
-            let path = folder.join(number.to_string());
-            format!(
-                "net_virtio_user{number},path={},queue_size=256{more}",
-                path.display()
-            )
-        };
-        let mut command = Command::new("dpdk-testpmd");
-        command.args([
-            "-l",
-            "0,1",
-            "--no-huge",
-            "-m",
-            "256",
-            "--no-pci",
-            "--no-telemetry",
-        ]);
-        command.arg(format!("--file-prefix=vmnet{}", std::process::id()));
-        command.args(["--vdev", &device(0), "--vdev", &device(1)]);
-        command.args(["--", "-i", "--total-num-mbufs=4096", "--no-flush-rx"]);
-        // Its socket and its locks are to be nowhere else.
-        command
-            .env("XDG_RUNTIME_DIR", folder)
-            .env("RUNTIME_DIRECTORY", folder);
-        let spawned = command
-            .stdin(Stdio::piped())
-            .stdout(output.try_clone().expect("a descriptor"))
-            .stderr(output)
-            .spawn();
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(error) if error.kind() == ErrorKind::NotFound => return None,
-            Err(error) => panic!("dpdk-testpmd: {error}"),
-        };
-        let input = child.stdin.take().expect("a pipe");
-        Some(Self { child, input, log })
-    }
-
-    fn say(&mut self, command: &str) {
-        writeln!(self.input, "{command}").expect("testpmd listens");
-    }
-
-    /// Panics with what it said if it has ended.
-    fn lives(&mut self) {
-        let ended = self.child.try_wait().expect("a child");
-        assert!(ended.is_none(), "testpmd ended:\n{}", self.said());
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).expect("a log")
-    }
-
-    /// The numbers behind `name` in the summary, of port 0 and port 1.
-    fn counts(&self, name: &str) -> [u64; 2] {
-        let said = self.said();
-        let summary = said.split("Forward statistics for port ");
-        let numbers: Vec<u64> = summary
-            .skip(1)
-            .map(|port| {
-                let (_, rest) = port.split_once(name).expect(name);
-                let number = rest.split_whitespace().next().expect(name);
-                number.parse().expect(name)
-            })
-            .collect();
-        numbers.try_into().expect("two ports")
-    }
-}
-
-impl Drop for Testpmd {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("{}", self.said());
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn skip(reason: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{reason}");
-    println!("skipped: {reason}");
-}
-
 /// Lets frames run round, with DPDK choosing what `more` says, and compares all counts.
 fn run(more: &str, expected: Features) {
+    if !all_present(&[Prerequisite::Program(testpmd::PROGRAM)]) {
+        return;
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let mut wire = Wire::new(folder.path());
-    let Some(mut testpmd) = Testpmd::start(folder.path(), more) else {
-        return skip("there is no dpdk-testpmd; the package dpdk-dev has it");
+    let sockets = [0, 1].map(|number: usize| folder.path().join(number.to_string()));
+    let port = |number: usize, mac| Port {
+        socket: &sockets[number],
+        mac,
+        more,
     };
+    let ports = [port(0, "02:00:00:00:00:0a"), port(1, "02:00:00:00:00:0b")];
+    let mut testpmd = Testpmd::start(folder.path(), &ports);
     wire.turns_until("rings at both ports", |wire| {
-        testpmd.lives();
-        wire.ports
-            .iter()
-            .all(|port| !port.from.is_empty() && !port.to.is_empty())
+        assert!(testpmd.is_running(), "testpmd ended");
+        let mut ends = wire.ends.iter();
+        ends.all(|end| !end.from.is_empty() && !end.to.is_empty())
     });
-    for port in &wire.ports {
-        assert!(port.features.contains(expected), "{:x?}", port.features);
+    for end in &wire.ends {
+        assert!(end.features.contains(expected), "{:x?}", end.features);
     }
     testpmd.say("set fwd io");
     testpmd.say("start tx_first 1");
     wire.turns_until("frames in both directions", |wire| {
-        wire.ports.iter().all(|port| port.taken > 20_000)
+        wire.ends.iter().all(|end| end.taken > 20_000)
     });
     testpmd.say("stop");
     wire.turns_until_still();
     testpmd.say("quit");
     wire.turns_until("the end of both sessions", |wire| {
-        wire.ports.iter().all(|port| port.end.is_some())
+        wire.ends.iter().all(|end| end.end.is_some())
     });
-    for port in &wire.ports {
-        assert!(matches!(port.end, Some(Ok(()))), "{:?}", port.end);
+    for end in &wire.ends {
+        assert!(matches!(end.end, Some(Ok(()))), "{:?}", end.end);
     }
-    // It writes the summary when it ends.
-    testpmd.child.wait().expect("a child");
-    let [received, sent, dropped] =
-        ["RX-packets: ", "TX-packets: ", "TX-dropped: "].map(|name| testpmd.counts(name));
-    let taken = wire.ports.each_ref().map(|port| port.taken);
-    let given = wire.ports.each_ref().map(|port| port.given);
-    println!("{more}: sent {sent:?}, received {received:?}, taken {taken:?}, given {given:?}");
-    assert_eq!(dropped, [0, 0], "testpmd had room");
-    assert_eq!(taken, sent, "all that was sent was taken");
+    let runs = testpmd.counts(SOON);
+    let [counts] = runs.as_slice() else {
+        panic!("{runs:?}");
+    };
+    let taken = wire.ends.each_ref().map(|end| end.taken);
+    let given = wire.ends.each_ref().map(|end| end.given);
+    println!("{more}: {counts:?}, taken {taken:?}, given {given:?}");
+    assert_eq!(counts.dropped, [0, 0], "testpmd had room");
+    assert_eq!(counts.sent, taken, "all that was sent was taken");
     assert_eq!(given, [taken[1], taken[0]], "and given to the other");
-    let on_their_way: u64 = given
-        .iter()
-        .zip(received)
-        .map(|(given, got)| given - got)
-        .sum();
+    let got: u64 = counts.received.iter().sum();
+    let on_their_way = given.iter().sum::<u64>() - got;
     assert_eq!(on_their_way, 2 * BEGIN, "none was lost, none came twice");
 }
 
 #[test]
 fn frames_run_round_through_split_rings() {
     run(
-        ",mrg_rxbuf=1,in_order=0",
+        "mrg_rxbuf=1,in_order=0",
         Features::VERSION_1 | Features::MRG_RXBUF,
     );
 }
@@ -365,7 +276,7 @@ fn frames_run_round_through_split_rings() {
 #[test]
 fn frames_run_round_in_order() {
     run(
-        ",mrg_rxbuf=1,in_order=1",
+        "mrg_rxbuf=1,in_order=1",
         Features::VERSION_1 | Features::IN_ORDER,
     );
 }
@@ -373,7 +284,7 @@ fn frames_run_round_in_order() {
 #[test]
 fn frames_run_round_through_packed_rings() {
     run(
-        ",packed_vq=1,in_order=0",
+        "packed_vq=1,in_order=0",
         Features::VERSION_1 | Features::RING_PACKED,
     );
 }
