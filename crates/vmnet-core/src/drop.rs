@@ -93,7 +93,7 @@ causes! {
     Dhcp6Server = "dhcpv6-server",
     /// An IPv6 packet whose headers end nowhere, or in another fragment than the first (RFC 7112, RFC 7113).
     HiddenHeaders = "hidden-headers",
-    /// A DHCPv6 message that is not for this server, or that no state allows.
+    /// A DHCPv6 message that is not for this server, that a relay sent, or that the protocol has discarded.
     Dhcp6 = "dhcpv6",
 }
 

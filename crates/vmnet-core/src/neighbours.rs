@@ -6,7 +6,7 @@
 //! forgotten.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use vmnet_wire::ethernet::Mac;
@@ -32,6 +32,8 @@ pub(crate) struct Neighbours {
     stations: HashMap<Mac, Station>,
     /// A MAC speaks from another address than before.
     moved: bool,
+    /// MACs whose IPv6 addresses are others than before.
+    changed: BTreeSet<Mac>,
     swept: Option<Instant>,
 }
 
@@ -101,6 +103,26 @@ impl Neighbours {
         })
     }
 
+    /// The IPv6 addresses of a MAC that others can answer to, the one that [`address6_of`](Self::address6_of) names first.
+    pub(crate) fn addresses6_of(&self, now: Instant, mac: Mac) -> Vec<Ipv6Addr> {
+        let first = self.address6_of(now, mac);
+        let station = self.stations.get(&mac);
+        let all = station.into_iter().flat_map(|station| &station.addresses);
+        let others = all.filter_map(|address| match address {
+            IpAddr::V6(v6) if is_global(*v6) => {
+                let heard = self.entries.get(address)?.heard;
+                (is_young(now, heard) && first != Some(*v6)).then_some(*v6)
+            }
+            _ => None,
+        });
+        first.into_iter().chain(others).collect()
+    }
+
+    /// MACs whose IPv6 addresses are others than before, since the last question.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<Mac> {
+        core::mem::take(&mut self.changed)
+    }
+
     /// An address is about to be used that was silent for a while: it is to be asked for. If it never answers, it is
     /// forgotten.
     pub(crate) fn wants_probe(&mut self, now: Instant, address: IpAddr) -> bool {
@@ -168,6 +190,7 @@ impl Neighbours {
                 place => {
                     *place = Some((address, now));
                     self.moved = true;
+                    self.changed.insert(mac);
                 }
             },
             IpAddr::V6(_) => {}
@@ -175,16 +198,28 @@ impl Neighbours {
     }
 
     fn join(&mut self, mac: Mac, address: IpAddr) {
+        if address.is_ipv6() {
+            self.changed.insert(mac);
+        }
         let station = self.stations.entry(mac).or_default();
         station.addresses.push(address);
         if station.addresses.len() > SHARE {
-            let oldest = station.addresses.remove(0);
+            // That which rules follow stays.
+            let kept = station.v6.map(|(address, _)| IpAddr::V6(address));
+            let oldest = station
+                .addresses
+                .iter()
+                .position(|address| Some(*address) != kept);
+            let oldest = station.addresses.remove(oldest.unwrap_or(0));
             self.entries.remove(&oldest);
         }
     }
 
     /// An address is not that of `mac` any more.
     fn leave(&mut self, mac: Mac, address: IpAddr) {
+        if address.is_ipv6() {
+            self.changed.insert(mac);
+        }
         let Some(station) = self.stations.get_mut(&mac) else {
             return;
         };
@@ -252,7 +287,9 @@ mod tests {
         assert_eq!(neighbours.entries.len(), SHARE + 1);
         assert_eq!(neighbours.look_up(now, v6(9999)), Some(mac(2)));
         assert_eq!(neighbours.look_up(now, v6(999)), Some(mac(1)));
-        assert_eq!(neighbours.look_up(now, v6(0)), None);
+        assert_eq!(neighbours.look_up(now, v6(1)), None);
+        // That which rules follow stays.
+        assert_eq!(neighbours.look_up(now, v6(0)), Some(mac(1)));
     }
 
     #[test]

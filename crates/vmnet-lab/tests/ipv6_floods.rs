@@ -39,7 +39,7 @@ fn flood(kind: &str, own: Mac, number: u32) -> Vec<u8> {
         "advertisements" => packets6::advertisement(own, at(0x10_0000 + number), own),
         "probes" => packets6::probe(own, at(0x10_0000 + number)),
         "router solicitations" => {
-            let source = if number % 2 == 0 {
+            let source = if number.is_multiple_of(2) {
                 ndp::link_local(own)
             } else {
                 Ipv6Addr::UNSPECIFIED

@@ -1,8 +1,7 @@
 //! DHCP and DNS joined to the network: who asked, where the answer goes. What leases bring with them is in
 //! `leases`.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::collections::BTreeSet;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use vmnet_wire::checksum::Sum;
@@ -14,7 +13,9 @@ use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
 use crate::event::Event;
-use crate::gateway::{dhcp, dns};
+use crate::gateway::guest_names::GuestNames;
+use crate::gateway::leases::Leasing;
+use crate::gateway::{dhcp, dhcp6, dns};
 use crate::link::{Link, Route};
 use crate::nat::destination::DNS;
 use crate::nat::table::Table;
@@ -36,11 +37,9 @@ pub(super) enum Asker {
 /// The gateway's services that keep state.
 #[derive(Debug)]
 pub(crate) struct Services {
-    pub(crate) dhcp: Option<dhcp::Server>,
-    /// `None`: leases are acknowledged at once and stored nowhere.
-    pub(super) ledger: Option<dhcp::Ledger>,
-    /// Addresses of restored leases whose guests were not heard yet.
-    pub(super) restored: BTreeSet<Ipv4Addr>,
+    pub(crate) dhcp: Option<Leasing<dhcp::Server, Ipv4Addr>>,
+    pub(crate) dhcp6: Option<Leasing<dhcp6::Server, Ipv6Addr>>,
+    pub(super) names: GuestNames,
     pub(crate) dns: DnsProxy,
     /// Filled by the proxy, emptied at once.
     outputs: Vec<dns::Output<Asker>>,
@@ -59,6 +58,11 @@ impl DnsProxy {
         self.0.set_resolvers(now, resolvers);
     }
 
+    /// The addresses that have a name, one of each family.
+    pub(crate) fn addresses_of(&self, name: &dns::Label) -> [Option<IpAddr>; 2] {
+        self.0.addresses_of(name.as_str())
+    }
+
     pub(crate) fn address_named(&self, name: &dns::Label) -> Option<Ipv4Addr> {
         self.0.address_named(name)
     }
@@ -69,11 +73,16 @@ impl DnsProxy {
 }
 
 impl Services {
-    pub(crate) fn new(dhcp: Option<dhcp::Server>, store_leases: bool, dns: DnsProxy) -> Self {
+    pub(crate) fn new(
+        dhcp: Option<dhcp::Server>,
+        dhcp6: Option<dhcp6::Server>,
+        store_leases: bool,
+        dns: DnsProxy,
+    ) -> Self {
         Self {
-            dhcp,
-            ledger: store_leases.then(dhcp::Ledger::default),
-            restored: BTreeSet::new(),
+            dhcp: dhcp.map(|server| Leasing::new(server, store_leases)),
+            dhcp6: dhcp6.map(|server| Leasing::new(server, store_leases)),
+            names: GuestNames::default(),
             dns,
             outputs: Vec::new(),
         }
@@ -163,10 +172,8 @@ impl Services {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let dhcp = self.dhcp.as_ref().and_then(dhcp::Server::next_deadline);
-        let ledger = self.ledger.as_ref().and_then(dhcp::Ledger::next_deadline);
         let dns = self.dns.0.next_deadline();
-        dhcp.into_iter().chain(ledger).chain(dns).min()
+        self.leases_deadline().into_iter().chain(dns).min()
     }
 
     fn empty(&mut self, link: &mut Link<'_>, streams: &Table) {
@@ -262,14 +269,21 @@ impl Services {
         }
     }
 
-    /// What is known of every address, if there is a DHCP server.
+    /// What is known of every IPv4 address, if there is a DHCP server.
     pub(crate) fn leases(&self) -> impl Iterator<Item = &dhcp::Lease> {
-        self.dhcp.iter().flat_map(dhcp::Server::leases)
+        let dhcp = self.dhcp.iter();
+        dhcp.flat_map(|dhcp| dhcp.register().leases())
+    }
+
+    /// What is known of every IPv6 address, if there is a DHCPv6 server.
+    pub(crate) fn leases6(&self) -> impl Iterator<Item = &dhcp6::Lease> {
+        let dhcp6 = self.dhcp6.iter();
+        dhcp6.flat_map(|dhcp6| dhcp6.register().leases())
     }
 
     /// The address is leased, and not to this MAC.
     pub(crate) fn is_anothers(&self, address: Ipv4Addr, mac: Mac) -> bool {
-        let lease = self.dhcp.as_ref().and_then(|dhcp| dhcp.lease(address));
+        let lease = (self.dhcp.as_ref()).and_then(|dhcp| dhcp.register().lease(address));
         lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
     }
 

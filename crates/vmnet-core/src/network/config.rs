@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmnet_wire::ethernet::Mac;
 
-use crate::gateway::{dhcp, dns, ra};
+use crate::gateway::{dhcp, dhcp6, dns, ra};
 use crate::link::Gateway;
 use crate::prefix::Prefix;
 use crate::subnet::Ipv4;
@@ -118,6 +118,9 @@ pub enum ConfigError {
     /// The DHCP server cannot work with it.
     #[error(transparent)]
     Dhcp(#[from] dhcp::ConfigError),
+    /// The DHCPv6 server cannot work with it.
+    #[error(transparent)]
+    Dhcp6(#[from] dhcp6::ConfigError),
     /// The DNS proxy cannot work with it.
     #[error(transparent)]
     Dns(#[from] dns::ConfigError),
@@ -216,6 +219,21 @@ impl Config {
             // A second card of the guest may know a way out; ours would be in its way.
             router: self.nat44.then(|| ipv4.gateway()),
             routes: Vec::new(),
+        })
+    }
+
+    /// Settings of the DHCPv6 server, if there is one.
+    pub(super) fn dhcp6(&self) -> Option<dhcp6::Config> {
+        let (prefix, dhcp6) = (self.ipv6?, self.dhcp6?);
+        Some(dhcp6::Config {
+            prefix,
+            mac: self.gateway_mac,
+            lease_time: dhcp6.lease_time,
+            domain: self.domain.clone(),
+            resolvers: match self.dns {
+                Dns::Off => Vec::new(),
+                Dns::Local | Dns::Proxy => vec![prefix.gateway()],
+            },
         })
     }
 

@@ -103,6 +103,9 @@ impl Network {
                 if given.peek().is_some() {
                     return given.find_map(|port| self.address6_of(now, port));
                 }
+                if let [_, Some(IpAddr::V6(address))] = self.services.dns.addresses_of(name) {
+                    return Some(address);
+                }
                 // Names come with leases: whoever has the IPv4 address of the name is meant.
                 let address = IpAddr::V4(self.address_named(now, name)?);
                 let mac = self.neighbours.look_up(now, address)?;
@@ -142,7 +145,7 @@ impl Network {
             .services
             .dhcp
             .iter()
-            .flat_map(|dhcp| dhcp.leases_of(mac));
+            .flat_map(|dhcp| dhcp.register().leases_of(mac));
         leases
             .filter(|lease| lease.state == State::Bound)
             .max_by_key(|lease| lease.expires)
@@ -159,7 +162,7 @@ impl Network {
         }
         let leased = || {
             let dhcp = self.services.dhcp.as_ref()?;
-            dhcp.named(name.as_str()).map(|lease| lease.address)
+            (dhcp.register().named(name.as_str())).map(|lease| lease.address)
         };
         self.services.dns.address_named(name).or_else(leased)
     }

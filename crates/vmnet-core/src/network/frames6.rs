@@ -109,11 +109,10 @@ impl Network {
             }
             (Protocol::UDP, Some(dhcp6::SERVER_PORT)) if ours || to == dhcp6::ALL_SERVERS => {
                 check(packet, frame.offload.checksum)?;
-                let (header, payload) = datagram_in(packet.payload)?;
+                let (_, payload) = datagram_in(packet.payload)?;
                 let request = dhcp6::Request {
                     ethernet_source: from.mac,
                     source,
-                    port: header.source_port(),
                     to_one: ours,
                     payload,
                 };

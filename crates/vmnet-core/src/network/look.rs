@@ -6,7 +6,7 @@ use std::time::Instant;
 use vmnet_wire::ethernet::Mac;
 
 use crate::drop::{Drop, Drops};
-use crate::gateway::{dhcp, dns};
+use crate::gateway::{dhcp, dhcp6, dns};
 use crate::network::Network;
 use crate::outbox::PortId;
 use crate::prefix::Prefix;
@@ -37,9 +37,14 @@ impl Network {
         self.nat.table.len()
     }
 
-    /// Addresses that guests have, had, or were offered.
+    /// IPv4 addresses that guests have, had, or were offered.
     pub fn leases(&self) -> impl Iterator<Item = &dhcp::Lease> {
         self.services.leases()
+    }
+
+    /// IPv6 addresses that guests have, had, or were offered by DHCPv6.
+    pub fn leases6(&self) -> impl Iterator<Item = &dhcp6::Lease> {
+        self.services.leases6()
     }
 
     /// The MAC addresses that were seen behind a port.

@@ -16,9 +16,9 @@ use vmnet_wire::ethernet::Mac;
 
 use crate::drop::Drops;
 use crate::event::{Event, Read};
-use crate::gateway::dhcp;
 use crate::gateway::ra::Advertiser;
 use crate::gateway::services::{DnsProxy, Services};
+use crate::gateway::{dhcp, dhcp6};
 use crate::link::{Gateway, Link, PacketIds};
 use crate::nat::Nat;
 use crate::nat::destination::HostAccess;
@@ -86,6 +86,7 @@ impl Network {
         config.check()?;
         let gateway = config.gateway();
         let dhcp = config.dhcp().map(dhcp::Server::new).transpose()?;
+        let dhcp6 = config.dhcp6().map(dhcp6::Server::new).transpose()?;
         let dns = DnsProxy::new(&config.dns())?;
         let host = HostAccess {
             outside: None,
@@ -100,7 +101,7 @@ impl Network {
             ports: SlotMap::with_key(),
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
-            services: Services::new(dhcp, config.store_leases, dns),
+            services: Services::new(dhcp, dhcp6, config.store_leases, dns),
             advertiser: config
                 .advertisement()
                 .map(|contents| Advertiser::new(now, &contents, config.seed)),
@@ -204,7 +205,7 @@ impl Network {
         self.nat.next_read(&mut link)
     }
 
-    /// A burst of frames and events is over: acknowledgements go out, and rules follow their guests.
+    /// A burst of frames and events is over: acknowledgements go out, rules and names follow their guests.
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
         let moved = self.neighbours.take_moved();
         if core::mem::take(&mut self.follow) || moved {
@@ -212,6 +213,7 @@ impl Network {
         }
         if let Some(gateway) = self.gateway {
             let mut link = link!(self, gateway, now, out);
+            self.services.follow_names(&mut link);
             self.nat.flush(&mut link);
             if let Some(advertiser) = &mut self.advertiser {
                 advertiser.flush(&mut link);

@@ -98,11 +98,15 @@ impl Lane {
         rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
             .map_err(io::Error::from)?;
         let mut network = Network::new(now, &config(&settings, flows_max()?, seed))?;
-        if let Some(dhcp) = settings.dhcp {
+        let times = [
+            settings.dhcp.map(|dhcp| dhcp.lease_time),
+            settings.dhcp6.map(|dhcp6| dhcp6.lease_time),
+        ];
+        if let Some(lease_time) = times.into_iter().flatten().max() {
             leases::put_back(
                 &mut network,
                 now,
-                dhcp.lease_time,
+                lease_time,
                 settings.reservations,
                 settings.restored,
             );

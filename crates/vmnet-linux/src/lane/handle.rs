@@ -1,7 +1,7 @@
 //! What other threads ask of a lane: each request goes by a channel and wakes the lane's poller.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -64,7 +64,7 @@ pub struct Settings {
     /// Leases that were stored before. Those that do not fit are skipped with a warning.
     pub restored: Vec<LeaseRecord>,
     /// Addresses kept for guests. Those that cannot be are skipped with a warning.
-    pub reservations: Vec<(Reservee, Ipv4Addr)>,
+    pub reservations: Vec<(Reservee, IpAddr)>,
 }
 
 impl Settings {

@@ -20,8 +20,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use vmnet_core::gateway::dhcp::StoreTicket;
 use vmnet_core::gateway::dns::QueryId;
+use vmnet_core::gateway::register::StoreTicket;
 use vmnet_core::{Event, ForwardId, Network, Outbox, Port, PortId, SocketId};
 
 use crate::sim::contract::Contract;

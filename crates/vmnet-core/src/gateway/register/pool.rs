@@ -14,44 +14,60 @@
 //! loses nothing but its place: a REQUEST for it is granted if it comes before the other guest's, hence a
 //! flood of DISCOVERs keeps nobody out, and it never touches a bound lease.
 
+use super::Address;
 use super::book::{Book, Entry, Queue};
-use super::config::Config;
 use super::free::FreeMap;
 use super::identity::Client;
 use super::lease::State;
 use super::reservation::{Reservations, Reservee};
-use std::net::Ipv4Addr;
 use std::time::Instant;
 
 /// All addresses a server can give: who has them and for whom they are kept.
 #[derive(Debug)]
-pub(super) struct Pool {
-    free: FreeMap,
-    book: Book,
-    reservations: Reservations,
-    /// The network's, the gateway's and the broadcast address: nobody's.
-    closed: [Ipv4Addr; 3],
+pub(super) struct Pool<A> {
+    free: FreeMap<A>,
+    book: Book<A>,
+    reservations: Reservations<A>,
+    range: Range<A>,
 }
 
-impl Pool {
-    /// All of a network's addresses, free.
-    pub(super) fn new(config: &Config) -> Self {
-        let mut free = FreeMap::new(config.first, config.last);
-        let closed = [config.network(), config.gateway, config.broadcast()];
-        for address in closed {
-            free.mark(address, true);
+/// Which addresses a server gives.
+#[derive(Debug, Clone)]
+pub(in crate::gateway) struct Range<A> {
+    /// The first and the last of the network: reservations may be anywhere in it.
+    pub(in crate::gateway) network: (A, A),
+    /// The first that is given to whoever comes.
+    pub(in crate::gateway) first: A,
+    /// The last one; the one before `first` if none is.
+    pub(in crate::gateway) last: A,
+    /// Those that are nobody's: the network's, the gateway's, the broadcast.
+    pub(in crate::gateway) closed: Vec<A>,
+}
+
+impl<A: Address> Pool<A> {
+    /// All addresses of a range, free.
+    pub(super) fn new(range: Range<A>) -> Self {
+        let mut free = FreeMap::new(range.first, range.last);
+        for address in &range.closed {
+            free.mark(*address, true);
         }
         let (book, reservations) = Default::default();
         Self {
             free,
             book,
             reservations,
-            closed,
+            range,
         }
     }
 
+    /// Whether a guest could have this address: of the network, and not one of those that are nobody's.
+    pub(super) fn is_guest_address(&self, address: A) -> bool {
+        let (first, last) = self.range.network;
+        (first..=last).contains(&address) && !self.range.closed.contains(&address)
+    }
+
     /// The address to offer to a guest.
-    pub(super) fn choose(&self, client: &Client, requested: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    pub(super) fn choose(&self, client: &Client<A>, requested: Option<A>) -> Option<A> {
         let reserved = client
             .reserved
             .filter(|address| self.can_give_way(*address, client));
@@ -72,7 +88,7 @@ impl Pool {
     }
 
     /// Whether a guest may take an address that it asks for by a REQUEST.
-    pub(super) fn may_take(&self, address: Ipv4Addr, client: &Client) -> bool {
+    pub(super) fn may_take(&self, address: A, client: &Client<A>) -> bool {
         let moves = client
             .reserved
             .is_some_and(|r| r != address && self.can_give_way(r, client));
@@ -85,7 +101,7 @@ impl Pool {
     }
 
     /// Whether an address could be a guest's at all: it is kept for it, or of the pool and kept for nobody.
-    pub(super) fn may_have(&self, address: Ipv4Addr, client: &Client) -> bool {
+    pub(super) fn may_have(&self, address: A, client: &Client<A>) -> bool {
         match self.reservations.holder(address) {
             Some(_) => client.reserved == Some(address),
             None => self.is_dynamic(address),
@@ -93,7 +109,7 @@ impl Pool {
     }
 
     /// Whether an address is of the pool, or kept for somebody beside it.
-    pub(super) fn is_known(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn is_known(&self, address: A) -> bool {
         self.is_dynamic(address) || self.reservations.holder(address).is_some()
     }
 
@@ -105,36 +121,36 @@ impl Pool {
     }
 
     /// Who has what.
-    pub(super) fn book(&self) -> &Book {
+    pub(super) fn book(&self) -> &Book<A> {
         &self.book
     }
 
     /// The store has a bound lease, until then at least.
-    pub(super) fn set_stored(&mut self, address: Ipv4Addr, until: Instant) {
+    pub(super) fn set_stored(&mut self, address: A, until: Instant) {
         self.book.set_stored(address, until);
     }
 
     /// For whom addresses are kept.
-    pub(super) fn reservations(&self) -> &Reservations {
+    pub(super) fn reservations(&self) -> &Reservations<A> {
         &self.reservations
     }
 
     /// Writes an entry down.
-    pub(super) fn put(&mut self, entry: Entry) {
+    pub(super) fn put(&mut self, entry: Entry<A>) {
         let address = entry.lease.address;
         self.book.put(entry);
         self.mark(address);
     }
 
     /// Takes an entry out.
-    pub(super) fn take(&mut self, address: Ipv4Addr) -> Option<Entry> {
+    pub(super) fn take(&mut self, address: A) -> Option<Entry<A>> {
         let entry = self.book.take(address);
         self.mark(address);
         entry
     }
 
     /// Keeps an address for a guest.
-    pub(super) fn reserve(&mut self, reservee: Reservee, address: Ipv4Addr) {
+    pub(super) fn reserve(&mut self, reservee: Reservee, address: A) {
         let before = self.reservations.insert(reservee, address);
         for address in before.into_iter().chain([address]) {
             self.mark(address);
@@ -142,18 +158,18 @@ impl Pool {
     }
 
     /// Keeps nothing for a guest any more.
-    pub(super) fn unreserve(&mut self, reservee: &Reservee) -> Option<Ipv4Addr> {
+    pub(super) fn unreserve(&mut self, reservee: &Reservee) -> Option<A> {
         let address = self.reservations.remove(reservee)?;
         self.mark(address);
         Some(address)
     }
 
-    fn is_dynamic(&self, address: Ipv4Addr) -> bool {
-        self.free.contains(address) && !self.closed.contains(&address)
+    fn is_dynamic(&self, address: A) -> bool {
+        self.free.contains(address) && !self.range.closed.contains(&address)
     }
 
     /// Whether an address is the guest's own, or nobody's, or somebody's who has no right to it now.
-    fn can_give_way(&self, address: Ipv4Addr, client: &Client) -> bool {
+    fn can_give_way(&self, address: A, client: &Client<A>) -> bool {
         let entry = self.book.get(address);
         client.own == Some(address)
             || entry.is_none_or(|entry| match entry.lease.state {
@@ -162,8 +178,8 @@ impl Pool {
             })
     }
 
-    fn mark(&mut self, address: Ipv4Addr) {
-        let taken = self.closed.contains(&address)
+    fn mark(&mut self, address: A) {
+        let taken = self.range.closed.contains(&address)
             || self.book.get(address).is_some()
             || self.reservations.holder(address).is_some();
         self.free.mark(address, taken);

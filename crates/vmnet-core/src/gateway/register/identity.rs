@@ -1,20 +1,20 @@
 //! Are two messages from the same guest?
 //!
 //! A guest is its client id (option 61; RFC 2131 §4.2, DUIDs of RFC 4361), or its MAC address if it
-//! sends none. Two exceptions make that safe among virtual machines:
+//! sends none. In DHCPv6 it is its DUID and the number of the address it wants (IAID, RFC 8415 §12). Two exceptions make that safe among virtual machines:
 //!
 //! - **Clones.** Copies of one disk image share a machine id and so a DUID. While a lease of a client id
 //!   is live, the same id from another MAC is another guest, or two of them would get one address.
 //! - **Boot stages.** Firmware and initramfs often send no client id and the system after them one. A
 //!   message without an id is from the same guest as one with an id and the same MAC.
 
+use super::Address;
 use super::book::Book;
 use super::lease::State;
-use std::net::Ipv4Addr;
 use vmnet_wire::ethernet::Mac;
 
 /// Longest client id that is taken; a DUID has at most 130 bytes, RFC 4361 adds 5.
-pub(super) const MAX_CLIENT_ID: usize = 200;
+pub(in crate::gateway) const MAX_CLIENT_ID: usize = 200;
 
 /// To whom a lease belongs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,23 +49,25 @@ impl Key {
 
 /// Who sent a message.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(in crate::gateway) struct Client<A> {
     /// The guest.
     pub(super) key: Key,
     /// The address the book has for it.
-    pub(super) own: Option<Ipv4Addr>,
+    pub(in crate::gateway) own: Option<A>,
     /// Its station.
     pub(super) mac: Mac,
-    /// Option 61.
+    /// As it calls itself: option 61, or its DUID.
     pub(super) id: Option<Vec<u8>>,
+    /// Which of its addresses is meant, in DHCPv6.
+    pub(super) iaid: Option<u32>,
     /// What it calls itself, made a label.
     pub(super) host_name: Option<String>,
     /// The address the host keeps for it.
-    pub(super) reserved: Option<Ipv4Addr>,
+    pub(in crate::gateway) reserved: Option<A>,
 }
 
 /// The key of a guest, and the address the book has for it.
-pub(super) fn resolve(book: &Book, id: Option<&[u8]>, mac: Mac) -> (Key, Option<Ipv4Addr>) {
+pub(super) fn resolve<A: Address>(book: &Book<A>, id: Option<&[u8]>, mac: Mac) -> (Key, Option<A>) {
     let Some(id) = id else {
         let key = Key::Mac(mac);
         let address = book.find(&key).or_else(|| book.any_of(mac));
@@ -86,7 +88,7 @@ pub(super) fn resolve(book: &Book, id: Option<&[u8]>, mac: Mac) -> (Key, Option<
 
 /// The key of a guest whose lease is put back, in whichever order that happens: leases that stood beside each other
 /// find place again. The error is the address that this very guest has already.
-pub(super) fn restored(book: &Book, id: Option<&[u8]>, mac: Mac) -> Result<Key, Ipv4Addr> {
+pub(super) fn restored<A: Address>(book: &Book<A>, id: Option<&[u8]>, mac: Mac) -> Result<Key, A> {
     let key = match id {
         None => Key::Mac(mac),
         Some(id) => {

@@ -3,18 +3,18 @@
 //! Bounded by the pool and the reservations: one entry for an address. All keys a guest chooses live in
 //! ordered trees, which no choice of keys makes slow.
 
+use super::Address;
 use super::identity::Key;
 use super::lease::{Lease, State};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::time::Instant;
 use vmnet_wire::ethernet::Mac;
 
 /// What is written down about an address.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct Entry<A> {
     /// What callers see.
-    pub(super) lease: Lease,
+    pub(super) lease: Lease<A>,
     /// Whose it is; nobody's while it is declined.
     pub(super) key: Option<Key>,
     /// What an offered address was to the same guest before: it is that again if the offer is not taken.
@@ -50,31 +50,46 @@ impl From<State> for Queue {
 }
 
 /// The table.
-#[derive(Debug, Default)]
-pub(super) struct Book {
-    entries: BTreeMap<Ipv4Addr, Entry>,
-    by_key: BTreeMap<Key, Ipv4Addr>,
-    by_mac: BTreeSet<(Mac, Ipv4Addr)>,
-    by_name: BTreeMap<String, Ipv4Addr>,
-    idle: BTreeSet<(Instant, Ipv4Addr)>,
-    offered: BTreeSet<(Instant, Ipv4Addr)>,
-    bound: BTreeSet<(Instant, Ipv4Addr)>,
-    declined: BTreeSet<(Instant, Ipv4Addr)>,
+#[derive(Debug)]
+pub(super) struct Book<A> {
+    entries: BTreeMap<A, Entry<A>>,
+    by_key: BTreeMap<Key, A>,
+    by_mac: BTreeSet<(Mac, A)>,
+    by_name: BTreeMap<String, A>,
+    idle: BTreeSet<(Instant, A)>,
+    offered: BTreeSet<(Instant, A)>,
+    bound: BTreeSet<(Instant, A)>,
+    declined: BTreeSet<(Instant, A)>,
 }
 
-impl Book {
+impl<A> Default for Book<A> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            by_mac: BTreeSet::new(),
+            by_name: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            offered: BTreeSet::new(),
+            bound: BTreeSet::new(),
+            declined: BTreeSet::new(),
+        }
+    }
+}
+
+impl<A: Address> Book<A> {
     /// What is written about an address.
-    pub(super) fn get(&self, address: Ipv4Addr) -> Option<&Entry> {
+    pub(super) fn get(&self, address: A) -> Option<&Entry<A>> {
         self.entries.get(&address)
     }
 
     /// Every lease, by address.
-    pub(super) fn leases(&self) -> impl Iterator<Item = &Lease> {
+    pub(super) fn leases(&self) -> impl Iterator<Item = &Lease<A>> {
         self.entries.values().map(|entry| &entry.lease)
     }
 
     /// Writes an entry down. Whatever its address, key or name had before must be taken out first.
-    pub(super) fn put(&mut self, entry: Entry) {
+    pub(super) fn put(&mut self, entry: Entry<A>) {
         let lease = &entry.lease;
         let address = lease.address;
         debug_assert!(!self.entries.contains_key(&address), "{address} is taken");
@@ -93,7 +108,7 @@ impl Book {
     }
 
     /// Takes an entry out.
-    pub(super) fn take(&mut self, address: Ipv4Addr) -> Option<Entry> {
+    pub(super) fn take(&mut self, address: A) -> Option<Entry<A>> {
         let entry = self.entries.remove(&address)?;
         let lease = &entry.lease;
         if let Some(key) = &entry.key {
@@ -109,7 +124,7 @@ impl Book {
     }
 
     /// The store has a bound lease, until then at least.
-    pub(super) fn set_stored(&mut self, address: Ipv4Addr, until: Instant) {
+    pub(super) fn set_stored(&mut self, address: A, until: Instant) {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.stored = entry.stored.max(Some(until));
             entry.former = None;
@@ -117,17 +132,17 @@ impl Book {
     }
 
     /// The address of a guest.
-    pub(super) fn find(&self, key: &Key) -> Option<Ipv4Addr> {
+    pub(super) fn find(&self, key: &Key) -> Option<A> {
         self.by_key.get(key).copied()
     }
 
     /// Which lease has a name.
-    pub(super) fn named(&self, name: &str) -> Option<&Lease> {
+    pub(super) fn named(&self, name: &str) -> Option<&Lease<A>> {
         self.get(*self.by_name.get(name)?).map(|entry| &entry.lease)
     }
 
     /// An address of a MAC, a live one if there is one.
-    pub(super) fn any_of(&self, mac: Mac) -> Option<Ipv4Addr> {
+    pub(super) fn any_of(&self, mac: Mac) -> Option<A> {
         let owned = self.of(mac).filter(|entry| entry.key.is_some());
         let best = owned.max_by_key(|entry| match entry.lease.state {
             State::Bound => 2,
@@ -139,12 +154,12 @@ impl Book {
 
     /// How many addresses a MAC holds, offers included.
     pub(super) fn held_by(&self, mac: Mac) -> usize {
-        let held = |entry: &&Entry| matches!(entry.lease.state, State::Offered | State::Bound);
+        let held = |entry: &&Entry<A>| matches!(entry.lease.state, State::Offered | State::Bound);
         self.of(mac).filter(held).count()
     }
 
     /// A queue's addresses, the earliest first.
-    pub(super) fn queue(&self, queue: Queue) -> impl Iterator<Item = Ipv4Addr> {
+    pub(super) fn queue(&self, queue: Queue) -> impl Iterator<Item = A> {
         self.waiting(queue).iter().map(|(_, address)| *address)
     }
 
@@ -154,14 +169,14 @@ impl Book {
     }
 
     /// When the next entry's state ends, and whose.
-    pub(super) fn next(&self) -> Option<(Instant, Ipv4Addr)> {
+    pub(super) fn next(&self) -> Option<(Instant, A)> {
         [Queue::Offered, Queue::Bound, Queue::Declined]
             .into_iter()
             .filter_map(|queue| self.waiting(queue).first().copied())
             .min()
     }
 
-    fn waiting(&self, queue: Queue) -> &BTreeSet<(Instant, Ipv4Addr)> {
+    fn waiting(&self, queue: Queue) -> &BTreeSet<(Instant, A)> {
         match queue {
             Queue::Idle => &self.idle,
             Queue::Offered => &self.offered,
@@ -170,7 +185,7 @@ impl Book {
         }
     }
 
-    fn waiting_mut(&mut self, queue: Queue) -> &mut BTreeSet<(Instant, Ipv4Addr)> {
+    fn waiting_mut(&mut self, queue: Queue) -> &mut BTreeSet<(Instant, A)> {
         match queue {
             Queue::Idle => &mut self.idle,
             Queue::Offered => &mut self.offered,
@@ -180,9 +195,9 @@ impl Book {
     }
 
     /// What is written about the addresses of a MAC.
-    pub(super) fn of(&self, mac: Mac) -> impl Iterator<Item = &Entry> {
+    pub(super) fn of(&self, mac: Mac) -> impl Iterator<Item = &Entry<A>> {
         self.by_mac
-            .range((mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST))
+            .range((mac, A::FIRST)..=(mac, A::LAST))
             .filter_map(|(_, address)| self.get(*address))
     }
 }

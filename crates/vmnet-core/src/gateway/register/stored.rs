@@ -1,17 +1,18 @@
-//! What the store has of a table, and what becomes of a lease that it does not take.
+//! What the store has of a register, and what becomes of a lease that it does not take.
 //!
-//! A guest is told of a lease only when the store has it. Until then the table keeps the address for it,
+//! A guest is told of a lease only when the store has it. Until then the register keeps the address for it,
 //! so that nobody else gets it. A lease that was not stored goes back to what its guest knows: a renewal to the lease
 //! before it, a first lease to an offer, which gives way to others.
 
-use super::{
-    Entry, Instant, Ipv4Addr, Lease, LeaseChange, OFFER_TIME, Server, State, end, former_of,
-};
+use super::Address;
+use super::book::Entry;
+use super::grant::{OFFER_TIME, Register, end, former_of};
+use super::lease::{Lease, LeaseChange, State};
+use std::time::Instant;
 
-impl Server {
+impl<A: Address> Register<A> {
     /// What a store has to have of an address. `None`: nothing.
-    #[must_use]
-    pub fn record(&self, address: Ipv4Addr) -> Option<Lease> {
+    pub(super) fn record(&self, address: A) -> Option<Lease<A>> {
         let entry = self.pool.book().get(address)?;
         let lease = entry.lease.clone();
         match lease.state {
@@ -27,7 +28,7 @@ impl Server {
     }
 
     /// The store has a bound lease. Answers whether it still is one.
-    pub(in crate::gateway::dhcp) fn stored(&mut self, lease: &Lease) -> bool {
+    pub(super) fn stored(&mut self, lease: &Lease<A>) -> bool {
         let is = self.is(lease);
         if is {
             self.pool.set_stored(lease.address, lease.expires);
@@ -36,11 +37,7 @@ impl Server {
     }
 
     /// The store may not have a bound lease: its guest is not told of it.
-    pub(in crate::gateway::dhcp) fn not_stored(
-        &mut self,
-        now: Instant,
-        lease: &Lease,
-    ) -> Option<LeaseChange> {
+    pub(super) fn not_stored(&mut self, now: Instant, lease: &Lease<A>) -> Option<LeaseChange<A>> {
         if !self.is(lease) {
             return None;
         }
@@ -59,11 +56,10 @@ impl Server {
     }
 
     /// Whether a lease is still that of the guest it was made for.
-    fn is(&self, lease: &Lease) -> bool {
-        let same = |entry: &Entry| {
+    fn is(&self, lease: &Lease<A>) -> bool {
+        let same = |entry: &Entry<A>| {
             let known = &entry.lease;
-            known.state == State::Bound
-                && (known.mac, &known.client_id) == (lease.mac, &lease.client_id)
+            known.state == State::Bound && (known.mac, known.id()) == (lease.mac, lease.id())
         };
         self.pool.book().get(lease.address).is_some_and(same)
     }

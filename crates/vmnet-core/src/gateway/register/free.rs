@@ -1,23 +1,20 @@
 //! Which addresses of the pool nobody has: a bit for each.
 
-use std::net::Ipv4Addr;
-
-use super::config;
+use super::Address;
 
 /// The pool's addresses, each taken or free.
 #[derive(Debug)]
-pub(super) struct FreeMap {
-    first: u32,
+pub(super) struct FreeMap<A> {
+    first: A,
     size: u32,
     /// Set bits are taken; those behind the end of the pool always are.
     taken: Vec<u64>,
 }
 
-impl FreeMap {
+impl<A: Address> FreeMap<A> {
     /// A pool from `first` to `last`, both included, all free; an empty one if `last` comes before `first`.
-    pub(super) fn new(first: Ipv4Addr, last: Ipv4Addr) -> Self {
-        let size = config::size(first, last).unwrap_or(0);
-        let first = u32::from(first);
+    pub(super) fn new(first: A, last: A) -> Self {
+        let size = size(first, last).unwrap_or(0);
         let mut taken = vec![0; usize::try_from(size.div_ceil(64)).unwrap_or(0)];
         if let (Some(end), 1..) = (taken.last_mut(), size % 64) {
             *end = u64::MAX << (size % 64);
@@ -31,18 +28,18 @@ impl FreeMap {
     }
 
     /// Whether an address is of the pool.
-    pub(super) fn contains(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn contains(&self, address: A) -> bool {
         self.index(address).is_some()
     }
 
     /// Whether an address is of the pool and free.
-    pub(super) fn is_free(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn is_free(&self, address: A) -> bool {
         let bit = self.index(address).map(split);
         bit.is_some_and(|(word, bit)| self.taken.get(word).is_some_and(|w| w & (1 << bit) == 0))
     }
 
     /// Marks an address; one outside of the pool has no mark.
-    pub(super) fn mark(&mut self, address: Ipv4Addr, taken: bool) {
+    pub(super) fn mark(&mut self, address: A, taken: bool) {
         let Some((word, bit)) = self.index(address).map(split) else {
             return;
         };
@@ -52,7 +49,7 @@ impl FreeMap {
     }
 
     /// The first free address from the place that `hash` names, going up and around.
-    pub(super) fn after(&self, hash: u64) -> Option<Ipv4Addr> {
+    pub(super) fn after(&self, hash: u64) -> Option<A> {
         let place = hash.checked_rem(u64::from(self.size))?;
         let start = u32::try_from(place).unwrap_or(0);
         let (word, bit) = split(start);
@@ -66,13 +63,20 @@ impl FreeMap {
             .chain(from.first().map(|taken| (taken | !below, word)));
         let (taken, at) = words.into_iter().find(|(taken, _)| *taken != u64::MAX)?;
         let index = u32::try_from(at).ok()? * 64 + taken.trailing_ones();
-        Some(Ipv4Addr::from(self.first + index))
+        Some(A::from_bits(self.first.bits() + u128::from(index)))
     }
 
-    fn index(&self, address: Ipv4Addr) -> Option<u32> {
-        let index = u32::from(address).checked_sub(self.first)?;
-        (index < self.size).then_some(index)
+    fn index(&self, address: A) -> Option<u32> {
+        let index = address.bits().checked_sub(self.first.bits())?;
+        u32::try_from(index).ok().filter(|index| *index < self.size)
     }
+}
+
+/// How many addresses there are from `first` to `last`; `None` if that is no range, not even an empty one, or one of
+/// more than can be counted.
+pub(in crate::gateway) fn size<A: Address>(first: A, last: A) -> Option<u32> {
+    let size = last.bits().checked_add(1)?.checked_sub(first.bits())?;
+    u32::try_from(size).ok()
 }
 
 /// Word and bit of an index.
@@ -88,6 +92,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn an_empty_pool_has_nothing_free() {

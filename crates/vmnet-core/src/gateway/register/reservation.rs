@@ -1,15 +1,16 @@
 //! Addresses that the host keeps for one guest, inside the pool or beside it.
 
+use super::Address;
 use super::lease::Lease;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use vmnet_wire::ethernet::Mac;
 
 /// For whom an address is kept. If several match one guest, the first of this list wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reservee {
-    /// The guest with this client id (option 61, its type byte included).
+    /// The guest with this client id (option 61, its type byte included; in DHCPv6 the DUID).
     ClientId(Vec<u8>),
     /// The guest with this MAC address.
     Mac(Mac),
@@ -19,7 +20,7 @@ pub enum Reservee {
 
 impl Reservee {
     /// Whether a lease is of the guest that is meant.
-    pub(super) fn is_holder(&self, lease: &Lease) -> bool {
+    pub(super) fn is_holder<A>(&self, lease: &Lease<A>) -> bool {
         match self {
             Self::ClientId(id) => lease.client_id.as_ref() == Some(id),
             Self::Mac(mac) => lease.mac == *mac,
@@ -46,22 +47,22 @@ impl fmt::Display for Reservee {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReserveError {
     /// Nobody gives addresses here.
-    #[error("this network gives no addresses: its DHCP is off")]
+    #[error("this network gives no such addresses: its DHCP is off")]
     NoServer,
     /// Not an address a guest can have.
     #[error(
-        "{0} is no guest's address: choose one of the subnet that is not the gateway's, the network's or the broadcast"
+        "{0} is no guest's address: choose one of the network that is not the gateway's, the network's or the broadcast"
     )]
-    NotAGuestAddress(Ipv4Addr),
+    NotAGuestAddress(IpAddr),
     /// A guest that it is not for has it now.
     #[error(
         "{0} is leased by {1}{name}, which the reservation is not for; wait until that guest gives it up, or release it",
         name = .2.as_ref().map(|name| format!(" ({name})")).unwrap_or_default()
     )]
-    Held(Ipv4Addr, Mac, Option<String>),
+    Held(IpAddr, Mac, Option<String>),
     /// Kept for another guest.
     #[error("{0} is reserved for {1}; remove that reservation first")]
-    Taken(Ipv4Addr, Reservee),
+    Taken(IpAddr, Reservee),
     /// A name that is no DNS label, or one that means the gateway.
     #[error("{0:?} cannot be a guest's name: use letters, digits and hyphens")]
     Name(String),
@@ -71,15 +72,24 @@ pub enum ReserveError {
 }
 
 /// All reservations.
-#[derive(Debug, Default)]
-pub(super) struct Reservations {
-    by_address: BTreeMap<Ipv4Addr, Reservee>,
-    by_reservee: BTreeMap<Reservee, Ipv4Addr>,
+#[derive(Debug)]
+pub(super) struct Reservations<A> {
+    by_address: BTreeMap<A, Reservee>,
+    by_reservee: BTreeMap<Reservee, A>,
 }
 
-impl Reservations {
+impl<A> Default for Reservations<A> {
+    fn default() -> Self {
+        Self {
+            by_address: BTreeMap::new(),
+            by_reservee: BTreeMap::new(),
+        }
+    }
+}
+
+impl<A: Address> Reservations<A> {
     /// Keeps `address` for `reservee`, and returns the address that was kept for it before.
-    pub(super) fn insert(&mut self, reservee: Reservee, address: Ipv4Addr) -> Option<Ipv4Addr> {
+    pub(super) fn insert(&mut self, reservee: Reservee, address: A) -> Option<A> {
         let before = self.remove(&reservee);
         self.by_address.insert(address, reservee.clone());
         self.by_reservee.insert(reservee, address);
@@ -87,19 +97,19 @@ impl Reservations {
     }
 
     /// Keeps nothing for `reservee` any more.
-    pub(super) fn remove(&mut self, reservee: &Reservee) -> Option<Ipv4Addr> {
+    pub(super) fn remove(&mut self, reservee: &Reservee) -> Option<A> {
         let address = self.by_reservee.remove(reservee)?;
         self.by_address.remove(&address);
         Some(address)
     }
 
     /// For whom an address is kept.
-    pub(super) fn holder(&self, address: Ipv4Addr) -> Option<&Reservee> {
+    pub(super) fn holder(&self, address: A) -> Option<&Reservee> {
         self.by_address.get(&address)
     }
 
     /// What is kept for a guest.
-    pub(super) fn of(&self, id: Option<&[u8]>, mac: Mac, name: Option<&str>) -> Option<Ipv4Addr> {
+    pub(super) fn of(&self, id: Option<&[u8]>, mac: Mac, name: Option<&str>) -> Option<A> {
         let id = id.map(|id| Reservee::ClientId(id.to_vec()));
         let name = name.map(|name| Reservee::Name(name.to_owned()));
         let keys = [id, Some(Reservee::Mac(mac)), name];
@@ -114,7 +124,7 @@ impl Reservations {
     }
 
     /// All of them, by address.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Reservee, Ipv4Addr)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Reservee, A)> {
         self.by_address
             .iter()
             .map(|(address, reservee)| (reservee, *address))

@@ -1,11 +1,15 @@
 //! A server, its ledger, and a store that is slow, fails, lies dead, or forgets what it did not acknowledge.
 
-use super::*;
+use super::{Lease, LeaseChange, LeaseWrite, Ledger, Reply, Server, State, StoreTicket};
 use crate::gateway::dhcp::guest::{
     ACK, DECLINE, DISCOVER, GATEWAY, NAK, OFFER, RELEASE, REQUEST, Read, Wire, config, ip, mac,
 };
 use crate::gateway::dhcp::{Drop, Outcome, Reservee};
+use crate::gateway::register::HasRegister;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 const FIRST: u8 = 10;
 const LAST: u8 = 15;
@@ -119,16 +123,23 @@ impl Model {
             Step::Crash(written) => self.crash(*written),
             Step::Reserve(address) => {
                 let reservee = Reservee::Mac(mac(guest));
-                if self.server.reserve(reservee, ip(*address)).is_ok() {
+                if self
+                    .server
+                    .register_mut()
+                    .reserve(reservee, ip(*address))
+                    .is_ok()
+                {
                     self.reservations.insert(guest, ip(*address));
                 }
             }
             Step::Unreserve => {
-                let kept = self.server.unreserve(&Reservee::Mac(mac(guest)));
-                assert_eq!(kept, self.reservations.remove(&guest));
+                if let Some(kept) = self.reservations.remove(&guest) {
+                    let reservee = self.server.register_mut().unreserve(kept);
+                    assert_eq!(reservee, Some(Reservee::Mac(mac(guest))));
+                }
             }
             Step::Forget(address) => {
-                if let Some(change) = self.server.forget(ip(*address)) {
+                if let Some(change) = self.server.register_mut().forget(ip(*address)) {
                     self.note(&[change]);
                 }
                 // Its administrator knows that the guest is gone.
@@ -192,7 +203,7 @@ impl Model {
         });
         match (answer.outcome, bound) {
             (Outcome::Reply(reply), Some(lease)) => {
-                assert!(!self.ledger.hold(self.now, lease, reply));
+                assert!(!self.ledger.hold(self.now, vec![lease], reply));
             }
             (Outcome::Reply(reply), None) => self.learn(guest, reply),
             (Outcome::Dropped(Drop::NoFreeAddress), _) => {
@@ -288,10 +299,13 @@ impl Model {
         self.ledger = Ledger::default();
         for (guest, address) in &self.reservations {
             let reservee = Reservee::Mac(mac(*guest));
-            self.server.reserve(reservee, *address).unwrap();
+            self.server
+                .register_mut()
+                .reserve(reservee, *address)
+                .unwrap();
         }
         let stored = self.disk.values().cloned().collect();
-        for (address, error) in self.server.restore_all(stored) {
+        for (address, error) in self.server.register_mut().restore_all(stored) {
             assert_ne!(self.disk[&address].state, State::Bound, "{error}");
             self.ledger.refuse(address);
         }

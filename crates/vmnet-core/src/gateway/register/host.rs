@@ -1,9 +1,13 @@
-//! What the host does to a server's table: leases put back at start and ended, addresses kept for guests.
+//! What the host does to a register: leases put back at start and ended, addresses kept for guests.
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 
-use super::super::reservation::{ReserveError, Reservee};
-use super::{Entry, Ipv4Addr, Lease, LeaseChange, Server, State, identity, name, was_leased};
+use super::book::Entry;
+use super::grant::{Register, was_leased};
+use super::lease::{Lease, LeaseChange, State};
+use super::reservation::{ReserveError, Reservee};
+use super::{Address, identity, name};
 use vmnet_wire::ethernet::Mac;
 
 /// Reservations at most; as many as a pool has addresses.
@@ -14,24 +18,27 @@ const MAX_RESERVATIONS: usize = 1 << 16;
 pub enum RestoreError {
     /// The network has changed since.
     #[error("{0} is no longer an address for guests of this network; forget this lease")]
-    UnknownAddress(Ipv4Addr),
+    UnknownAddress(IpAddr),
     /// Another lease has the address.
     #[error("{0} is leased already")]
-    AddressTaken(Ipv4Addr),
+    AddressTaken(IpAddr),
     /// The guest has another address.
     #[error("{0} is not restored: its guest has {1} already")]
-    GuestTaken(Ipv4Addr, Ipv4Addr),
+    GuestTaken(IpAddr, IpAddr),
     /// An offer or a declined address is no lease.
     #[error("{0} is not a lease: only bound, expired and released ones are restored")]
-    NoLease(Ipv4Addr),
+    NoLease(IpAddr),
 }
 
-impl Server {
+impl<A: Address> Register<A> {
     /// Puts stored leases back, at start, after the reservations: first those that run, then what ended last. So
     /// where two are at odds, the one that matters more comes back. The answer are those that do not fit.
-    pub fn restore_all(&mut self, mut leases: Vec<Lease>) -> Vec<(Ipv4Addr, RestoreError)> {
+    pub(in crate::gateway) fn restore_all(
+        &mut self,
+        mut leases: Vec<Lease<A>>,
+    ) -> Vec<(A, RestoreError)> {
         leases.sort_by_key(|lease| Reverse((lease.state == State::Bound, lease.expires)));
-        let restore = |lease: Lease| {
+        let restore = |lease: Lease<A>| {
             let address = lease.address;
             self.restore(lease).err().map(|error| (address, error))
         };
@@ -44,23 +51,23 @@ impl Server {
     ///
     /// # Errors
     /// It does not fit to this network or to what was restored before; nothing is changed then.
-    pub fn restore(&mut self, mut lease: Lease) -> Result<(), RestoreError> {
+    pub(in crate::gateway) fn restore(&mut self, mut lease: Lease<A>) -> Result<(), RestoreError> {
         let address = lease.address;
         let fits = match lease.state {
-            State::Bound => self.config.is_guest_address(address),
+            State::Bound => self.pool.is_guest_address(address),
             State::Expired | State::Released => self.pool.is_known(address),
-            State::Offered | State::Declined => return Err(RestoreError::NoLease(address)),
+            State::Offered | State::Declined => return Err(RestoreError::NoLease(address.into())),
         };
         if !fits {
-            return Err(RestoreError::UnknownAddress(address));
+            return Err(RestoreError::UnknownAddress(address.into()));
         }
         if self.lease(address).is_some() {
-            return Err(RestoreError::AddressTaken(address));
+            return Err(RestoreError::AddressTaken(address.into()));
         }
         lease.client_id = lease.client_id.filter(|id| !id.is_empty());
-        let id = lease.client_id.as_deref();
-        let key = identity::restored(self.pool.book(), id, lease.mac)
-            .map_err(|other| RestoreError::GuestTaken(address, other))?;
+        let id = lease.id();
+        let key = identity::restored(self.pool.book(), id.as_deref(), lease.mac)
+            .map_err(|other| RestoreError::GuestTaken(address.into(), other.into()))?;
         lease.host_name = lease
             .host_name
             .and_then(|name| name::label(name.as_bytes()));
@@ -78,7 +85,7 @@ impl Server {
 
     /// Forgets an address at once, for the host's administrator: its guest is refused at the next renewal,
     /// unless nobody else has the address then. `None` if nothing was known.
-    pub fn forget(&mut self, address: Ipv4Addr) -> Option<LeaseChange> {
+    pub(in crate::gateway) fn forget(&mut self, address: A) -> Option<LeaseChange<A>> {
         let entry = self.pool.take(address)?;
         was_leased(&entry).then_some(LeaseChange::Forgotten(entry.lease))
     }
@@ -88,21 +95,25 @@ impl Server {
     ///
     /// # Errors
     /// The address or the name cannot be a guest's, it is another's reservation, or another has it leased.
-    pub fn reserve(&mut self, reservee: Reservee, address: Ipv4Addr) -> Result<(), ReserveError> {
-        if !self.config.is_guest_address(address) {
-            return Err(ReserveError::NotAGuestAddress(address));
+    pub(in crate::gateway) fn reserve(
+        &mut self,
+        reservee: Reservee,
+        address: A,
+    ) -> Result<(), ReserveError> {
+        if !self.pool.is_guest_address(address) {
+            return Err(ReserveError::NotAGuestAddress(address.into()));
         }
         let reservee = normal(reservee)?;
         let reservations = self.pool.reservations();
         if let Some(holder) = reservations.holder(address).filter(|h| **h != reservee) {
-            return Err(ReserveError::Taken(address, holder.clone()));
+            return Err(ReserveError::Taken(address.into(), holder.clone()));
         }
         let live = self
             .lease(address)
             .filter(|lease| lease.state == State::Bound);
         if let Some(lease) = live.filter(|lease| !reservee.is_holder(lease)) {
             let name = lease.name.clone();
-            return Err(ReserveError::Held(address, lease.mac, name));
+            return Err(ReserveError::Held(address.into(), lease.mac, name));
         }
         if reservations.len() >= MAX_RESERVATIONS {
             return Err(ReserveError::TooMany(MAX_RESERVATIONS));
@@ -111,29 +122,24 @@ impl Server {
         Ok(())
     }
 
-    /// Takes a reservation back and returns its address. A guest that has it keeps it as a lease of the
+    /// Takes a reservation back. A guest that has its address keeps it as a lease of the
     /// pool, or until it renews if the address is beside the pool.
-    pub fn unreserve(&mut self, reservee: &Reservee) -> Option<Ipv4Addr> {
-        self.pool.unreserve(&normal(reservee.clone()).ok()?)
+    pub(in crate::gateway) fn unreserve(&mut self, address: A) -> Option<Reservee> {
+        let reservee = self.pool.reservations().holder(address)?.clone();
+        self.pool.unreserve(&reservee);
+        Some(reservee)
     }
 
     /// All reservations, by address.
-    pub fn reservations(&self) -> impl Iterator<Item = (&Reservee, Ipv4Addr)> {
+    pub(in crate::gateway) fn reservations(&self) -> impl Iterator<Item = (&Reservee, A)> {
         self.pool.reservations().iter()
     }
 
     /// The address that a MAC has leased now; one of them if it has several.
-    #[must_use]
-    pub fn bound_to(&self, mac: Mac) -> Option<Ipv4Addr> {
+    pub(in crate::gateway) fn bound_to(&self, mac: Mac) -> Option<A> {
         let address = self.pool.book().any_of(mac)?;
         let lease = self.lease(address)?;
         (lease.state == State::Bound).then_some(address)
-    }
-
-    /// Whether an address is kept for a guest.
-    #[must_use]
-    pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
-        self.pool.reservations().holder(address).is_some()
     }
 }
 

@@ -7,7 +7,7 @@ const MAX_LABEL: usize = 63;
 
 /// The label in a host name (option 12): its part before the first dot, in lower case, with `_` and
 /// spaces as hyphens and everything else that is not a letter, digit or hyphen left out.
-pub(super) fn label(host_name: &[u8]) -> Option<String> {
+pub(in crate::gateway) fn label(host_name: &[u8]) -> Option<String> {
     let first = host_name.split(|b| *b == b'.' || *b == 0).next()?;
     let kept = first.iter().filter_map(|byte| match byte {
         b'a'..=b'z' | b'0'..=b'9' | b'-' => Some(char::from(*byte)),
@@ -22,13 +22,18 @@ pub(super) fn label(host_name: &[u8]) -> Option<String> {
 
 /// The label in a fully qualified name (option 81, RFC 4702 §2): flags, two old result codes, then the
 /// name in DNS wire format if flag E is set, else as text.
-pub(super) fn label_of_fqdn(option: &[u8]) -> Option<String> {
+pub(in crate::gateway) fn label_of_fqdn(option: &[u8]) -> Option<String> {
     const E: u8 = 0x04;
     let (flags, rest) = option.split_first()?;
     let name = rest.get(2..)?;
     if flags & E == 0 {
         return label(name);
     }
+    label_of_wire_name(name)
+}
+
+/// The first label of a name in DNS wire format (RFC 1035 §3.1), whole or not.
+pub(in crate::gateway) fn label_of_wire_name(name: &[u8]) -> Option<String> {
     let (length, rest) = name.split_first()?;
     label(rest.get(..usize::from(*length))?)
 }

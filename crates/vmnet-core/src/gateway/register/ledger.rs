@@ -11,9 +11,9 @@
 //! Bounds: an address is listed once; [`WAITING_MAX`] replies wait, one for an address.
 
 use super::lease::{Lease, LeaseChange, State};
-use super::{Reply, Server};
+use super::{Address, HasRegister, Reply};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Replies that wait at once: above it, the one that waits longest is given up.
@@ -26,26 +26,30 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The name of a batch of writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoreTicket(u64);
+pub struct StoreTicket {
+    /// Each family counts for itself.
+    is_ipv6: bool,
+    number: u64,
+}
 
 /// What a store is to have of one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LeaseWrite {
+pub enum LeaseWrite<A> {
     /// This lease: bound, expired or released.
-    Put(Lease),
+    Put(Lease<A>),
     /// Nothing.
-    Remove(Ipv4Addr),
+    Remove(A),
 }
 
 /// What came of a batch.
-#[derive(Debug, Default)]
-pub struct Settled {
+#[derive(Debug)]
+pub struct Settled<A> {
     /// Replies to send.
-    pub replies: Vec<Reply>,
+    pub replies: Vec<Reply<A>>,
     /// Leases that are stored and still run: their names are theirs now.
-    pub bound: Vec<Lease>,
+    pub bound: Vec<Lease<A>>,
     /// Leases that ended because their renewal was not stored.
-    pub ended: Vec<LeaseChange>,
+    pub ended: Vec<LeaseChange<A>>,
     /// Replies that are not sent because their leases were not stored.
     pub refused: usize,
     /// Replies that are not sent because they waited too long, or their leases have ended since.
@@ -53,51 +57,90 @@ pub struct Settled {
 }
 
 /// What is to be written, and who waits.
-#[derive(Debug, Default)]
-pub struct Ledger {
+#[derive(Debug)]
+pub struct Ledger<A> {
     /// Addresses of which the store may not have what the table has.
-    unwritten: BTreeSet<Ipv4Addr>,
+    unwritten: BTreeSet<A>,
     /// Something is unwritten that was not tried yet.
     fresh: bool,
     /// When what failed is tried again.
     retry: Option<Instant>,
-    under_way: Option<(StoreTicket, Vec<LeaseWrite>)>,
+    under_way: Option<(StoreTicket, Vec<LeaseWrite<A>>)>,
     /// Of the batch that comes next.
     next: u64,
-    waiting: BTreeMap<Ipv4Addr, Waiting>,
+    waiting: BTreeMap<A, Waiting<A>>,
     /// In the order in which they came.
-    by_age: BTreeMap<u64, Ipv4Addr>,
+    by_age: BTreeMap<u64, A>,
     count: u64,
 }
 
 /// A reply that waits for the store.
 #[derive(Debug)]
-struct Waiting {
-    lease: Lease,
-    reply: Reply,
+struct Waiting<A> {
+    /// All that the reply speaks of; it is kept by the first.
+    leases: Vec<Lease<A>>,
+    reply: Reply<A>,
     ticket: StoreTicket,
     since: Instant,
     number: u64,
 }
 
-impl Ledger {
+impl<A: Address> LeaseWrite<A> {
+    /// The same for whichever family.
+    pub(in crate::gateway) fn any(&self) -> LeaseWrite<IpAddr> {
+        match self {
+            Self::Put(lease) => LeaseWrite::Put(lease.any()),
+            Self::Remove(address) => LeaseWrite::Remove((*address).into()),
+        }
+    }
+}
+
+impl<A> Default for Settled<A> {
+    fn default() -> Self {
+        Self {
+            replies: Vec::new(),
+            bound: Vec::new(),
+            ended: Vec::new(),
+            refused: 0,
+            late: 0,
+        }
+    }
+}
+
+impl<A> Default for Ledger<A> {
+    fn default() -> Self {
+        Self {
+            unwritten: BTreeSet::new(),
+            fresh: false,
+            retry: None,
+            under_way: None,
+            next: 0,
+            waiting: BTreeMap::new(),
+            by_age: BTreeMap::new(),
+            count: 0,
+        }
+    }
+}
+
+impl<A: Address> Ledger<A> {
     /// Notes what is to be written. Call it with every change of the server, in order.
-    pub fn note(&mut self, change: &LeaseChange) {
-        let (LeaseChange::Bound(lease) | LeaseChange::Ended(lease) | LeaseChange::Forgotten(lease)) =
-            change;
-        self.unwritten.insert(lease.address);
+    pub fn note(&mut self, change: &LeaseChange<A>) {
+        self.unwritten.insert(change.lease().address);
         self.fresh = true;
     }
 
     /// The store has something of an address that could not be restored: the next batch puts that right.
-    pub fn refuse(&mut self, address: Ipv4Addr) {
+    pub fn refuse(&mut self, address: A) {
         self.unwritten.insert(address);
     }
 
-    /// Keeps the reply about a lease, just noted, until the store has it. A repeated question gets one answer: the
-    /// last. Answers whether another reply was given up for it.
-    pub fn hold(&mut self, now: Instant, lease: Lease, reply: Reply) -> bool {
-        self.drop_waiting(lease.address);
+    /// Keeps the reply about leases, just noted, until the store has them: one batch has all of them. A repeated question
+    /// gets one answer: the last. Answers whether another reply was given up for it.
+    pub fn hold(&mut self, now: Instant, leases: Vec<Lease<A>>, reply: Reply<A>) -> bool {
+        let Some(address) = leases.first().map(|lease| lease.address) else {
+            return false;
+        };
+        self.drop_waiting(address);
         let oldest = self.by_age.first_key_value().map(|(_, address)| *address);
         let given_up = oldest.filter(|_| self.waiting.len() >= WAITING_MAX);
         given_up
@@ -105,17 +148,15 @@ impl Ledger {
             .for_each(|address| drop(self.drop_waiting(address)));
         let number = self.count;
         self.count += 1;
-        self.by_age.insert(number, lease.address);
-        self.waiting.insert(
-            lease.address,
-            Waiting {
-                ticket: StoreTicket(self.next),
-                since: now,
-                lease,
-                reply,
-                number,
-            },
-        );
+        self.by_age.insert(number, address);
+        let waiting = Waiting {
+            ticket: self.ticket(),
+            since: now,
+            leases,
+            reply,
+            number,
+        };
+        self.waiting.insert(address, waiting);
         given_up.is_some()
     }
 
@@ -124,22 +165,22 @@ impl Ledger {
     pub fn write(
         &mut self,
         now: Instant,
-        server: &Server,
-    ) -> Option<(StoreTicket, Vec<LeaseWrite>)> {
+        server: &impl HasRegister<A>,
+    ) -> Option<(StoreTicket, Vec<LeaseWrite<A>>)> {
         let due = self.fresh || self.retry.is_some_and(|at| at <= now);
         if !due || self.under_way.is_some() || self.unwritten.is_empty() {
             return None;
         }
         (self.fresh, self.retry) = (false, None);
         let write = |address| {
-            let lease = server.record(address);
+            let lease = server.register().record(address);
             lease.map_or(LeaseWrite::Remove(address), LeaseWrite::Put)
         };
         let writes: Vec<_> = std::mem::take(&mut self.unwritten)
             .into_iter()
             .map(write)
             .collect();
-        let batch = (StoreTicket(self.next), writes);
+        let batch = (self.ticket(), writes);
         self.next += 1;
         self.under_way = Some(batch.clone());
         Some(batch)
@@ -150,10 +191,10 @@ impl Ledger {
     pub fn settle(
         &mut self,
         now: Instant,
-        server: &mut Server,
+        server: &mut impl HasRegister<A>,
         ticket: StoreTicket,
         stored: bool,
-    ) -> Settled {
+    ) -> Settled<A> {
         let mut settled = Settled::default();
         let Some((_, writes)) = self.under_way.take_if(|(name, _)| *name == ticket) else {
             return settled;
@@ -161,7 +202,7 @@ impl Ledger {
         for write in writes {
             match write {
                 LeaseWrite::Put(lease) if stored => {
-                    if lease.state == State::Bound && server.stored(&lease) {
+                    if lease.state == State::Bound && server.register_mut().stored(&lease) {
                         settled.bound.push(lease);
                     }
                 }
@@ -169,7 +210,9 @@ impl Ledger {
                     // A lease that was asked for again has its own try in the next batch.
                     let again = self.unwritten.contains(&lease.address);
                     if !again && lease.state == State::Bound {
-                        settled.ended.extend(server.not_stored(now, &lease));
+                        settled
+                            .ended
+                            .extend(server.register_mut().not_stored(now, &lease));
                     }
                     self.unwritten.insert(lease.address);
                 }
@@ -199,23 +242,27 @@ impl Ledger {
     fn answer(
         &mut self,
         now: Instant,
-        server: &Server,
+        server: &impl HasRegister<A>,
         ticket: StoreTicket,
         stored: bool,
-        settled: &mut Settled,
+        settled: &mut Settled<A>,
     ) {
         let of_batch = self
             .waiting
             .values()
             .filter(|waiting| waiting.ticket == ticket);
-        let addresses: Vec<_> = of_batch.map(|waiting| waiting.lease.address).collect();
+        let addresses: Vec<_> = of_batch
+            .filter_map(|waiting| waiting.leases.first())
+            .map(|lease| lease.address)
+            .collect();
         for address in addresses {
             let Some(waiting) = self.drop_waiting(address) else {
                 continue;
             };
-            let runs = server
-                .lease(address)
-                .is_some_and(|lease| lease.state == State::Bound && lease.mac == waiting.lease.mac);
+            let runs = waiting.leases.iter().all(|held| {
+                let lease = server.register().lease(held.address);
+                lease.is_some_and(|lease| lease.state == State::Bound && lease.mac == held.mac)
+            });
             if !stored {
                 settled.refused += 1;
             } else if runs && now.saturating_duration_since(waiting.since) <= WAIT {
@@ -226,12 +273,16 @@ impl Ledger {
         }
     }
 
-    fn drop_waiting(&mut self, address: Ipv4Addr) -> Option<Waiting> {
+    fn ticket(&self) -> StoreTicket {
+        StoreTicket {
+            is_ipv6: A::LAST.into().is_ipv6(),
+            number: self.next,
+        }
+    }
+
+    fn drop_waiting(&mut self, address: A) -> Option<Waiting<A>> {
         let waiting = self.waiting.remove(&address)?;
         self.by_age.remove(&waiting.number);
         Some(waiting)
     }
 }
-
-#[cfg(test)]
-mod tests;
