@@ -120,7 +120,6 @@ fn a_network_that_was_held_is_gone_after_a_restart() {
 #[test]
 fn reservations_of_both_families() {
     let mut service = supervisor();
-    let client = service.connected(1);
     let mut dev = at("dev", "10.213.45.0/24");
     dev.ipv6_prefix = Some("fd12:3456:789a:1::/64".to_owned());
     service.create_network(dev).unwrap();
@@ -132,7 +131,11 @@ fn reservations_of_both_families() {
         service.reserve_lease("dev", &reservation("fd12:3456:789a:1::11", "db")),
         "web",
     );
-    for address in ["fd12:3456:789a:1::", "fd12:3456:789a:1::1", "fd12:3456:789a:2::9"] {
+    for address in [
+        "fd12:3456:789a:1::",
+        "fd12:3456:789a:1::1",
+        "fd12:3456:789a:2::9",
+    ] {
         invalid(
             service.reserve_lease("dev", &reservation(address, "db")),
             address,
@@ -146,7 +149,8 @@ fn reservations_of_both_families() {
     assert_eq!(addresses(&service), both);
     let mut next = restarted(service);
     assert_eq!(addresses(&next), both);
-    next.unreserve_lease("dev", "fd12:3456:789a:1:0::11").unwrap();
+    next.unreserve_lease("dev", "fd12:3456:789a:1:0::11")
+        .unwrap();
     assert_eq!(addresses(&next), both[..1]);
     let mut without = at("quiet", "10.213.46.0/24");
     without.dhcp6 = Some(false);
