@@ -64,7 +64,9 @@ impl<'a> Meter<'a> {
             Experiment::RequestResponse => self.request_response(instance, testbed),
             Experiment::Connections => self.connections(path, instance, testbed),
             Experiment::Memory => memory(instance, testbed),
-            Experiment::Service(_) => Err("the service is not measured through a path".to_owned()),
+            Experiment::Service(_) | Experiment::Pair(_) => {
+                Err("this is not measured through a path".to_owned())
+            }
         }
     }
 

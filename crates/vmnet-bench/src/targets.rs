@@ -11,12 +11,16 @@ use crate::rows::{Better, Experiment, Row};
 pub(crate) const MTU: u32 = 1500;
 
 /// The ratio to kernel NAT at the same MTU: at least, where higher is better; at most, where lower is.
-const OF_KERNEL: [(&str, f64); 4] = [
+const OF_KERNEL: [(&str, f64); 5] = [
     ("tcp_up_1", 0.50),
     ("tcp_down_1", 0.50),
     ("rr_p50", 1.25),
     ("connections", 0.80),
+    ("pair_tcp_1", 0.35),
 ];
+
+/// At least this share of another row of ours.
+const OF_OURS: [(&str, &str, f64); 1] = [("pair_tcp_mixed", "pair_tcp_1", 0.95)];
 
 /// At most this, in the unit of the row.
 const AT_MOST: [(&str, f64); 8] = [
@@ -83,6 +87,19 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
             misses.push(format!("{ratio:.2} of kernel NAT, wanted {wanted:.2}"));
         }
     }
+    if let Some((_, other, wanted)) = OF_OURS.iter().find(|(id, ..)| *id == row.id)
+        && let Some(other) = crate::rows::all().find(|row| row.id == *other)
+        && let Some(theirs) = results.median(other, path)
+    {
+        judged = true;
+        if ours < theirs * wanted {
+            misses.push(format!(
+                "{:.2} of {}, wanted {wanted:.2}",
+                ours / theirs,
+                other.id
+            ));
+        }
+    }
     if let Some(wanted) = target(&AT_MOST, row) {
         judged = true;
         if ours > wanted {
@@ -90,7 +107,7 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
         }
     }
     let compared: &[Kind] = match row.experiment {
-        Experiment::Service(_) => &[],
+        Experiment::Service(_) | Experiment::Pair(_) => &[],
         _ => &NOT_BEHIND,
     };
     for &kind in compared {
@@ -145,6 +162,10 @@ mod tests {
     fn every_target_names_a_row() {
         for (id, _) in OF_KERNEL.iter().chain(&AT_MOST) {
             row(id);
+        }
+        for (id, other, _) in &OF_OURS {
+            row(id);
+            row(other);
         }
     }
 
