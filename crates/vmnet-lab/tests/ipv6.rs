@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use vmnet_core::{Drop, Forward, ForwardGuest, ForwardProtocol, HostError, Port, PortId, Target};
+use vmnet_core::{
+    Drop, Event, Forward, ForwardGuest, ForwardProtocol, HostError, Port, PortId, Target,
+};
 use vmnet_lab::sim::apps::is_pattern;
 use vmnet_lab::sim::internet::UdpHost;
 use vmnet_lab::sim::packets6::{self, Ends6, v6};
@@ -499,6 +501,26 @@ fn a_host_without_ipv6_is_told_at_once() {
     assert_eq!(*code, icmpv6::unreachable::NO_ROUTE);
     // It names the connection: whoever reads it finds the SYN's ports and number.
     assert_eq!(seen.payload[48..52], [0x9c, 0x40, 0, 80]);
+    // The host knows no IPv6 at all: there is not even a socket.
+    let port = add_raw(&mut lan, 9);
+    let ends = outward(&mut lan, port, 9, "2001:db8::1");
+    let datagram = packets6::udp(ends, (5000, 7), b"hello");
+    for frame in [datagram, packets6::echo(ends, 64, 1, 1, b"hello")] {
+        lan.inject(port, frame);
+        let (socket, _) = *lan.internet.targets.last().unwrap();
+        let error = HostError::NetworkUnreachable;
+        lan.contract.failed(socket);
+        lan.event(&Event::Failed { socket, error });
+        lan.run_for(SECOND / 10);
+        let heard = lan.heard(port);
+        let (kind, code, seen) = packets6::read_icmp(heard.last().unwrap()).unwrap();
+        assert_eq!(
+            (kind, code),
+            (icmpv6::UNREACHABLE, icmpv6::unreachable::NO_ROUTE)
+        );
+        let quoted = ipv6::Header::read(&seen.payload[8..]).unwrap();
+        assert_eq!(quoted.destination(), ends.ips.1);
+    }
     // Without NAT66 nobody even tries, and the router is none.
     let mut lan = Lan::dual(|config| config.nat66 = false);
     let port = add_raw(&mut lan, 9);

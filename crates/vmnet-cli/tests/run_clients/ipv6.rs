@@ -256,3 +256,162 @@ fn a_host_that_gets_ipv6_while_a_guest_runs_gives_it_to_the_guest() {
     let said = inside.wait(SOON).success();
     assert!(said.contains("first\nrefused"), "{said}");
 }
+
+/// What a tool says behind the first words of a line.
+fn said_behind<'a>(text: &'a str, words: &str) -> Vec<&'a str> {
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter_map(|line| line.strip_prefix(words))
+        .map(|rest| rest.trim_start_matches([' ', ':']).trim())
+        .collect()
+}
+
+#[test]
+fn other_peoples_tools_agree_on_what_is_advertised() {
+    let Some(stage) = stage(&["rdisc6", "ndisc6", "tshark"]) else {
+        return;
+    };
+    let options = [&OPTIONS[..], &["--root"]].concat();
+    let script = format!(
+        "tshark -n -i eth0 -a duration:6 -f icmp6 -w $HOME/seen.pcap >/dev/null 2>&1 & sleep 2
+         rdisc6 -1 eth0 >$HOME/rdisc6; ndisc6 -q {GATEWAY} eth0 >$HOME/ndisc6; wait
+         cat $HOME/rdisc6; echo; sed 's/^/gateway at /' $HOME/ndisc6; ip -o link show eth0
+         tshark -n -V -r $HOME/seen.pcap -Y icmpv6.type==134 2>/dev/null"
+    );
+    let said = Process::run(stage.shell(&options, &script), SOON).success();
+    for (tool, other, value) in [
+        ("Stateful address conf.", "..0. .... = Home Agent", "Yes"),
+        ("Router lifetime", "Router lifetime (s)", "1800"),
+        ("Valid time", "Valid Lifetime", "2592000"),
+        ("Pref. time", "Preferred Lifetime", "604800"),
+        ("MTU", "MTU", "1500"),
+        ("Recursive DNS server", "Recursive DNS Servers", GATEWAY),
+        ("DNS search list", "Domain Names", "vmnet.internal"),
+    ] {
+        let rdisc6 = said_behind(&said, tool);
+        assert!(
+            rdisc6.iter().any(|it| it.starts_with(value)),
+            "{tool}: {said}"
+        );
+        assert!(!said_behind(&said, other).is_empty(), "{other}: {said}");
+        if other.ends_with("Agent") {
+            continue;
+        }
+        let tshark = said_behind(&said, other);
+        assert!(
+            tshark.iter().any(|it| it.starts_with(value)),
+            "{other}: {said}"
+        );
+    }
+    assert!(
+        said.contains("Managed address configuration: Set"),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("Prefix                   : {PREFIX}")),
+        "{said}"
+    );
+    assert!(said.contains("Prefix: fd12:3456:789a:1::\n"), "{said}");
+    // The router is where the gateway is.
+    let gateway = said_behind(&said, "gateway at");
+    let router = said_behind(&said, "Source link-layer address");
+    assert_eq!(router.first(), gateway.first(), "{said}");
+    assert!(said.contains("[Checksum Status: Good]"), "{said}");
+}
+
+#[test]
+fn a_guest_that_floods_leaves_the_others_working() {
+    let Some(stage) = stage(&["ping"]) else {
+        return;
+    };
+    let options = ["--network", "lab", "--ipv6-prefix", PREFIX];
+    let flooding = format!("flood6 {GATEWAY} eth0 8");
+    let mut hostile = Process::spawn(stage.client(
+        &[&options[..], &["--name", "hostile", "--root"]].concat(),
+        &flooding,
+    ));
+    let client = stage.client_path();
+    let script = format!(
+        "ping -6 -c 5 -i 0.2 -W 5 {GATEWAY} && {client} get [2001:db8:1::1]:80 20000000 &&
+         {client} put [2001:db8:1::1]:80 20000000 && {client} at-once [2001:db8:1::1]:7 50 &&
+         {client} udp-echo [2001:db8:1::1]:7 50 3000 && {client} resolve6 six.example.test &&
+         ip -6 route show default"
+    );
+    let named = [&options[..], &["--name", "good"]].concat();
+    let said = Process::run(stage.shell(&named, &script), SOON).success();
+    // No other router but the network's: what the hostile one advertised was dropped.
+    let routers = said.lines().filter(|line| line.contains("default via"));
+    assert_eq!(routers.count(), 1, "{said}");
+    assert!(said.contains("proto ra"), "{said}");
+    let sent = hostile.wait(SOON).success();
+    let count: usize = sent.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(count > 10_000, "{sent}");
+    // Still as it was for who comes later.
+    let late = [&options[..], &["--name", "late"]].concat();
+    Process::run(stage.client(&late, "get [2001:db8:1::1]:80 1000000"), SOON).success();
+}
+
+#[test]
+fn guests_of_a_named_network_reach_each_other() {
+    let Some(stage) = stage(&["ping"]) else {
+        return;
+    };
+    let one = ["--network", "lab", "--name", "one"];
+    let script = format!(
+        "ip -6 -o address show dev eth0 scope global | sed 's,.*inet6 \\([0-9a-f:]*\\)/.*,at \\1,'
+         exec {} listen-tcp 5000",
+        stage.client_path()
+    );
+    let inside = Process::spawn(stage.shell(&one, &script));
+    inside.wait_for_output("ready", SOON, |text| text.contains("ready\n").then_some(()));
+    let said = inside.stdout();
+    let address = said.lines().find_map(|line| line.strip_prefix("at "));
+    let address = address.expect("an address").to_owned();
+    let other = ["--network", "lab", "--name", "two"];
+    Process::run(
+        stage.shell(&other, &format!("ping -6 -c 2 -W 5 {address}")),
+        SOON,
+    )
+    .success();
+    Process::run(
+        stage.client(&other, &format!("at-once [{address}]:5000 10")),
+        SOON,
+    )
+    .success();
+    let isolated = ["--network", "lab", "--name", "three", "--isolated"];
+    let words = format!("outcome [{address}]:5000 2");
+    let said = Process::run(stage.client(&isolated, &words), SOON).success();
+    assert!(!said.starts_with("connected"), "{said}");
+}
+
+#[test]
+fn a_network_keeps_its_prefix_and_a_guest_its_address() {
+    let Some(stage) = stage(&[]) else { return };
+    let options = ["--network", "lab", "--name", "web"];
+    let script = "ip -6 -o address show dev eth0 scope global | tr -s ' ' | cut -d ' ' -f 4";
+    let before = Process::run(stage.shell(&options, script), SOON).success();
+    super::service_of(&stage).end();
+    let after = Process::run(stage.shell(&options, script), SOON).success();
+    assert_eq!(before, after);
+    assert!(before.starts_with("fd"), "{before}");
+}
+
+#[test]
+fn a_host_network_has_addresses_and_no_way_out() {
+    let Some(stage) = stage(&["ping"]) else {
+        return;
+    };
+    let options = ["--network", "host"];
+    let script = format!(
+        "ip -6 -o address show dev eth0 scope global; ip -6 route show default;
+         {} outcome [2001:db8:1::1]:7 5",
+        stage.client_path()
+    );
+    let said = Process::run(stage.shell(&options, &script), SOON).success();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(
+        lines[0].contains("inet6 fd") && lines[1].starts_with("unreachable"),
+        "{said}"
+    );
+}

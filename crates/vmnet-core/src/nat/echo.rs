@@ -27,6 +27,8 @@ pub(crate) struct Echo {
     pub(crate) guest: SocketAddr,
     pub(crate) mac: Mac,
     pub(crate) seen: Instant,
+    /// Where the first request went: its sender hears if there can be no socket.
+    pub(crate) first: SocketAddr,
 }
 
 impl Echo {

@@ -107,7 +107,16 @@ impl Nat {
                 }
             }
             Some(Flow::Udp(mapping)) if mapping.forward.is_some() => return,
-            Some(Flow::Udp(_) | Flow::Echo(_)) => {
+            Some(flow @ (Flow::Udp(_) | Flow::Echo(_))) => {
+                let first = match flow {
+                    Flow::Udp(mapping) => mapping.first,
+                    Flow::Echo(echo) => Some(echo.first),
+                    Flow::Tcp(_) => None,
+                };
+                // The host knows nothing of this family: other datagrams of the guest will find no way either.
+                if let Some(to) = first.filter(|_| error == HostError::NetworkUnreachable) {
+                    self.told(link, socket, to, Report::Cause(Cause::NoRoute), &[]);
+                }
                 link.drop(if error == HostError::Forbidden {
                     Drop::Forbidden
                 } else {

@@ -307,6 +307,7 @@ impl Nat {
             return;
         };
         mapping.set_alias(to, seen);
+        mapping.first.get_or_insert(to);
         (mapping.seen, mapping.mac) = (link.now, packet.mac);
         let how = Datagram {
             to,
@@ -437,6 +438,7 @@ impl Nat {
                         guest,
                         mac,
                         seen: now,
+                        first: to,
                     })
                 });
                 let Some(id) = made else { return };

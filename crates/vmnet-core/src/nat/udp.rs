@@ -40,6 +40,8 @@ pub(crate) struct Mapping {
     pub(crate) seen: Instant,
     /// The socket is that of a forwarding rule, and lives as long.
     pub(crate) forward: Option<ForwardId>,
+    /// Where the first datagram went: its sender hears if there can be no socket.
+    pub(crate) first: Option<SocketAddr>,
     aliases: Vec<Alias>,
 }
 
@@ -55,6 +57,7 @@ impl Mapping {
             mac,
             seen: now,
             forward,
+            first: None,
             aliases: Vec::new(),
         }
     }

@@ -8,14 +8,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use super::{connect, datagram, listen, transfer, wrong};
+use super::{connect, datagram, flood, listen, transfer, wrong};
 
 /// What there is.
 const USAGE: &str = "\
 get ADDR BYTES | put ADDR BYTES | close-first ADDR BYTES | close-last ADDR BYTES
 outcome ADDR SECONDS | at-once ADDR COUNT | one-after-another ADDR COUNT | churn ADDR SECONDS
 udp-echo ADDR COUNT SIZE | udp-ask ADDR TEXT | tcp-ask ADDR | resolve NAME | resolve6 NAME | six-first ADDR SECONDS
-udp-two-peers ADDR ADDR | listen-tcp PORT | listen-udp PORT | serve-pattern PORT";
+udp-two-peers ADDR ADDR | flood6 GATEWAY INTERFACE SECONDS | listen-tcp PORT | listen-udp PORT | serve-pattern PORT";
 
 /// Runs one subcommand; the line to print.
 ///
@@ -61,6 +61,11 @@ pub fn run(arguments: &[&str]) -> io::Result<String> {
         ["six-first", at, seconds] => {
             let timeout = Duration::from_secs(number(seconds)?);
             connect::six_first(all(at)?, timeout)
+        }
+        ["flood6", gateway, interface, seconds] => {
+            let time = Duration::from_secs(number(seconds)?);
+            let sent = flood::run(number(gateway)?, interface, time)?;
+            Ok(format!("ok {sent} packets"))
         }
         ["udp-two-peers", one, other] => datagram::two_peers(address(one)?, address(other)?),
         ["serve-pattern", port] => listen::pattern(number(port)?).map(done),
