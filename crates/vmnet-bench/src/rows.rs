@@ -1,6 +1,7 @@
 //! Every row of the table, and the experiment that yields it. One experiment may yield several rows.
 
 use crate::options::Options;
+use crate::pair;
 use crate::path::Path;
 use crate::service::{self, Part};
 
@@ -14,19 +15,32 @@ pub(crate) enum Better {
     Neither,
 }
 
+/// By which addresses the server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
 /// What is done to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Experiment {
     /// Bulk TCP. `up` is from the guest side to the server.
-    Tcp { up: bool, streams: usize },
+    Tcp {
+        by: Family,
+        up: bool,
+        streams: usize,
+    },
     /// Paced datagrams with this many bytes of payload.
     Udp { up: bool, size: usize },
     /// One byte there and back.
-    RequestResponse,
+    RequestResponse(Family),
     /// Short connections, 32 at once.
-    Connections,
+    Connections(Family),
     /// Resident memory, idle and with 1,000 idle flows.
     Memory,
+    /// Two guests of one network, measured once and not for each MTU.
+    Pair(pair::Part),
     /// Something of the service, which is measured once and not for each MTU.
     Service(Part),
 }
@@ -61,22 +75,36 @@ const fn row(
 }
 
 use Better::{Higher, Lower, Neither};
-use Experiment::{Connections, Memory, RequestResponse, Service, Tcp, Udp};
+use Experiment::{Connections, Memory, Pair, RequestResponse, Service, Tcp, Udp};
 
 const UP_1: Experiment = Tcp {
+    by: Family::V4,
     up: true,
     streams: 1,
 };
 const DOWN_1: Experiment = Tcp {
+    by: Family::V4,
     up: false,
     streams: 1,
 };
+const UP6_1: Experiment = Tcp {
+    by: Family::V6,
+    up: true,
+    streams: 1,
+};
+const DOWN6_1: Experiment = Tcp {
+    by: Family::V6,
+    up: false,
+    streams: 1,
+};
+const RR: Experiment = RequestResponse(Family::V4);
+const RR6: Experiment = RequestResponse(Family::V6);
 const RATE: (&str, usize) = ("Gbit/s", 2);
 const TIME: (&str, usize) = ("us", 1);
 const CPU: (&str, usize) = ("s/GB", 3);
 
 /// Rows of the paths, in the order of the table and of the run.
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 28] = [
     row("tcp_up_1", "TCP up, 1 stream", RATE, Higher, UP_1),
     row(
         "cpu_up_machine",
@@ -92,6 +120,7 @@ const ROWS: [Row; 22] = [
         Lower,
         UP_1,
     ),
+    row("tcp6_up_1", "TCP up, IPv6", RATE, Higher, UP6_1),
     row("tcp_down_1", "TCP down, 1 stream", RATE, Higher, DOWN_1),
     row(
         "cpu_down_machine",
@@ -107,12 +136,14 @@ const ROWS: [Row; 22] = [
         Lower,
         DOWN_1,
     ),
+    row("tcp6_down_1", "TCP down, IPv6", RATE, Higher, DOWN6_1),
     row(
         "tcp_up_8",
         "TCP up, 8 streams",
         RATE,
         Higher,
         Tcp {
+            by: Family::V4,
             up: true,
             streams: 8,
         },
@@ -123,6 +154,7 @@ const ROWS: [Row; 22] = [
         RATE,
         Higher,
         Tcp {
+            by: Family::V4,
             up: false,
             streams: 8,
         },
@@ -201,33 +233,37 @@ const ROWS: [Row; 22] = [
             size: 1400,
         },
     ),
-    row(
-        "rr_p50",
-        "Request/response, p50",
-        TIME,
-        Lower,
-        RequestResponse,
-    ),
-    row(
-        "rr_p99",
-        "Request/response, p99",
-        TIME,
-        Lower,
-        RequestResponse,
-    ),
+    row("rr_p50", "Request/response, p50", TIME, Lower, RR),
+    row("rr_p99", "Request/response, p99", TIME, Lower, RR),
+    row("rr6_p50", "Request/response, IPv6, p50", TIME, Lower, RR6),
+    row("rr6_p99", "Request/response, IPv6, p99", TIME, Lower, RR6),
     row(
         "connections",
         "New connections",
         ("/s", 0),
         Higher,
-        Connections,
+        Connections(Family::V4),
     ),
     row(
         "connections_failed",
         "  failed",
         ("/s", 1),
         Neither,
-        Connections,
+        Connections(Family::V4),
+    ),
+    row(
+        "connections6",
+        "New connections, IPv6",
+        ("/s", 0),
+        Higher,
+        Connections(Family::V6),
+    ),
+    row(
+        "connections6_failed",
+        "  failed",
+        ("/s", 1),
+        Neither,
+        Connections(Family::V6),
     ),
     row(
         "rss_idle",
@@ -242,6 +278,47 @@ const ROWS: [Row; 22] = [
         ("MiB", 2),
         Lower,
         Memory,
+    ),
+];
+
+/// Rows of two guests.
+const PAIR_ROWS: [Row; 4] = [
+    row(
+        "pair_tcp_1",
+        "Guest to guest, TCP, 1 stream",
+        RATE,
+        Higher,
+        Pair(pair::Part::Tcp {
+            streams: 1,
+            mixed: false,
+        }),
+    ),
+    row(
+        "pair_tcp_mixed",
+        "  beside one without offload",
+        RATE,
+        Higher,
+        Pair(pair::Part::Tcp {
+            streams: 1,
+            mixed: true,
+        }),
+    ),
+    row(
+        "pair_tcp_8",
+        "Guest to guest, TCP, 8 streams",
+        RATE,
+        Higher,
+        Pair(pair::Part::Tcp {
+            streams: 8,
+            mixed: false,
+        }),
+    ),
+    row(
+        "pair_rr_p50",
+        "Guest to guest, round trip, p50",
+        TIME,
+        Lower,
+        Pair(pair::Part::RequestResponse),
     ),
 ];
 
@@ -410,7 +487,18 @@ const SERVICE_ROWS: [Row; 22] = [
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     const PATHS: &[Row] = &ROWS;
     const SERVICE: &[Row] = &SERVICE_ROWS;
-    PATHS.iter().chain(SERVICE)
+    const PAIRS: &[Row] = &PAIR_ROWS;
+    PATHS.iter().chain(PAIRS).chain(SERVICE)
+}
+
+impl Family {
+    /// What the identifiers of its rows have in the middle.
+    pub(crate) fn mark(self) -> &'static str {
+        match self {
+            Self::V4 => "",
+            Self::V6 => "6",
+        }
+    }
 }
 
 impl Experiment {
@@ -418,6 +506,7 @@ impl Experiment {
     pub(crate) fn is_of(self, path: Path, options: &Options) -> bool {
         let kind = match self {
             Self::Service(part) => part.is_of(path.kind),
+            Self::Pair(part) => part.is_of(path.kind),
             _ => true,
         };
         kind && self.is_at(path.mtu, options)
@@ -425,7 +514,7 @@ impl Experiment {
 
     /// Whether this is made at an MTU.
     pub(crate) fn is_at(self, mtu: u32, options: &Options) -> bool {
-        !matches!(self, Self::Service(_)) || service::column(options) == Some(mtu)
+        !matches!(self, Self::Service(_) | Self::Pair(_)) || service::column(options) == Some(mtu)
     }
 }
 

@@ -5,17 +5,27 @@
 
 use crate::path::{Kind, Path};
 use crate::plan::Results;
-use crate::rows::{Better, Experiment, Row};
+use crate::rows::{self, Better, Experiment, Row};
 
 /// The MTU at which the targets hold.
 pub(crate) const MTU: u32 = 1500;
 
 /// The ratio to kernel NAT at the same MTU: at least, where higher is better; at most, where lower is.
-const OF_KERNEL: [(&str, f64); 4] = [
+const OF_KERNEL: [(&str, f64); 5] = [
     ("tcp_up_1", 0.50),
     ("tcp_down_1", 0.50),
     ("rr_p50", 1.25),
     ("connections", 0.80),
+    ("pair_tcp_1", 0.35),
+];
+
+/// The ratio to another row of the same path: at least, where higher is better; at most, where lower is.
+const OF_OURS: [(&str, &str, f64); 5] = [
+    ("pair_tcp_mixed", "pair_tcp_1", 0.95),
+    ("tcp6_up_1", "tcp_up_1", 0.95),
+    ("tcp6_down_1", "tcp_down_1", 0.95),
+    ("rr6_p50", "rr_p50", 1.05),
+    ("connections6", "connections", 0.95),
 ];
 
 /// At most this, in the unit of the row.
@@ -83,6 +93,16 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
             misses.push(format!("{ratio:.2} of kernel NAT, wanted {wanted:.2}"));
         }
     }
+    if let Some((_, other, wanted)) = OF_OURS.iter().find(|(id, ..)| *id == row.id)
+        && let Some(other) = rows::all().find(|row| row.id == *other)
+        && let Some(theirs) = results.median(other, path).filter(|theirs| *theirs > 0.0)
+    {
+        judged = true;
+        let ratio = ours / theirs;
+        if behind(row.better, ratio, *wanted) {
+            misses.push(format!("{ratio:.2} of {}, wanted {wanted:.2}", other.id));
+        }
+    }
     if let Some(wanted) = target(&AT_MOST, row) {
         judged = true;
         if ours > wanted {
@@ -90,7 +110,7 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
         }
     }
     let compared: &[Kind] = match row.experiment {
-        Experiment::Service(_) => &[],
+        Experiment::Service(_) | Experiment::Pair(_) => &[],
         _ => &NOT_BEHIND,
     };
     for &kind in compared {
@@ -125,7 +145,7 @@ mod tests {
     use super::*;
 
     fn row(id: &str) -> &'static Row {
-        crate::rows::all().find(|row| row.id == id).unwrap()
+        rows::all().find(|row| row.id == id).unwrap()
     }
 
     fn results(row: &Row, figures: &[(Kind, u32, f64)]) -> Results {
@@ -146,6 +166,28 @@ mod tests {
         for (id, _) in OF_KERNEL.iter().chain(&AT_MOST) {
             row(id);
         }
+        for (id, other, _) in OF_OURS {
+            assert_eq!(row(id).better, row(other).better);
+        }
+    }
+
+    #[test]
+    fn one_row_is_measured_by_another() {
+        let path = Path {
+            kind: Kind::Ours,
+            mtu: MTU,
+        };
+        let with = |v4, v6| {
+            let mut results = Results::new(vec![path]);
+            results.add("tcp_up_1", path, v4);
+            results.add("tcp6_up_1", path, v6);
+            judge(row("tcp6_up_1"), &results).unwrap()
+        };
+        assert!(with(10.0, 9.6).met);
+        assert_eq!(
+            with(10.0, 9.0).text,
+            "MISSED: 0.90 of tcp_up_1, wanted 0.95"
+        );
     }
 
     #[test]

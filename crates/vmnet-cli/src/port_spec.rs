@@ -1,10 +1,10 @@
 //! `[ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]`, as podman and docker spell it.
 //!
-//! Without an address all addresses of the host are listened on, IPv4's `0.0.0.0`, as podman and docker do. IPv6 addresses
-//! stand in brackets. Ranges have equal lengths on both sides.
+//! Without an address all addresses of the host are listened on, those of IPv4 and IPv6, as podman and docker do: `[::]`.
+//! IPv6 addresses stand in brackets. Ranges have equal lengths on both sides.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use vmnet_linux::lane::Protocol;
@@ -34,7 +34,8 @@ impl PortSpec {
     /// Whether both need the same port of the host.
     pub(crate) fn clashes(&self, other: &Self) -> bool {
         let meets = |one: IpAddr, other: IpAddr| {
-            one == other || one.is_unspecified() && one.is_ipv4() == other.is_ipv4()
+            // `[::]` is for IPv4 too.
+            one == other || one.is_unspecified() && (one.is_ipv6() || other.is_ipv4())
         };
         self.protocol == other.protocol
             && self.host.start() <= other.host.end()
@@ -115,7 +116,7 @@ pub(crate) fn split_address(text: &str) -> Result<(IpAddr, &str), ParsePortError
     }
     match text.rsplit_once(':') {
         None if text.contains('.') => Err(ParsePortError::NoGuestPort),
-        None => Ok((Ipv4Addr::UNSPECIFIED.into(), text)),
+        None => Ok((Ipv6Addr::UNSPECIFIED.into(), text)),
         Some((address, ports)) => {
             let parsed: Ipv4Addr = address
                 .parse()

@@ -150,7 +150,9 @@ fn network(configuration: &Value) -> Value {
         "uuid": UUID, "name": configuration["name"], "mode": configuration["mode"],
         "lifetime": "kept", "subnet": "192.168.64.0/24", "gateway": "192.168.64.1",
         "dhcp_first": "192.168.64.2", "dhcp_last": "192.168.64.254", "mtu": 1500, "dhcp": true,
-        "dns_proxy": true, "nat44": true, "external_interface": null, "domain": "vmnet.internal",
+        "dns_proxy": true, "nat44": true, "ipv6_prefix": "fd12:3456:789a:1::/64",
+        "ipv6_gateway": "fd12:3456:789a:1::1", "nat66": true, "router_advertisement": true, "dhcp6": true,
+        "external_interface": null, "domain": "vmnet.internal",
         "lease_seconds": 86400, "isolation": false, "host_loopback": false, "private": false,
         "holders": 0, "interfaces": 0, "configuration": configuration,
     })
@@ -217,7 +219,7 @@ fn networks() {
     let stage = Stage::with(lab);
     assert_eq!(
         stage.prints("network create office --no-dns --lease-time 1h30m --resolver 10.0.0.53"),
-        "office: shared, 192.168.64.0/24, gateway 192.168.64.1\n"
+        "office: shared, 192.168.64.0/24, gateway 192.168.64.1, fd12:3456:789a:1::/64\n"
     );
     let asked = json!({
         "mode": "shared", "name": "office", "dns_proxy": false, "lease_seconds": 5400,
@@ -293,7 +295,7 @@ fn forwards_are_all_added_or_none() {
         stage.prints("forward add lab 90-99:52:54:00:12:34:56:90-99/udp --except 92,95-97 --json");
     let added: Value = serde_json::from_str(&added).unwrap();
     let rule = json!({
-        "protocol": "udp", "address": "0.0.0.0", "first": 90, "last": 99,
+        "protocol": "udp", "address": "::", "first": 90, "last": 99,
         "except": [92, 95, 96, 97], "guest": { "mac": "52:54:00:12:34:56" }, "guest_port": 90,
     });
     assert_eq!(added["forwards"][0]["rule"], rule);

@@ -49,6 +49,22 @@ pub struct NetworkConfiguration {
     /// Translate IPv4 to the outside; in shared mode yes without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat44: Option<bool>,
+    /// Know IPv6; yes without, but for a private switch, which does only if `ipv6_prefix` gives a prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<bool>,
+    /// The IPv6 prefix, `ADDRESS/64` or `ADDRESS`, inside `fd00::/8`; bits behind the first 64 do not matter. Without one, a
+    /// random one that stays with the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_prefix: Option<String>,
+    /// Translate IPv6 to the outside; in shared mode yes without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat66: Option<bool>,
+    /// Tell guests the IPv6 prefix, the way out and the resolver; yes without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_advertisement: Option<bool>,
+    /// Answer guests that ask by DHCPv6; yes without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp6: Option<bool>,
     /// The host's interface by which guests reach the outside; without, the one that its routes choose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_interface: Option<String>,
@@ -88,6 +104,11 @@ impl NetworkConfiguration {
             dhcp: None,
             dns_proxy: None,
             nat44: None,
+            ipv6: None,
+            ipv6_prefix: None,
+            nat66: None,
+            router_advertisement: None,
+            dhcp6: None,
             external_interface: None,
             domain: None,
             resolvers: None,
@@ -137,8 +158,18 @@ pub struct Network {
     pub dhcp: bool,
     /// It answers DNS questions.
     pub dns_proxy: bool,
-    /// It translates to the outside.
+    /// It translates IPv4 to the outside.
     pub nat44: bool,
+    /// `ADDRESS/64`, the IPv6 prefix; none where IPv6 is off.
+    pub ipv6_prefix: Option<String>,
+    /// The host's IPv6 address on it.
+    pub ipv6_gateway: Option<String>,
+    /// It translates IPv6 to the outside.
+    pub nat66: bool,
+    /// It tells guests the IPv6 prefix, the way out and the resolver.
+    pub router_advertisement: bool,
+    /// It answers guests that ask by DHCPv6.
+    pub dhcp6: bool,
     /// By which interface of the host.
     pub external_interface: Option<String>,
     /// The domain of guests' names.

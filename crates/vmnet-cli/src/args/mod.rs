@@ -25,7 +25,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use uuid::Uuid;
 use vmnet_linux::kernel::existing_namespace::Netns;
-use vmnet_linux::lane::{MTU_MAX, MTU_MIN, Subnet};
+use vmnet_linux::lane::{MTU_MAX, MTU_MIN, Prefix, Subnet};
 use vmnet_wire::ethernet::Mac;
 
 const EXAMPLES: &str = "\
@@ -107,6 +107,12 @@ pub(crate) struct Making {
         help = format!("Largest packet, {MTU_MIN} to {MTU_MAX} [default: 1500]")
     )]
     pub(crate) mtu: Option<u16>,
+    /// IPv6 prefix inside fd00::/8, of 64 bits [default: a random one]
+    #[arg(long, value_name = "ADDRESS/64", value_parser = network::prefix)]
+    pub(crate) ipv6_prefix: Option<Prefix>,
+    /// Know no IPv6.
+    #[arg(long, conflicts_with = "ipv6_prefix")]
+    pub(crate) no_ipv6: bool,
     /// Let the gateway's address reach services on the host's loopback too.
     #[arg(long)]
     pub(crate) host_loopback: bool,
@@ -115,7 +121,11 @@ pub(crate) struct Making {
 impl Making {
     /// Whether anything was asked for.
     pub(crate) fn says_something(&self) -> bool {
-        self.subnet.is_some() || self.mtu.is_some() || self.host_loopback
+        self.subnet.is_some()
+            || self.mtu.is_some()
+            || self.ipv6_prefix.is_some()
+            || self.no_ipv6
+            || self.host_loopback
     }
 }
 
@@ -141,7 +151,7 @@ pub(crate) struct Joining {
         short,
         long = "publish",
         value_name = "PORT",
-        help = "Forward a host port: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]; without ADDR on all addresses (0.0.0.0)"
+        help = "Forward a host port: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]; without ADDR on all addresses, IPv4 and IPv6"
     )]
     pub(crate) publish: Vec<PortSpec>,
 }
@@ -334,7 +344,13 @@ mod tests {
 
     #[test]
     fn a_named_network_may_be_made_by_who_joins_it() {
-        for flag in ["--subnet=10.0.0.0/24", "--mtu=9000", "--host-loopback"] {
+        for flag in [
+            "--subnet=10.0.0.0/24",
+            "--mtu=9000",
+            "--ipv6-prefix=fd12::/64",
+            "--no-ipv6",
+            "--host-loopback",
+        ] {
             let words = ["vmnet", "run", "--network", "lan", flag, "--", "true"];
             assert!(Args::try_parse_from(words).is_ok(), "{flag}");
         }

@@ -2,7 +2,8 @@
 
 use crate::span::Span;
 use clap::{Subcommand, ValueEnum};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use vmnet_linux::lane::{Prefix, PrefixError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +16,7 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   vmnet network create lab
   vmnet network create lab --subnet 10.77.0.0/24 --dhcp-range 10.77.0.100-10.77.0.199 --lease-time 12h
+  vmnet network create six --ipv6-prefix fd12:3456:789a:1::/64    an IPv6 prefix of your own, not a random one
   vmnet network create cage --mode host --isolation      guests see the host, not each other, nor the world
   vmnet network create wire --private                    a switch, and nothing else
   vmnet network create office --resolver 10.0.0.53 --domain office.internal --json";
@@ -97,6 +99,21 @@ pub(crate) struct Create {
     /// Translate nothing to the outside.
     #[arg(long)]
     pub(crate) no_nat44: bool,
+    /// IPv6 prefix inside fd00::/8, of 64 bits [default: a random one that stays with the network; none with --private]
+    #[arg(long, value_name = "ADDRESS/64", value_parser = prefix)]
+    pub(crate) ipv6_prefix: Option<Prefix>,
+    /// Know no IPv6.
+    #[arg(long, conflicts_with_all = ["ipv6_prefix", "no_nat66", "no_router_advertisement", "no_dhcp6"])]
+    pub(crate) no_ipv6: bool,
+    /// Translate no IPv6 to the outside.
+    #[arg(long)]
+    pub(crate) no_nat66: bool,
+    /// Advertise no router: guests get neither an IPv6 prefix nor a way out.
+    #[arg(long)]
+    pub(crate) no_router_advertisement: bool,
+    /// Answer nobody by DHCPv6.
+    #[arg(long)]
+    pub(crate) no_dhcp6: bool,
     /// The host's interface by which guests reach the outside [default: as the host's routes say]
     #[arg(long, value_name = "IF")]
     pub(crate) external_interface: Option<String>,
@@ -168,6 +185,20 @@ fn subnet(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// `ADDRESS/64` or `ADDRESS`; bits behind the prefix do not matter.
+pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
+    let form = || "say ADDRESS/64, like fd12:3456:789a:1::/64".to_owned();
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, length.parse().map_err(|_| form())?),
+        None => (text, Prefix::LEN),
+    };
+    let address: Ipv6Addr = address.parse().map_err(|_| form())?;
+    if length != Prefix::LEN {
+        return Err(PrefixError::Len(length).to_string());
+    }
+    Prefix::of(address).map_err(|error| error.to_string())
+}
+
 fn address_range(text: &str) -> Result<(Ipv4Addr, Ipv4Addr), String> {
     let form = || "say FIRST-LAST, like 10.77.0.100-10.77.0.199".to_owned();
     let (first, last) = text.split_once('-').ok_or_else(form)?;
@@ -207,6 +238,30 @@ mod tests {
             "",
         ] {
             assert!(subnet(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        let lab = "fd12:3456:789a:1::/64";
+        for good in [
+            lab,
+            "fd12:3456:789a:1::",
+            "fd12:3456:789a:1::1",
+            "fd12:3456:789a:1::1/64",
+        ] {
+            assert_eq!(prefix(good).unwrap().to_string(), lab, "{good}");
+        }
+        for (bad, word) in [
+            ("fd12::/48", "48"),
+            ("fc00::/64", "fd00::/8"),
+            ("2001:db8::/64", "fd00::/8"),
+            ("10.77.0.0/24", "ADDRESS/64"),
+            ("fd12::/", "ADDRESS/64"),
+            ("", "ADDRESS/64"),
+        ] {
+            let error = prefix(bad).unwrap_err();
+            assert!(error.contains(word), "{bad}: {error}");
         }
     }
 

@@ -63,7 +63,7 @@ pub(crate) fn run(attach: &Attach) -> Result<(), Box<dyn Error>> {
         publish: attach.publish.clone(),
     })?;
     if let Some(inhabitant) = &inhabitant {
-        inhabitant.configure(membership.mtu(), membership.mac()?)?;
+        inhabitant.configure(&membership)?;
     }
     announce(&membership)?;
     let keeper = Keeper::start(membership)?;

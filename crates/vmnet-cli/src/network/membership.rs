@@ -339,6 +339,8 @@ fn configuration(asked: &NetworkName, making: &Making, mode: Mode) -> NetworkCon
     }
     configuration.subnet = making.subnet.map(|subnet| subnet.to_string());
     configuration.mtu = making.mtu;
+    configuration.ipv6 = making.no_ipv6.then_some(false);
+    configuration.ipv6_prefix = making.ipv6_prefix.map(|prefix| prefix.to_string());
     configuration.host_loopback = making.host_loopback.then_some(true);
     configuration
 }

@@ -63,7 +63,12 @@ pub(crate) struct Guest<'a> {
 /// A network that was joined; dropping it leaves.
 pub(crate) enum Joined {
     /// Started in this process.
-    Private { handle: Handle, mtu: u16, mac: Mac },
+    Private {
+        handle: Handle,
+        mtu: u16,
+        mac: Mac,
+        routers: bool,
+    },
     /// The service's.
     Service(Box<Membership>),
 }
@@ -147,7 +152,7 @@ impl Network {
     ) -> Result<Joined, NetworkError> {
         match self {
             Self::Private(settings) => {
-                let mtu = settings.mtu;
+                let (mtu, routers) = (settings.mtu, settings.router_advertisement);
                 let mac = match guest.mac {
                     Some(mac) => mac,
                     None => identity::random_mac().map_err(NetworkError::Random)?,
@@ -158,7 +163,12 @@ impl Network {
                     ..PortOptions::default()
                 };
                 let handle = private::start(*settings, attachment, options, guest.publish)?;
-                Ok(Joined::Private { handle, mtu, mac })
+                Ok(Joined::Private {
+                    handle,
+                    mtu,
+                    mac,
+                    routers,
+                })
             }
             Self::Service(opened) => {
                 let (kind, descriptor, socket) = split(attachment);
@@ -201,6 +211,14 @@ impl Joined {
         match self {
             Self::Private { mtu, .. } => *mtu,
             Self::Service(membership) => membership.mtu(),
+        }
+    }
+
+    /// Whether routers advertise themselves on the network.
+    pub(crate) fn has_routers(&self) -> bool {
+        match self {
+            Self::Private { routers, .. } => *routers,
+            Self::Service(membership) => membership.network().router_advertisement,
         }
     }
 

@@ -1,10 +1,13 @@
-//! Which subnet a private network gets.
+//! Which subnet and which IPv6 prefix a private network gets.
 //!
-//! The one asked for, or the first /24 of a range that nothing else of the host uses.
+//! Those asked for; or the first /24 of a range that nothing else of the host uses, and a random prefix.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use vmnet_linux::kernel::route::Taken;
-use vmnet_linux::lane::Subnet;
+use vmnet_linux::lane::{Prefix, Subnet};
+
+/// Random prefixes that are tried before one is taken that the host uses, too.
+const TRIES: usize = 64;
 
 /// There is no subnet.
 #[derive(Debug, thiserror::Error)]
@@ -15,15 +18,26 @@ pub(crate) enum ChooseError {
     Taken {
         subnet: Subnet,
         user: String,
-        network: Ipv4Addr,
+        network: IpAddr,
         prefix_len: u8,
     },
+    #[error(
+        "the IPv6 prefix {prefix} is taken by the host: {user} uses {network}/{prefix_len}; choose another with --ipv6-prefix"
+    )]
+    TakenPrefix {
+        prefix: Prefix,
+        user: String,
+        network: IpAddr,
+        prefix_len: u8,
+    },
+    #[error("a random IPv6 prefix: {0}")]
+    Random(#[source] std::io::Error),
     #[error(
         "the host uses addresses in every /24 of 192.168.64.0 to 192.168.127.0 ({user} uses {network}/{prefix_len}): choose a subnet with --subnet, like 10.77.0.0/24"
     )]
     NoneFree {
         user: String,
-        network: Ipv4Addr,
+        network: IpAddr,
         prefix_len: u8,
     },
 }
@@ -31,7 +45,7 @@ pub(crate) enum ChooseError {
 /// The subnet asked for, or the first free one of the default range; none that the host uses.
 pub(super) fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, ChooseError> {
     let user_of = |subnet: Subnet| {
-        let uses = |taken: &&Taken| subnet.overlaps(taken.network, taken.prefix_len);
+        let uses = |taken: &&Taken| matches!(taken.network, IpAddr::V4(network) if subnet.overlaps(network, taken.prefix_len));
         taken.iter().find(uses)
     };
     if let Some(subnet) = asked {
@@ -56,7 +70,7 @@ pub(super) fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, C
         }
     }
     let (user, network, prefix_len) = last.map_or_else(
-        || ("the host".to_owned(), Ipv4Addr::UNSPECIFIED, 0),
+        || ("the host".to_owned(), Ipv4Addr::UNSPECIFIED.into(), 0),
         |taken| (describe(taken), taken.network, taken.prefix_len),
     );
     Err(ChooseError::NoneFree {
@@ -64,6 +78,32 @@ pub(super) fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, C
         network,
         prefix_len,
     })
+}
+
+/// The prefix asked for, or a random one; none that the host uses.
+pub(super) fn choose_prefix(asked: Option<Prefix>, taken: &[Taken]) -> Result<Prefix, ChooseError> {
+    let user_of = |prefix: Prefix| taken.iter().find(|taken| taken.meets(prefix));
+    if let Some(prefix) = asked {
+        return match user_of(prefix) {
+            None => Ok(prefix),
+            Some(taken) => Err(ChooseError::TakenPrefix {
+                prefix,
+                user: describe(taken),
+                network: taken.network,
+                prefix_len: taken.prefix_len,
+            }),
+        };
+    }
+    let mut bits = [0; 7];
+    // Each is one of 2^56: a second try is for hosts that use much of them.
+    for _ in 0..TRIES {
+        rustix::rand::getrandom(&mut bits[..], rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| ChooseError::Random(error.into()))?;
+        if user_of(Prefix::random(bits)).is_none() {
+            break;
+        }
+    }
+    Ok(Prefix::random(bits))
 }
 
 fn describe(taken: &Taken) -> String {

@@ -55,6 +55,11 @@ fn configuration(create: Create) -> NetworkConfiguration {
         dhcp: no(create.no_dhcp),
         dns_proxy: no(create.no_dns),
         nat44: no(create.no_nat44),
+        ipv6: no(create.no_ipv6),
+        ipv6_prefix: create.ipv6_prefix.map(|prefix| prefix.to_string()),
+        nat66: no(create.no_nat66),
+        router_advertisement: no(create.no_router_advertisement),
+        dhcp6: no(create.no_dhcp6),
         external_interface: create.external_interface,
         domain: create.domain,
         resolvers: Some(create.resolvers).filter(|resolvers| !resolvers.is_empty()),
@@ -125,6 +130,9 @@ fn line(network: &Network) -> String {
     if let Some(gateway) = &network.gateway {
         text.push_str(&format!(", gateway {gateway}"));
     }
+    if let Some(prefix) = &network.ipv6_prefix {
+        text.push_str(&format!(", {prefix}"));
+    }
     text
 }
 
@@ -171,7 +179,7 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         None => "the host's".to_owned(),
     };
     let way_out = match &network.external_interface {
-        _ if !network.nat44 => "-".to_owned(),
+        _ if !network.nat44 && !network.nat66 => "-".to_owned(),
         Some(interface) => interface.clone(),
         None => "as the host routes".to_owned(),
     };
@@ -191,6 +199,14 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         ("resolvers", resolvers),
         ("domain", domain),
         ("nat44", yes_or_no(network.nat44)),
+        ("ipv6 prefix", or_none(network.ipv6_prefix.as_ref())),
+        ("ipv6 gateway", or_none(network.ipv6_gateway.as_ref())),
+        ("nat66", yes_or_no(network.nat66)),
+        (
+            "router advertisement",
+            yes_or_no(network.router_advertisement),
+        ),
+        ("dhcp6", yes_or_no(network.dhcp6)),
         ("external interface", way_out),
         ("isolation", yes_or_no(network.isolation)),
         ("host loopback", yes_or_no(network.host_loopback)),
@@ -234,7 +250,8 @@ mod tests {
     fn everything_can_be_typed() {
         let configuration = asked(
             "lab --mode shared --subnet 10.77.0.1/24 --dhcp-range 10.77.0.100-10.77.0.199 --mtu 9000 \
-             --no-dns --no-nat44 --external-interface eth0 --domain lab.internal --resolver 10.0.0.53 \
+             --no-dns --no-nat44 --ipv6-prefix fd12:3456:789a:1::1 --no-nat66 --no-router-advertisement \
+             --no-dhcp6 --external-interface eth0 --domain lab.internal --resolver 10.0.0.53 \
              --resolver [fd00::53]:5353 --lease-time 12h --isolation --host-loopback \
              --uuid 6ba7b810-9dad-41d1-80b4-00c04fd430c8",
         );
@@ -249,6 +266,10 @@ mod tests {
           "mtu": 9000,
           "dns_proxy": false,
           "nat44": false,
+          "ipv6_prefix": "fd12:3456:789a:1::/64",
+          "nat66": false,
+          "router_advertisement": false,
+          "dhcp6": false,
           "external_interface": "eth0",
           "domain": "lab.internal",
           "resolvers": [
@@ -261,12 +282,15 @@ mod tests {
         }
         "#);
         assert_eq!(asked("lab --no-dhcp").dhcp, Some(false));
+        assert_eq!(asked("lab --no-ipv6").ipv6, Some(false));
     }
 
     #[test]
     fn what_cannot_be_together_is_refused() {
         for words in [
             "lab --no-dhcp --lease-time 1h",
+            "lab --no-ipv6 --ipv6-prefix fd12::/64",
+            "lab --no-ipv6 --no-nat66",
             "lab --private --domain x",
             "lab --mtu 500",
             "lab --mode bridged",
@@ -290,7 +314,7 @@ mod tests {
         ");
         assert_eq!(
             line(&networks[0]),
-            "lab: shared, 10.77.0.0/24, gateway 10.77.0.1"
+            "lab: shared, 10.77.0.0/24, gateway 10.77.0.1, fd12:3456:789a:1::/64"
         );
         assert_eq!(
             line(&networks[1]),
@@ -309,24 +333,29 @@ mod tests {
             counters: Some(counters),
         };
         insta::assert_snapshot!(describe(&shown), @r"
-        name                lab
-        uuid                6ba7b810-9dad-41d1-80b4-00c04fd430c8
-        mode                shared
-        subnet              10.77.0.0/24
-        gateway             10.77.0.1
-        mtu                 9000
-        dhcp                10.77.0.2-10.77.0.254
-        lease time          12h
-        dns proxy           yes
-        resolvers           10.0.0.53 [fd00::53]:5353
-        domain              lab.internal
-        nat44               yes
-        external interface  eth0
-        isolation           no
-        host loopback       yes
-        lifetime            kept
-        holders             1
-        interfaces          2
+        name                  lab
+        uuid                  6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        mode                  shared
+        subnet                10.77.0.0/24
+        gateway               10.77.0.1
+        mtu                   9000
+        dhcp                  10.77.0.2-10.77.0.254
+        lease time            12h
+        dns proxy             yes
+        resolvers             10.0.0.53 [fd00::53]:5353
+        domain                lab.internal
+        nat44                 yes
+        ipv6 prefix           fd12:3456:789a:1::/64
+        ipv6 gateway          fd12:3456:789a:1::1
+        nat66                 yes
+        router advertisement  yes
+        dhcp6                 yes
+        external interface    eth0
+        isolation             no
+        host loopback         yes
+        lifetime              kept
+        holders               1
+        interfaces            2
 
         drop-spoofed      7
         frames-forwarded  12345
@@ -336,24 +365,29 @@ mod tests {
             counters: None,
         };
         insta::assert_snapshot!(describe(&shown), @r"
-        name                -
-        uuid                01234567-89ab-4cde-8f01-23456789abcd
-        mode                private
-        subnet              -
-        gateway             -
-        mtu                 1500
-        dhcp                no
-        lease time          -
-        dns proxy           no
-        resolvers           -
-        domain              -
-        nat44               no
-        external interface  -
-        isolation           no
-        host loopback       no
-        lifetime            held
-        holders             1
-        interfaces          0
+        name                  -
+        uuid                  01234567-89ab-4cde-8f01-23456789abcd
+        mode                  private
+        subnet                -
+        gateway               -
+        mtu                   1500
+        dhcp                  no
+        lease time            -
+        dns proxy             no
+        resolvers             -
+        domain                -
+        nat44                 no
+        ipv6 prefix           -
+        ipv6 gateway          -
+        nat66                 no
+        router advertisement  no
+        dhcp6                 no
+        external interface    -
+        isolation             no
+        host loopback         no
+        lifetime              held
+        holders               1
+        interfaces            0
         ");
     }
 }

@@ -176,25 +176,30 @@ mod tests {
     #[test]
     fn one_network_with_all_that_is_on_it() {
         insta::assert_snapshot!(describe_one(&examples::closeup()), @r"
-        name                lab
-        uuid                6ba7b810-9dad-41d1-80b4-00c04fd430c8
-        mode                shared
-        subnet              10.77.0.0/24
-        gateway             10.77.0.1
-        mtu                 9000
-        dhcp                10.77.0.2-10.77.0.254
-        lease time          12h
-        dns proxy           yes
-        resolvers           10.0.0.53 [fd00::53]:5353
-        domain              lab.internal
-        nat44               yes
-        external interface  eth0
-        isolation           no
-        host loopback       yes
-        lifetime            kept
-        holders             1
-        interfaces          2
-        addresses           1 leased, 1 reserved
+        name                  lab
+        uuid                  6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        mode                  shared
+        subnet                10.77.0.0/24
+        gateway               10.77.0.1
+        mtu                   9000
+        dhcp                  10.77.0.2-10.77.0.254
+        lease time            12h
+        dns proxy             yes
+        resolvers             10.0.0.53 [fd00::53]:5353
+        domain                lab.internal
+        nat44                 yes
+        ipv6 prefix           fd12:3456:789a:1::/64
+        ipv6 gateway          fd12:3456:789a:1::1
+        nat66                 yes
+        router advertisement  yes
+        dhcp6                 yes
+        external interface    eth0
+        isolation             no
+        host loopback         yes
+        lifetime              kept
+        holders               1
+        interfaces            2
+        addresses             1 leased, 1 reserved
 
         NUMBER  NETWORK  KIND    NAME  ADDRESS    MAC                MTU   PID   ID
         7       lab      stream  web   10.77.0.2  52:54:00:12:34:56  9000  4711  0b1d9f6e-2c1a-4b7e-9f0a-3d1c5e7f9a2b

@@ -2,9 +2,11 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `prefix` | which IPv6 prefix a network gets |
 //! | `subnet` | which subnet a network gets |
 //! | `text` | what is told to clients, and read from them |
 
+mod prefix;
 mod subnet;
 pub(crate) mod text;
 
@@ -12,7 +14,7 @@ use openvmnet::service::{Mode, NetworkConfiguration, ServiceError};
 use std::net::SocketAddr;
 use std::time::Duration;
 use uuid::Uuid;
-use vmnet_linux::lane::{Dhcp, Dns, Ipv4, MTU_MAX, MTU_MIN, Settings};
+use vmnet_linux::lane::{Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings};
 
 pub(crate) use subnet::Occupied;
 
@@ -38,6 +40,10 @@ pub(crate) struct Plan {
     pub(crate) mtu: u16,
     pub(crate) dns_proxy: bool,
     pub(crate) nat44: bool,
+    pub(crate) ipv6: Option<Prefix>,
+    pub(crate) nat66: bool,
+    pub(crate) router_advertisement: bool,
+    pub(crate) dhcp6: bool,
     pub(crate) external_interface: Option<String>,
     pub(crate) domain: String,
     pub(crate) resolvers: Option<Vec<SocketAddr>>,
@@ -89,8 +95,13 @@ impl Plan {
         };
         let resolvers = asked.resolvers.as_ref();
         let resolvers = resolvers.map(|all| all.iter().map(|one| text::resolver(one)).collect());
+        let uuid = uuid_of(asked)?;
+        // Nobody asked for IPv6 where the MTU is too small for it.
+        let without = private || mtu < MTU_MIN_IPV6;
+        let ipv6 = prefix::of(asked, without, uuid, occupied)?;
+        let serves6 = ipv6.is_some() && !private;
         Ok(Self {
-            uuid: uuid_of(asked)?,
+            uuid,
             name: asked.name.clone(),
             mode,
             ipv4,
@@ -98,6 +109,10 @@ impl Plan {
             mtu,
             dns_proxy: !private && asked.dns_proxy.unwrap_or(true),
             nat44: mode == Mode::Shared && asked.nat44.unwrap_or(true),
+            ipv6,
+            nat66: serves6 && mode == Mode::Shared && asked.nat66.unwrap_or(true),
+            router_advertisement: serves6 && asked.router_advertisement.unwrap_or(true),
+            dhcp6: serves6 && asked.dhcp6.unwrap_or(true),
             external_interface: asked.external_interface.clone(),
             domain: asked.domain.clone().unwrap_or_else(|| DOMAIN.to_owned()),
             resolvers: resolvers.transpose()?,
@@ -127,6 +142,11 @@ impl Plan {
             dhcp: Some(self.dhcp.is_some()),
             dns_proxy: Some(self.dns_proxy),
             nat44: Some(self.nat44),
+            ipv6: Some(self.ipv6.is_some()),
+            ipv6_prefix: self.ipv6.map(|prefix| prefix.to_string()),
+            nat66: Some(self.nat66),
+            router_advertisement: Some(self.router_advertisement),
+            dhcp6: Some(self.dhcp6),
             external_interface: self.external_interface.clone(),
             domain: Some(self.domain.clone()),
             resolvers: resolvers.map(|all| all.iter().map(ToString::to_string).collect()),
@@ -165,6 +185,10 @@ impl Plan {
             dhcp,
             dns_proxy,
             nat44,
+            ipv6,
+            nat66,
+            router_advertisement,
+            dhcp6,
             external_interface,
             domain,
             lease_seconds,
@@ -178,6 +202,11 @@ impl Plan {
             different.push("subnet");
         }
         compare!(dhcp_first, dhcp_last);
+        if let Some(prefix) = &asked.ipv6_prefix
+            && self.ipv6 != Some(text::prefix(prefix)?)
+        {
+            different.push("ipv6-prefix");
+        }
         if let Some(all) = &asked.resolvers {
             let all: Result<Vec<_>, _> = all.iter().map(|one| text::resolver(one)).collect();
             if self.resolvers != Some(all?) {
@@ -208,10 +237,12 @@ impl Plan {
             dhcp: self.dhcp,
             dns,
             nat44: self.nat44,
-            ipv6: None,
-            nat66: false,
-            router_advertisement: false,
-            dhcp6: None,
+            ipv6: self.ipv6,
+            nat66: self.nat66,
+            router_advertisement: self.router_advertisement,
+            dhcp6: self.dhcp6.then(|| Dhcp6 {
+                lease_time: Duration::from_secs(self.lease_seconds.into()),
+            }),
             isolation: self.isolation,
             mtu: self.mtu,
             domain: self.domain.clone(),
@@ -249,6 +280,11 @@ fn check_mode(asked: &NetworkConfiguration, private: bool) -> Result<(), Service
                 "a host network leads nowhere: NAT needs the mode shared",
             ));
         }
+        if asked.nat66 == Some(true) {
+            return Err(invalid(
+                "a host network leads nowhere: NAT66 needs the mode shared",
+            ));
+        }
         if asked.external_interface.is_some() {
             return Err(invalid(
                 "a host network leads nowhere: an external interface needs the mode shared",
@@ -262,10 +298,46 @@ fn check_mode(asked: &NetworkConfiguration, private: bool) -> Result<(), Service
             "a private switch has neither DHCP nor DNS: leave one of them out",
         ));
     }
+    check_ipv6(asked, private)?;
     let gives = !private && asked.dhcp != Some(false);
     if !gives && (asked.dhcp_first.is_some() || asked.dhcp_last.is_some()) {
         return Err(invalid(
             "a network without DHCP gives no addresses: leave out the first and last one",
+        ));
+    }
+    Ok(())
+}
+
+/// What needs IPv6 is not asked of a network without.
+fn check_ipv6(asked: &NetworkConfiguration, private: bool) -> Result<(), ServiceError> {
+    let mtu = asked.mtu.unwrap_or(MTU);
+    let wanted = asked.ipv6_prefix.is_some() || asked.ipv6 == Some(true);
+    if wanted && mtu < MTU_MIN_IPV6 {
+        return Err(invalid(format!(
+            "the MTU is {mtu}; IPv6 needs {MTU_MIN_IPV6} at least: take that, or no IPv6"
+        )));
+    }
+    let services = [asked.nat66, asked.router_advertisement, asked.dhcp6];
+    if services.contains(&Some(true)) {
+        if asked.ipv6 == Some(false) || mtu < MTU_MIN_IPV6 {
+            return Err(invalid(
+                "a network without IPv6 has neither NAT66 nor router advertisements nor DHCPv6: leave one of them out",
+            ));
+        }
+        if private {
+            return Err(invalid(
+                "a private switch has neither router advertisements nor DHCPv6: leave one of them out",
+            ));
+        }
+    }
+    if asked.ipv6 == Some(false) && asked.ipv6_prefix.is_some() {
+        return Err(invalid(
+            "a network without IPv6 has no prefix: leave one of them out",
+        ));
+    }
+    if private && asked.ipv6 == Some(true) && asked.ipv6_prefix.is_none() {
+        return Err(invalid(
+            "a private switch knows IPv6 by a prefix: give one, like fd12:3456:789a:1::/64",
         ));
     }
     Ok(())

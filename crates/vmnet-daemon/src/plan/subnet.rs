@@ -1,16 +1,19 @@
 //! Which subnet a network gets: the first of its mode's range that nobody uses.
 
 use openvmnet::service::{Mode, ServiceError};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use vmnet_linux::kernel::route::{Routes, Taken};
-use vmnet_linux::lane::{Ipv4, Subnet};
+use vmnet_linux::lane::{Ipv4, Prefix, Subnet};
+
+use super::Plan;
 
 /// What is in use: by the host, and by networks of ours.
 #[derive(Debug, Default)]
 pub(crate) struct Occupied {
     pub(crate) host: Vec<Taken>,
     pub(crate) networks: Vec<(String, Subnet)>,
+    pub(crate) prefixes: Vec<(String, Prefix)>,
 }
 
 /// The third bytes of the default subnets 192.168.x.0/24 (vmnet: the same).
@@ -26,15 +29,19 @@ impl Occupied {
     ///
     /// # Errors
     /// The host's routes cannot be read.
-    pub(crate) fn now(
-        networks: impl Iterator<Item = (String, Subnet)>,
-    ) -> Result<Self, ServiceError> {
+    pub(crate) fn now<'a>(plans: impl Iterator<Item = &'a Plan>) -> Result<Self, ServiceError> {
+        let (mut networks, mut prefixes) = (Vec::new(), Vec::new());
+        for plan in plans {
+            networks.extend(plan.ipv4.map(|ipv4| (plan.label(), ipv4.subnet())));
+            prefixes.extend(plan.ipv6.map(|prefix| (plan.label(), prefix)));
+        }
         let host = Routes::open().and_then(|mut routes| routes.taken());
         Ok(Self {
             host: host.map_err(|error| ServiceError::Failed {
                 reason: error.to_string(),
             })?,
-            networks: networks.collect(),
+            networks,
+            prefixes,
         })
     }
 
@@ -88,16 +95,31 @@ impl Occupied {
         let taken = self
             .host
             .iter()
-            .find(|taken| subnet.overlaps(taken.network, taken.prefix_len))?;
-        let kind = if taken.is_address {
-            "an address"
-        } else {
-            "a route"
-        };
-        let interface = taken.interface.as_deref().unwrap_or("the host");
-        Some(format!(
-            "{kind} of {interface} uses {}/{}",
-            taken.network, taken.prefix_len
-        ))
+            .find(|taken| matches!(taken.network, IpAddr::V4(network) if subnet.overlaps(network, taken.prefix_len)))?;
+        Some(whose(taken))
     }
+
+    /// Who uses some of a prefix.
+    pub(super) fn user_of_prefix(&self, prefix: Prefix) -> Option<String> {
+        let mut ours = self.prefixes.iter();
+        if let Some((name, other)) = ours.find(|(_, other)| *other == prefix) {
+            return Some(format!("the network {name} has {other}"));
+        }
+        let taken = self.host.iter().find(|taken| taken.meets(prefix))?;
+        Some(whose(taken))
+    }
+}
+
+/// What of the host it is.
+fn whose(taken: &Taken) -> String {
+    let kind = if taken.is_address {
+        "an address"
+    } else {
+        "a route"
+    };
+    let interface = taken.interface.as_deref().unwrap_or("the host");
+    format!(
+        "{kind} of {interface} uses {}/{}",
+        taken.network, taken.prefix_len
+    )
 }

@@ -85,6 +85,7 @@ fn the_first_subnet_that_nobody_uses() {
             taken("192.168.66.128/25", "wg0"),
         ],
         networks: vec![("dev".to_owned(), subnet("192.168.65.0/24"))],
+        prefixes: Vec::new(),
     };
     let plan = Plan::make(&asked(Mode::Shared), &occupied).unwrap();
     assert_eq!(gateway(&plan), "192.168.67.1/24");
@@ -103,6 +104,7 @@ fn a_subnet_that_is_taken_is_refused_with_who_has_it() {
     let occupied = Occupied {
         host: vec![taken("10.0.0.0/9", "tun0")],
         networks: vec![("dev".to_owned(), subnet("172.30.4.0/22"))],
+        prefixes: Vec::new(),
     };
     for (subnet, word) in [
         ("10.77.0.0/24", "tun0"),
@@ -253,7 +255,7 @@ fn a_network_fits_what_it_is_and_nothing_else() {
         change(&mut asked);
         plan.fits(&asked).unwrap();
     }
-    let different: [(&str, Change); 14] = [
+    let different: [(&str, Change); 19] = [
         ("mode", |asked| asked.mode = Mode::Host),
         ("name", |asked| asked.name = Some("other".to_owned())),
         ("uuid", |asked| asked.uuid = Some(Uuid::nil().to_string())),
@@ -270,6 +272,15 @@ fn a_network_fits_what_it_is_and_nothing_else() {
         ("dhcp", |asked| asked.dhcp = Some(false)),
         ("dns-proxy", |asked| asked.dns_proxy = Some(false)),
         ("nat44", |asked| asked.nat44 = Some(false)),
+        ("ipv6", |asked| asked.ipv6 = Some(false)),
+        ("ipv6-prefix", |asked| {
+            asked.ipv6_prefix = Some("fd00::/64".to_owned());
+        }),
+        ("nat66", |asked| asked.nat66 = Some(false)),
+        ("router-advertisement", |asked| {
+            asked.router_advertisement = Some(false);
+        }),
+        ("dhcp6", |asked| asked.dhcp6 = Some(false)),
         ("domain", |asked| asked.domain = Some("other".to_owned())),
         ("resolvers", |asked| asked.resolvers = Some(Vec::new())),
         ("lease-seconds", |asked| asked.lease_seconds = Some(61)),
@@ -299,17 +310,150 @@ fn a_pool_asked_of_a_network_without_dhcp_is_another_network() {
     );
 }
 
+#[test]
+fn ipv6_is_on_with_a_prefix_that_stays() {
+    let named = |name: &str| with(|asked| asked.name = Some(name.to_owned()));
+    let shared = make(&named("dev")).unwrap();
+    let prefix = shared.ipv6.unwrap();
+    assert_eq!(prefix, make(&named("dev")).unwrap().ipv6.unwrap());
+    assert_ne!(prefix, make(&named("other")).unwrap().ipv6.unwrap());
+    assert!(shared.nat66 && shared.router_advertisement && shared.dhcp6);
+    // Written down and read again it is the same, also by a service that knows another machine.
+    assert_eq!(shared.configuration().ipv6_prefix, Some(prefix.to_string()));
+    let host = make(&asked(Mode::Host)).unwrap();
+    assert!(host.ipv6.is_some() && !host.nat66 && host.router_advertisement && host.dhcp6);
+    let off = make(&with(|asked| asked.ipv6 = Some(false))).unwrap();
+    assert_eq!(off.ipv6, None);
+    assert!(!off.nat66 && !off.router_advertisement && !off.dhcp6);
+    // A private switch has what it is given, and serves nothing.
+    let mut private = asked(Mode::Host);
+    private.private = Some(true);
+    assert_eq!(make(&private).unwrap().ipv6, None);
+    private.ipv6_prefix = Some("fd12::1".to_owned());
+    let private = make(&private).unwrap();
+    assert_eq!(private.ipv6.unwrap().to_string(), "fd12::/64");
+    assert!(!private.nat66 && !private.router_advertisement && !private.dhcp6);
+}
+
+#[test]
+fn which_prefixes_can_be() {
+    let prefix = |text: &str| with(|asked| asked.ipv6_prefix = Some(text.to_owned()));
+    // Clients of vmnet give the first host's address, too.
+    for text in [
+        "fd12:0:0:1::",
+        "fd12:0:0:1::/64",
+        "fd12:0:0:1::1",
+        "fd12:0:0:1::1/64",
+    ] {
+        let plan = make(&prefix(text)).unwrap();
+        assert_eq!(plan.ipv6.unwrap().to_string(), "fd12:0:0:1::/64", "{text}");
+        plan.fits(&prefix(text)).unwrap();
+    }
+    for (text, word) in [
+        ("fd12::/48", "length is 48"),
+        ("fd12::/65", "length is 65"),
+        ("fc00::/64", "fd00::/8"),
+        ("2001:db8::/64", "fd00::/8"),
+        ("fe80::/64", "fd00::/8"),
+        ("::", "fd00::/8"),
+        ("10.77.0.0/24", "ADDRESS/64"),
+        ("fd12::/x", "ADDRESS/64"),
+        ("fd12", "ADDRESS/64"),
+    ] {
+        refused(&prefix(text), word);
+    }
+}
+
+#[test]
+fn ipv6_that_cannot_be_is_refused() {
+    refused(
+        &with(|asked| {
+            asked.ipv6 = Some(false);
+            asked.ipv6_prefix = Some("fd12::/64".to_owned());
+        }),
+        "prefix",
+    );
+    for change in [
+        (|asked| asked.nat66 = Some(true)) as Change,
+        |asked| asked.router_advertisement = Some(true),
+        |asked| asked.dhcp6 = Some(true),
+    ] {
+        let mut without = with(|asked| asked.ipv6 = Some(false));
+        change(&mut without);
+        refused(&without, "IPv6");
+        let mut private = asked(Mode::Host);
+        (private.private, private.ipv6_prefix) = (Some(true), Some("fd12::/64".to_owned()));
+        change(&mut private);
+        match make(&private) {
+            Err(ServiceError::InvalidArgument { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut private = asked(Mode::Host);
+    (private.private, private.ipv6) = (Some(true), Some(true));
+    refused(&private, "prefix");
+    // RFC 8200 §5.
+    for change in [
+        (|asked| asked.ipv6 = Some(true)) as Change,
+        |asked| asked.ipv6_prefix = Some("fd12::/64".to_owned()),
+        |asked| asked.nat66 = Some(true),
+    ] {
+        let mut small = with(|asked| asked.mtu = Some(1279));
+        assert_eq!(make(&small).unwrap().ipv6, None);
+        change(&mut small);
+        refused(&small, "IPv6");
+        small.mtu = Some(1280);
+        assert!(make(&small).unwrap().ipv6.is_some());
+    }
+}
+
+#[test]
+fn a_prefix_of_the_host_or_of_another_network_is_passed_over() {
+    let asked = with(|asked| asked.name = Some("dev".to_owned()));
+    let own = make(&asked).unwrap().ipv6.unwrap();
+    let mut occupied = Occupied {
+        prefixes: vec![("other".to_owned(), own)],
+        ..Occupied::default()
+    };
+    let second = Plan::make(&asked, &occupied).unwrap().ipv6.unwrap();
+    assert_ne!(second, own);
+    occupied.host = vec![taken(&second.to_string(), "wg0")];
+    let third = Plan::make(&asked, &occupied).unwrap().ipv6.unwrap();
+    assert!(third != own && third != second);
+    for (prefix, user) in [(own, "network other"), (second, "wg0")] {
+        let asked = with(|asked| asked.ipv6_prefix = Some(prefix.to_string()));
+        match Plan::make(&asked, &occupied) {
+            Err(ServiceError::InUse { reason }) => assert!(reason.contains(user), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_written_down_before_there_was_ipv6_is_still_read() {
+    let old = r#"{"mode":"shared","name":"dev","uuid":"2f1f4c83-5a0c-4a3b-8d5c-6a1b6f7c2d11",
+        "subnet":"10.77.0.1/24","dhcp_first":"10.77.0.2","dhcp_last":"10.77.0.254","mtu":1500,"dhcp":true,
+        "dns_proxy":true,"nat44":true,"domain":"vmnet.internal","lease_seconds":86400,"isolation":false,
+        "host_loopback":false,"private":false}"#;
+    let old: NetworkConfiguration = serde_json::from_str(old).unwrap();
+    let plan = make(&old).unwrap();
+    assert!(plan.nat66 && plan.ipv6.is_some());
+    plan.fits(&old).unwrap();
+    assert_eq!(make(&old).unwrap(), plan);
+}
+
 prop_compose! {
     fn any_configuration()(
         shared in any::<bool>(),
         name in proptest::option::of("[a-zA-Z0-9][a-zA-Z0-9._-]{0,31}"),
         subnet in proptest::option::of((any::<u32>(), 8_u8..=30)),
         mtu in proptest::option::of(576_u16..=65_520),
-        switches in proptest::array::uniform6(proptest::option::of(any::<bool>())),
+        prefix in proptest::option::of((any::<[u8; 7]>(), any::<u64>())),
+        switches in proptest::array::uniform10(proptest::option::of(any::<bool>())),
         resolvers in proptest::option::of(proptest::collection::vec((any::<std::net::IpAddr>(), 1_u16..), 0..3)),
         lease_seconds in proptest::option::of(60_u32..=100_000),
     ) -> NetworkConfiguration {
-        let [dhcp, dns_proxy, nat44, isolation, host_loopback, private] = switches;
+        let [dhcp, dns_proxy, nat44, isolation, host_loopback, private, ipv6, nat66, ra, dhcp6] = switches;
         let mut asked = NetworkConfiguration::new(if shared { Mode::Shared } else { Mode::Host });
         asked.name = name;
         asked.subnet = subnet.map(|(address, length)| format!("{}/{length}", Ipv4Addr::from_bits(address)));
@@ -318,6 +462,8 @@ prop_compose! {
         });
         (asked.mtu, asked.lease_seconds) = (mtu, lease_seconds);
         (asked.dhcp, asked.dns_proxy, asked.nat44) = (dhcp, dns_proxy, nat44);
+        (asked.ipv6, asked.nat66, asked.router_advertisement, asked.dhcp6) = (ipv6, nat66, ra, dhcp6);
+        asked.ipv6_prefix = prefix.map(|(bits, host)| Prefix::random(bits).host(host).to_string());
         (asked.isolation, asked.host_loopback, asked.private) = (isolation, host_loopback, private);
         asked
     }

@@ -2,9 +2,9 @@
 
 use super::invalid;
 use openvmnet::service::ServiceError;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use uuid::Uuid;
-use vmnet_linux::lane::{Ipv4, Subnet};
+use vmnet_linux::lane::{Ipv4, Prefix, PrefixError, Subnet};
 use vmnet_wire::ethernet::Mac;
 
 /// `ADDRESS/LENGTH`: the gateway's address, or the subnet's, whose first host is the gateway then.
@@ -33,9 +33,34 @@ pub(crate) fn gateway_and_length(ipv4: &Ipv4) -> String {
     format!("{}/{}", ipv4.gateway(), ipv4.subnet().prefix_len())
 }
 
+/// `ADDRESS/64` or `ADDRESS`: any address of the prefix, as some clients give its first host's.
+pub(crate) fn prefix(text: &str) -> Result<Prefix, ServiceError> {
+    let form = || {
+        invalid(format!(
+            "`{text}` is no IPv6 prefix: say ADDRESS/64, like fd12:3456:789a:1::/64"
+        ))
+    };
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, length.parse().map_err(|_| form())?),
+        None => (text, Prefix::LEN),
+    };
+    let address: Ipv6Addr = address.parse().map_err(|_| form())?;
+    let refused = |error: PrefixError| invalid(error.to_string());
+    if length != Prefix::LEN {
+        return Err(refused(PrefixError::Len(length)));
+    }
+    Prefix::of(address).map_err(refused)
+}
+
 pub(crate) fn address(text: &str) -> Result<Ipv4Addr, ServiceError> {
     text.parse()
         .map_err(|_| invalid(format!("`{text}` is no IPv4 address")))
+}
+
+/// An address of either family.
+pub(crate) fn any_address(text: &str) -> Result<IpAddr, ServiceError> {
+    text.parse()
+        .map_err(|_| invalid(format!("`{text}` is no IP address")))
 }
 
 pub(crate) fn mac(text: &str) -> Result<Mac, ServiceError> {

@@ -99,9 +99,25 @@ impl Supervisor {
     fn start_kept(&mut self, configuration: &NetworkConfiguration) -> Result<(), ServiceError> {
         // Its subnet is its own, whatever the host has taken up meanwhile.
         let plan = Plan::make(configuration, &Occupied::default())?;
+        if plan.configuration() != *configuration {
+            // Written down by a version that left out what this one decides.
+            self.write_down_again(&plan);
+        }
         let uuid = self.start(plan, Lifetime::Kept)?;
         self.restore_forwards(uuid);
         Ok(())
+    }
+
+    fn write_down_again(&self, plan: &Plan) {
+        let written = serde_json::to_value(plan.configuration())
+            .map_err(|error| failed(&error))
+            .and_then(|description| {
+                let stored = self.store.put_network(plan.uuid, &description);
+                stored.map_err(|error| not_stored(&error))
+            });
+        if let Err(error) = written {
+            tracing::warn!(network = plan.label(), %error, "the network may be another one next time");
+        }
     }
 
     fn start_configured(&mut self, configured: &Configured) -> Result<(), ServiceError> {

@@ -217,10 +217,7 @@ impl Supervisor {
 
     /// Decides what is asked for, beside what there is.
     pub(super) fn plan(&self, configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
-        let ours = self.networks.values().filter_map(|running| {
-            let subnet = running.plan.ipv4.as_ref()?.subnet();
-            Some((running.plan.label(), subnet))
-        });
+        let ours = self.networks.values().map(|running| &running.plan);
         Plan::make(configuration, &Occupied::now(ours)?)
     }
 
@@ -321,6 +318,11 @@ impl Supervisor {
             dhcp: plan.dhcp.is_some(),
             dns_proxy: plan.dns_proxy,
             nat44: plan.nat44,
+            ipv6_prefix: plan.ipv6.as_ref().map(ToString::to_string),
+            ipv6_gateway: plan.ipv6.as_ref().map(|ipv6| ipv6.gateway().to_string()),
+            nat66: plan.nat66,
+            router_advertisement: plan.router_advertisement,
+            dhcp6: plan.dhcp6,
             external_interface: plan.external_interface.clone(),
             domain: plan.domain.clone(),
             lease_seconds: plan.lease_seconds,

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::{Config, Dns, ForwardId, Network, Outbox, PortId, SocketId};
+use vmnet_core::{Config, Dns, ForwardId, Network, Outbox, PortId, Prefix, SocketId};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::StartError;
@@ -23,6 +23,7 @@ use crate::lane::rings::Rings;
 use crate::lane::sockets::Pending;
 use crate::lane::vmm::Vmm;
 use crate::poller::{Poller, READ, Token};
+use crate::port::join::Joining;
 use crate::port::{FRAME_MAX, Port};
 use crate::resolv;
 use crate::slots::{Slot, Slots};
@@ -46,6 +47,8 @@ const DESCRIPTORS_KEPT: usize = 128;
 /// A network with everything it runs on.
 pub(super) struct Lane {
     pub(super) network: Network,
+    /// Its IPv6 prefix.
+    prefix: Option<Prefix>,
     pub(super) out: Outbox,
     pub(super) now: Instant,
     pub(super) poller: Poller,
@@ -70,6 +73,9 @@ pub(super) struct Lane {
     pub(super) frame: Vec<u8>,
     /// Where bytes of a guest's memory are gathered that have to be in one piece.
     pub(super) scratch: Vec<u8>,
+    /// Segments that may become one, and of which port they are.
+    pub(super) joining: Joining,
+    pub(super) joining_of: Option<PortId>,
     pub(super) batch: Option<Batch>,
     pub(super) warned: Warned,
     /// See [`forwarding::spare`].
@@ -106,11 +112,15 @@ impl Lane {
         rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
             .map_err(io::Error::from)?;
         let mut network = Network::new(now, &config(&settings, flows_max()?, seed))?;
-        if let Some(dhcp) = settings.dhcp {
+        let times = [
+            settings.dhcp.map(|dhcp| dhcp.lease_time),
+            settings.dhcp6.map(|dhcp6| dhcp6.lease_time),
+        ];
+        if let Some(lease_time) = times.into_iter().flatten().max() {
             leases::put_back(
                 &mut network,
                 now,
-                dhcp.lease_time,
+                lease_time,
                 settings.reservations,
                 settings.restored,
             );
@@ -118,9 +128,6 @@ impl Lane {
         let poller = Poller::new()?;
         poller.add(&inbox.line.wake, Token::Command, READ)?;
         let uplink = Uplink::new(settings.external_interface.as_deref())?;
-        if let Some(ipv4) = network.ipv4() {
-            network.set_outside(uplink.address(ipv4.subnet()));
-        }
         poller.add(uplink.fd(), Token::Uplink, READ)?;
         let resolvers = match &settings.resolvers {
             Some(fixed) => {
@@ -130,8 +137,9 @@ impl Lane {
             None if settings.dns == Dns::Proxy => watch_resolvers(&mut network, now, &poller)?,
             None => None,
         };
-        Ok(Self {
+        let mut lane = Self {
             network,
+            prefix: settings.ipv6,
             out: Outbox::new(),
             now,
             poller,
@@ -150,6 +158,8 @@ impl Lane {
             reassembled: None,
             frame: vec![0; FRAME_MAX],
             scratch: Vec::new(),
+            joining: Joining::default(),
+            joining_of: None,
             batch: None,
             warned: Warned::default(),
             spare: Some(forwarding::spare()?),
@@ -165,7 +175,23 @@ impl Lane {
             inbox,
             lease_keeper: settings.leases,
             stopped: false,
-        })
+        };
+        lane.tell_outside();
+        Ok(lane)
+    }
+
+    /// Tells the core by which addresses the outside reaches the host.
+    fn tell_outside(&mut self) {
+        if let Some(ipv4) = self.network.ipv4() {
+            let address = self.uplink.address(ipv4.subnet());
+            tracing::debug!(?address, "the host's outside address");
+            self.network.set_outside(address);
+        }
+        if let Some(prefix) = self.prefix {
+            let address = self.uplink.address6(prefix);
+            tracing::debug!(?address, "the host's outside IPv6 address");
+            self.network.set_outside6(address);
+        }
     }
 
     /// Runs until it is told to stop.
@@ -278,8 +304,12 @@ impl Lane {
         true
     }
 
-    /// The gateway as it reports errors; only one that has an address has any.
-    pub(super) fn gateway(&self) -> IpAddr {
+    /// The gateway as it reports errors about what goes `to`; only one that has an address has any.
+    pub(super) fn gateway(&self, to: SocketAddr) -> IpAddr {
+        if to.is_ipv6() {
+            let gateway = self.prefix.map(|prefix| prefix.gateway());
+            return IpAddr::V6(gateway.unwrap_or(Ipv6Addr::UNSPECIFIED));
+        }
         let address = self.network.gateway_address();
         IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED))
     }
@@ -311,7 +341,11 @@ impl Lane {
                     let _gone = answer.send(self.counters());
                 }
                 Command::Session(port, epoch, change) => self.session_change(port, epoch, change),
-                Command::Stop => self.stopped = true,
+                Command::Stop => {
+                    self.network.shutdown(self.now, &mut self.out);
+                    self.carry_out(Hand::EMPTY);
+                    self.stopped = true;
+                }
             }
         }
     }
@@ -342,15 +376,10 @@ impl Lane {
 
     fn follow_uplink(&mut self) {
         let change = self.uplink.follow();
-        let Some(ipv4) = self.network.ipv4() else {
-            return;
-        };
         if change == Change::None {
             return;
         }
-        let address = self.uplink.address(ipv4.subnet());
-        tracing::debug!(?address, "the host's outside address");
-        self.network.set_outside(address);
+        self.tell_outside();
         if change == Change::Returned {
             self.rebind_sockets();
         }
@@ -390,10 +419,6 @@ fn watch_resolvers(
 
 /// The core's part of the settings.
 fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
-    let gateway = settings
-        .ipv4
-        .map_or(Ipv4Addr::UNSPECIFIED, |ipv4| ipv4.gateway());
-    let [a, b, c, d] = gateway.octets();
     let resolvers = settings.resolvers.iter().flatten();
     let offered = resolvers.filter_map(|resolver| match resolver {
         SocketAddr::V4(resolver) if resolver.port() == 53 => Some(*resolver.ip()),
@@ -401,8 +426,7 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
     });
     Config {
         ipv4: settings.ipv4,
-        // Locally administered; the same for the same network, so that guests' caches stay right.
-        gateway_mac: Mac([0x5a, 0x94, a, b, c, d]),
+        gateway_mac: gateway_mac(settings),
         mtu: settings.mtu,
         dhcp: settings.dhcp,
         dns: settings.dns,
@@ -419,6 +443,19 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
         flows_max,
         seed,
     }
+}
+
+/// Locally administered; the same for the same network, so that guests' caches stay right.
+fn gateway_mac(settings: &Settings) -> Mac {
+    let [a, b, c, d] = match (settings.ipv4, settings.ipv6) {
+        (Some(ipv4), _) => ipv4.gateway().octets(),
+        (None, Some(prefix)) => {
+            let [_, _, _, _, a, b, c, d, ..] = prefix.network().octets();
+            [a, b, c, d]
+        }
+        (None, None) => [0; 4],
+    };
+    Mac([0x5a, 0x94, a, b, c, d])
 }
 
 /// As many flows as descriptors allow: each has one.

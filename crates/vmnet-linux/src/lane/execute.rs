@@ -14,7 +14,7 @@ use crate::port::{Outgoing, Port};
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
 use crate::socket::stream::Stream;
-use crate::socket::{HostSocket, host_error};
+use crate::socket::{HostSocket, error_towards, host_error};
 
 /// What spans name: the frame or payload that the core was given last.
 #[derive(Clone, Copy)]
@@ -264,7 +264,10 @@ impl Lane {
     }
 
     fn cannot_open(&mut self, socket: SocketId, target: Target, error: &io::Error) {
-        let reason = host_error(error);
+        let reason = match target {
+            Target::Tcp(to) => error_towards(error, to),
+            _ => host_error(error),
+        };
         match (target, reason) {
             (Target::Echo { .. }, vmnet_core::HostError::Forbidden) if !self.warned.ping => {
                 self.warned.ping = true;

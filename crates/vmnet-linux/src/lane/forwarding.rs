@@ -1,7 +1,7 @@
 //! Forwarded ports, whose clients are accepted here, and sockets that guests come by.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
@@ -99,7 +99,7 @@ impl Lane {
     fn check_guest(&self, forward: &Forward) -> Result<(), ForwardError> {
         let ipv4 = self.network.ipv4().ok_or(ForwardError::NoGateway)?;
         match forward.guest {
-            ForwardGuest::Address(address) if !ipv4.is_guest(address) => {
+            ForwardGuest::Address(IpAddr::V4(address)) if !ipv4.is_guest(address) => {
                 Err(ForwardError::NotAGuest(address, ipv4))
             }
             _ => Ok(()),
@@ -225,8 +225,7 @@ impl Lane {
     }
 
     fn adopt_udp(&mut self, flow: SocketId, socket: OwnedFd) -> io::Result<()> {
-        let v6 = crate::socket::datagrams::local(&socket)?.is_ipv6();
-        self.register(flow, HostSocket::Datagrams(Datagrams::bound(socket, v6)?))?;
+        self.register(flow, HostSocket::Datagrams(Datagrams::bound(socket)?))?;
         Ok(())
     }
 
@@ -262,7 +261,12 @@ fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (client, from) = rustix::net::acceptfrom_with(listener, flags)?;
     let from = from.ok_or_else(|| io::Error::other("a client without an address"))?;
-    Ok((client, SocketAddr::try_from(from)?))
+    let from = SocketAddr::try_from(from)?;
+    // Who came by IPv4 to a socket of both families is known by that.
+    Ok((
+        client,
+        SocketAddr::new(from.ip().to_canonical(), from.port()),
+    ))
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

@@ -189,6 +189,7 @@ impl Lane {
             Some(Port::Dgram(..)) => self.receive_from_dgram(id),
             Some(Port::VhostUser(_)) | None => Ok(()),
         };
+        self.receive_joined();
         if let Err(error) = received {
             if error.kind() != io::ErrorKind::UnexpectedEof {
                 tracing::info!(%error, "a guest's port broke and was removed");
@@ -286,7 +287,7 @@ impl Lane {
             gateway: self.network.gateway_mac(),
         };
         match arriving::read(came, agreed, here) {
-            Ok((frame, offload)) => self.receive(id, frame, offload),
+            Ok((frame, offload)) => self.receive_small(id, frame, offload),
             Err(cause) => self.network.count_drop(cause),
         }
     }
@@ -314,6 +315,7 @@ impl Lane {
             };
             self.receive_from_socket(id, &mut frame[..len], options.offload);
         }
+        self.receive_joined();
         self.frame = frame;
     }
 
@@ -396,7 +398,7 @@ impl Lane {
         }
     }
 
-    fn receive(&mut self, id: PortId, frame: &[u8], offload: Offload) {
+    pub(super) fn receive(&mut self, id: PortId, frame: &[u8], offload: Offload) {
         self.moved += frame.len();
         let seen = Frame {
             head: frame,

@@ -1,7 +1,7 @@
 //! What other threads ask of a lane: each request goes by a channel and wakes the lane's poller.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -21,7 +21,7 @@ use crate::lane::vmm::VhostUserSocket;
 
 pub use vmnet_core::{
     Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label,
-    MTU_MAX, MTU_MIN, PortId, Prefix, PrefixError, Subnet,
+    MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, Prefix, PrefixError, Subnet,
 };
 
 /// Forwards that the lane takes before it looks at frames again.
@@ -66,7 +66,7 @@ pub struct Settings {
     /// Leases that were stored before. Those that do not fit are skipped with a warning.
     pub restored: Vec<LeaseRecord>,
     /// Addresses kept for guests. Those that cannot be are skipped with a warning.
-    pub reservations: Vec<(Reservee, Ipv4Addr)>,
+    pub reservations: Vec<(Reservee, IpAddr)>,
 }
 
 impl Settings {
@@ -390,14 +390,15 @@ impl Handle {
         ids.first().copied().ok_or(ForwardError::Ended)
     }
 
-    /// Forwards ports of the host to guests, all or none. The answer names them in their order.
+    /// Forwards ports of the host to guests, all or none. The answer names them in their order; a UDP port of all
+    /// addresses has two names, one for each family.
     ///
     /// # Errors
     /// See [`ForwardError`]; it is about the first that failed.
     pub fn forward_all(&self, forwards: Vec<Forward>) -> Result<Vec<ForwardId>, ForwardError> {
-        let sockets = listen::open_all(&forwards)?;
-        let mut ids = Vec::with_capacity(forwards.len());
-        let mut pairs = forwards.into_iter().zip(sockets);
+        let pairs = listen::open_all(forwards)?;
+        let mut ids = Vec::with_capacity(pairs.len());
+        let mut pairs = pairs.into_iter();
         loop {
             let some: Vec<_> = pairs.by_ref().take(FORWARDS_AT_ONCE).collect();
             if some.is_empty() {

@@ -14,6 +14,7 @@
 //! | `leases` | leases stored and put back, addresses reserved |
 //! | `wall_clock` | points of our clock as dates, and back |
 //! | `forwarding` | forwarded ports, sockets that guests come by |
+//! | `joining` | small segments on their way to who takes large ones |
 //! | `listen` | listening sockets, made in the asker's thread |
 
 mod datapath;
@@ -21,6 +22,7 @@ mod execute;
 mod forwarding;
 mod guests;
 mod handle;
+mod joining;
 mod leases;
 mod listen;
 mod names;
@@ -32,8 +34,9 @@ mod wall_clock;
 
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId,
-    GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, PortId, PortKind, PortOffload,
-    PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings, StartError, Subnet, start,
+    GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, PortKind,
+    PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings, StartError, Subnet,
+    start,
 };
 pub use leases::{
     LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,

@@ -1,6 +1,7 @@
 //! The flows' sockets: what is sent by them, and what happens to them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::epoll::EventFlags;
@@ -348,7 +349,7 @@ impl Lane {
             let Some(queued) = datagrams.take_queued_error(&mut original) else {
                 return;
             };
-            let gateway = self.gateway();
+            let gateway = self.gateway(queued.to);
             let error = IcmpError {
                 to: queued.to,
                 from: queued.from.unwrap_or(gateway),
@@ -436,12 +437,12 @@ impl Lane {
         self.network.count_drop(cause(&error));
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
             self.report_errors(socket);
-        } else if let Some(code) = unreachable(&error) {
-            let from = self.gateway();
+        } else if let Some((kind, code)) = unreachable(&error, how.to) {
+            let from = self.gateway(how.to);
             let error = IcmpError {
                 to: how.to,
                 from,
-                kind: 3,
+                kind,
                 code,
                 mtu: 0,
             };
@@ -463,12 +464,23 @@ fn cause(error: &io::Error) -> Drop {
     }
 }
 
-/// The ICMP code by which a guest hears that the host itself knows no way.
-fn unreachable(error: &io::Error) -> Option<u8> {
+/// The type and code by which a guest hears that the host itself knows no way (RFC 792, RFC 4443 §3.1).
+fn unreachable(error: &io::Error, to: SocketAddr) -> Option<(u8, u8)> {
+    if to.is_ipv6() {
+        // The host has an IPv6 stack, and no address that could speak to anybody out there.
+        let no_source = error.raw_os_error() == Some(libc::EADDRNOTAVAIL);
+        return match host_error(error) {
+            HostError::NetworkUnreachable => Some((1, 0)),
+            HostError::HostUnreachable => Some((1, 3)),
+            HostError::Forbidden => Some((1, 1)),
+            _ if no_source => Some((1, 0)),
+            _ => None,
+        };
+    }
     match host_error(error) {
-        HostError::NetworkUnreachable => Some(0),
-        HostError::HostUnreachable => Some(1),
-        HostError::Forbidden => Some(13),
+        HostError::NetworkUnreachable => Some((3, 0)),
+        HostError::HostUnreachable => Some((3, 1)),
+        HostError::Forbidden => Some((3, 13)),
         _ => None,
     }
 }

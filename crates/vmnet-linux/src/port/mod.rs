@@ -8,11 +8,13 @@
 //! | [`vhost_user`] | rings in a guest's memory |
 //! | [`body`] | bytes of a frame behind its head, of ours or of a guest |
 //! | [`software`] | offloads done by us, as far as a port takes none |
+//! | [`join`] | segments of senders that make no large ones, joined |
 //! | [`arriving`] | what a frame is that came over a socket |
 
 pub(crate) mod arriving;
 pub(crate) mod body;
 pub(crate) mod dgram;
+pub(crate) mod join;
 pub(crate) mod software;
 pub(crate) mod stream;
 pub(crate) mod tap;

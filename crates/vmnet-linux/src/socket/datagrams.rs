@@ -97,10 +97,11 @@ impl Datagrams {
     ///
     /// # Errors
     /// As the kernel says.
-    pub(crate) fn bound(fd: OwnedFd, v6: bool) -> io::Result<Self> {
+    pub(crate) fn bound(fd: OwnedFd) -> io::Result<Self> {
         if let Err(error) = sockopt::set_udp_gro(&fd) {
             tracing::debug!(%error, "datagrams are received one by one");
         }
+        let v6 = local(&fd)?.is_ipv6();
         Self::new(fd, v6, Kind::Udp)
     }
 
@@ -320,6 +321,10 @@ fn make(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
     match kind {
         Kind::Udp => {
             let fd = open(v6, None)?;
+            if v6 {
+                // Strangers of the other family are no peers of an IPv6 flow.
+                sockopt::set_v6_only(&fd, true)?;
+            }
             if let Err(error) = sockopt::set_udp_gro(&fd) {
                 tracing::debug!(%error, "datagrams are received one by one");
             }
@@ -328,7 +333,7 @@ fn make(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
         Kind::Echo => {
             let protocol = if v6 { ipproto::ICMPV6 } else { ipproto::ICMP };
             let fd = open(v6, Some(protocol))?;
-            sockopt::set_receive_ttl(&fd)?;
+            sockopt::set_receive_ttl(&fd, v6)?;
             Ok(fd)
         }
     }
@@ -431,19 +436,17 @@ mod tests {
         socket.recv_from(&mut [0; 16]).unwrap().1
     }
 
-    #[test]
-    fn a_peer_with_a_socket_of_its_own_sees_the_same_port_as_others() {
+    fn a_peer_of_its_own(datagrams: &mut Datagrams, here: &str) {
         let (peer, other) = (
-            UdpSocket::bind("127.0.0.1:0").unwrap(),
-            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind(here).unwrap(),
+            UdpSocket::bind(here).unwrap(),
         );
         let to = |socket: &UdpSocket| Datagram {
             to: socket.local_addr().unwrap(),
-            ttl: 63,
-            dont_fragment: false,
+            ttl: 33,
+            dont_fragment: true,
             segment: None,
         };
-        let mut datagrams = Datagrams::udp(false, None).unwrap();
         let mut became_direct = 0;
         let mut ports = Vec::new();
         for _ in 0..STREAK + 10 {
@@ -476,5 +479,35 @@ mod tests {
                 .collect();
             assert_eq!(heard, [from.local_addr().unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_peer_with_a_socket_of_its_own_sees_the_same_port_as_others() {
+        for (here, v6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
+            a_peer_of_its_own(&mut Datagrams::udp(v6, None).unwrap(), here);
+        }
+    }
+
+    #[test]
+    fn a_flow_of_one_family_does_not_hear_the_other() {
+        let mut datagrams = Datagrams::udp(true, None).unwrap();
+        let peer = UdpSocket::bind("[::1]:0").unwrap();
+        let how = Datagram {
+            to: peer.local_addr().unwrap(),
+            ttl: 63,
+            dont_fragment: false,
+            segment: None,
+        };
+        datagrams
+            .send(Body::plain(b"hello"), &how, &mut Vec::new())
+            .unwrap();
+        let port = heard(&peer).port();
+        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+        stranger.send_to(b"psst", ("127.0.0.1", port)).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let error = datagram::Batch::new(4, 64)
+            .receive(datagrams.fd())
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

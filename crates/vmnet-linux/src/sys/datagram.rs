@@ -158,7 +158,7 @@ impl Batch {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     segment = number(data).and_then(|n| u16::try_from(n).ok())
                 }
-                (libc::IPPROTO_IP, libc::IP_TTL) => {
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
                     ttl = number(data).and_then(|n| u8::try_from(n).ok())
                 }
                 _ => {}
@@ -183,7 +183,7 @@ pub struct QueuedError {
     pub to: SocketAddr,
     /// Who reported it; `None` if the host itself did.
     pub from: Option<IpAddr>,
-    /// ICMP type and code.
+    /// ICMP type, of ICMPv6 if `to` is an IPv6 address.
     pub kind: u8,
     /// ICMP code.
     pub code: u8,
@@ -258,7 +258,12 @@ fn read_extended(data: &[u8], error: &mut QueuedError) {
     let from_network = matches!(*origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6);
     if !from_network {
         // The host itself refused: only "too large" has a meaning for the guest.
-        (error.kind, error.code) = if error.mtu > 0 { (3, 4) } else { (3, 1) };
+        (error.kind, error.code) = match (error.to.is_ipv6(), error.mtu > 0) {
+            (false, true) => (3, 4),
+            (false, false) => (3, 1),
+            (true, true) => (2, 0),
+            (true, false) => (1, 3),
+        };
         return;
     }
     let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
@@ -360,17 +365,27 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
+    fn places(bytes: &[u8]) -> Places<'_> {
+        let mut places = Places::new();
+        places.push(bytes);
+        places
+    }
+
     #[test]
     fn several_datagrams_in_one_call_each_way() {
         let (a, b) = (
             UdpSocket::bind("127.0.0.1:0").unwrap(),
             UdpSocket::bind("127.0.0.1:0").unwrap(),
         );
-        sockopt::set_receive_ttl(&b).unwrap();
+        sockopt::set_receive_ttl(&b, false).unwrap();
         let payload: Vec<u8> = (0..2500u32).map(|n| n as u8).collect();
-        let mut places = Places::new();
-        places.push(&payload);
-        send(&a, Some(&b.local_addr().unwrap()), &places, Some(1000)).unwrap();
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut batch = Batch::new(8, 2048);
         batch.receive(&b).unwrap();
@@ -397,9 +412,7 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        let mut places = Places::new();
-        places.push(b"anybody");
-        send(&a, Some(&closed), &places, None).unwrap();
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut original = [0; 64];
         let error = take_queued_error(&a, &mut original).unwrap().unwrap();
@@ -407,5 +420,54 @@ mod tests {
         assert_eq!(error.from, Some(closed.ip()));
         assert_eq!(&original[..error.len], b"anybody");
         assert!(take_queued_error(&a, &mut original).unwrap().is_none());
+    }
+
+    #[test]
+    fn ipv6_tells_hops_senders_and_closed_ports_too() {
+        let (a, b) = (
+            UdpSocket::bind("[::1]:0").unwrap(),
+            UdpSocket::bind("[::1]:0").unwrap(),
+        );
+        sockopt::set_receive_ttl(&b, true).unwrap();
+        sockopt::set_receive_errors(&a, true).unwrap();
+        sockopt::set_ttl(&a, true, 9).unwrap();
+        let payload = vec![7; 2500];
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let mut batch = Batch::new(8, 2048);
+        batch.receive(&b).unwrap();
+        let lens: Vec<_> = batch.received().iter().map(|one| one.len).collect();
+        assert_eq!(lens, [1000, 1000, 500]);
+        assert_eq!(batch.received()[0].from, a.local_addr().unwrap());
+        assert_eq!(batch.received()[0].ttl, Some(9));
+        let closed = b.local_addr().unwrap();
+        drop(b);
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let mut original = [0; 64];
+        let error = take_queued_error(&a, &mut original).unwrap().unwrap();
+        // Destination unreachable, port unreachable (RFC 4443 §3.1).
+        assert_eq!((error.to, error.kind, error.code), (closed, 1, 4));
+        assert_eq!(error.from, Some(closed.ip()));
+        assert_eq!(&original[..error.len], b"anybody");
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_loopback_is_too_big_in_the_words_of_ipv6() {
+        let socket = UdpSocket::bind("[::1]:0").unwrap();
+        let to = socket.local_addr().unwrap();
+        sockopt::set_receive_errors(&socket, true).unwrap();
+        sockopt::set_dont_fragment(&socket, true, true).unwrap();
+        // With both headers it is 39 bytes larger than the loopback's MTU of 65,536.
+        let error = send(&socket, Some(&to), &places(&[0; 65_527]), None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        let queued = take_queued_error(&socket, &mut [0; 64]).unwrap().unwrap();
+        assert_eq!((queued.kind, queued.code, queued.mtu), (2, 0, 65_536));
     }
 }

@@ -144,12 +144,24 @@ pub fn set_udp_gro(fd: impl AsFd) -> io::Result<()> {
     set(fd, libc::IPPROTO_UDP, libc::UDP_GRO, &1i32)
 }
 
-/// Received datagrams come with their TTL.
+/// Received datagrams come with their TTL, or hop limit.
 ///
 /// # Errors
 /// As the kernel says.
-pub fn set_receive_ttl(fd: impl AsFd) -> io::Result<()> {
-    set(fd, libc::IPPROTO_IP, libc::IP_RECVTTL, &1i32)
+pub fn set_receive_ttl(fd: impl AsFd, v6: bool) -> io::Result<()> {
+    if v6 {
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, &1i32)
+    } else {
+        set(fd, libc::IPPROTO_IP, libc::IP_RECVTTL, &1i32)
+    }
+}
+
+/// An IPv6 socket that is not bound yet hears IPv6 alone, or IPv4 too, whatever the host's default is.
+///
+/// # Errors
+/// As the kernel says.
+pub fn set_v6_only(fd: impl AsFd, only: bool) -> io::Result<()> {
+    set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &i32::from(only))
 }
 
 /// Hops that datagrams may take.

@@ -116,6 +116,52 @@ fn a_network_that_was_held_is_gone_after_a_restart() {
     );
 }
 
+/// A guest may have an address of each family; how an IPv6 address is written does not matter.
+#[test]
+fn reservations_of_both_families() {
+    let mut service = supervisor();
+    let mut dev = at("dev", "10.213.45.0/24");
+    dev.ipv6_prefix = Some("fd12:3456:789a:1::/64".to_owned());
+    service.create_network(dev).unwrap();
+    let mut reserve = |address| service.reserve_lease("dev", &reservation(address, "web"));
+    reserve("10.213.45.9").unwrap();
+    reserve("fd12:3456:789a:0001:0:0::10").unwrap();
+    reserve("FD12:3456:789a:1::11").unwrap();
+    in_use(
+        service.reserve_lease("dev", &reservation("fd12:3456:789a:1::11", "db")),
+        "web",
+    );
+    for address in [
+        "fd12:3456:789a:1::",
+        "fd12:3456:789a:1::1",
+        "fd12:3456:789a:2::9",
+    ] {
+        invalid(
+            service.reserve_lease("dev", &reservation(address, "db")),
+            address,
+        );
+    }
+    let addresses = |service: &Supervisor| -> Vec<String> {
+        let all = service.list_reservations(Some("dev")).unwrap();
+        all.into_iter().map(|one| one.reservation.address).collect()
+    };
+    let both = ["10.213.45.9", "fd12:3456:789a:1::11"];
+    assert_eq!(addresses(&service), both);
+    let mut next = restarted(service);
+    assert_eq!(addresses(&next), both);
+    next.unreserve_lease("dev", "fd12:3456:789a:1:0::11")
+        .unwrap();
+    assert_eq!(addresses(&next), both[..1]);
+    let mut without = at("quiet", "10.213.46.0/24");
+    without.dhcp6 = Some(false);
+    let client = next.connected(1);
+    next.open_network(client, None, Some(without)).unwrap();
+    invalid(
+        next.reserve_lease("quiet", &reservation("fd12:3456:789a:1::9", "db")),
+        "its DHCPv6 is off",
+    );
+}
+
 #[test]
 fn reservations_that_cannot_be_are_refused_with_the_reason() {
     let mut service = supervisor();
@@ -141,7 +187,7 @@ fn reservations_that_cannot_be_are_refused_with_the_reason() {
     }
     invalid(
         service.reserve_lease("dev", &reservation("x", "db")),
-        "IPv4",
+        "no IP address",
     );
     let two = Reservation {
         mac: Some("52:54:00:12:34:56".to_owned()),
@@ -277,6 +323,66 @@ fn a_network_of_the_file_keeps_the_subnet_it_chose() {
     last.configure(&of_file("a")).unwrap();
     last.configure(&of_file("b")).unwrap();
     assert_eq!(last.list_networks(Some("b")).unwrap()[0].subnet, subnet);
+}
+
+#[test]
+fn a_network_keeps_its_ipv6_prefix() {
+    let mut service = supervisor();
+    let client = service.connected(1);
+    let prefix = |service: &mut Supervisor, name| {
+        let networks = service.list_networks(Some(name)).unwrap();
+        networks[0].ipv6_prefix.clone().unwrap()
+    };
+    let mut asked = at("chosen", "10.213.53.0/24");
+    asked.ipv6_prefix = Some("fd12:0:0:7::1".to_owned());
+    service.create_network(asked).unwrap();
+    service
+        .create_network(at("kept", "10.213.54.0/24"))
+        .unwrap();
+    let held = Some(at("held", "10.213.55.0/24"));
+    service
+        .open_network(client, Some("held"), held.clone())
+        .unwrap();
+    assert_eq!(prefix(&mut service, "chosen"), "fd12:0:0:7::/64");
+    let before = ["kept", "held"].map(|name| prefix(&mut service, name));
+    assert_ne!(before[0], before[1]);
+    let mut next = restarted(service);
+    let client = next.connected(1);
+    next.open_network(client, Some("held"), held).unwrap();
+    assert_eq!(prefix(&mut next, "chosen"), "fd12:0:0:7::/64");
+    let after = ["kept", "held"].map(|name| prefix(&mut next, name));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_network_of_before_ipv6_gets_a_prefix_and_keeps_it() {
+    let mut service = supervisor();
+    let uuid = service
+        .create_network(at("old", "10.213.56.0/24"))
+        .unwrap()
+        .uuid
+        .parse()
+        .unwrap();
+    let stored = |service: &Supervisor| {
+        let mut networks = service.store.networks().into_iter();
+        networks.find(|(id, _)| *id == uuid).unwrap().1
+    };
+    let mut old = stored(&service);
+    for key in [
+        "ipv6",
+        "ipv6_prefix",
+        "nat66",
+        "router_advertisement",
+        "dhcp6",
+    ] {
+        old.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    service.store.put_network(uuid, &old).unwrap();
+    let mut next = restarted(service);
+    let network = next.list_networks(Some("old")).unwrap().remove(0);
+    assert!(network.nat66 && network.router_advertisement && network.dhcp6);
+    let prefix = network.ipv6_prefix.unwrap();
+    assert_eq!(stored(&next)["ipv6_prefix"], prefix.as_str());
 }
 
 #[test]
