@@ -1,8 +1,12 @@
-//! The client of Openvmnet's service, and what the two say to each other.
+//! Apple's `vmnet` for Linux: networks for virtual machines, in the words of its API.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`service`] | the varlink interface: its types, calls and errors |
+//! | [`NetworkConfiguration`] | what a network is to be |
+//! | [`Network`] | a network that this process holds |
+//! | [`Status`], [`Error`] | the API's numbers, and the reasons behind them |
+//! | [`OperatingMode`], [`NetworkMode`] | where interfaces and networks lead |
+//! | [`service`] | the varlink interface of the service: its types, calls and errors |
 //! | [`client`] | a connection to the service |
 //! | [`place`] | where the service listens and keeps its state |
 //! | `start` | starting a service that does not run |
@@ -10,6 +14,17 @@
 
 mod blocking;
 pub mod client;
+mod configuration;
+mod mode;
+mod network;
 pub mod place;
 pub mod service;
 mod start;
+mod status;
+
+pub use configuration::NetworkConfiguration;
+pub use mode::{NetworkMode, OperatingMode};
+pub use network::{Network, NetworkSerialization};
+pub use service::Protocol;
+pub use status::{Error, Status};
+pub use vmnet_wire::ethernet::Mac;

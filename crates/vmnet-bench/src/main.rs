@@ -24,6 +24,7 @@ mod load;
 mod measure;
 mod namespace;
 mod options;
+mod pair;
 mod path;
 mod plan;
 mod process;

@@ -3,6 +3,7 @@
 
 use crate::measure::{Meter, Values};
 use crate::options::Options;
+use crate::pair;
 use crate::path::{Instance, Kind, Path};
 use crate::report;
 use crate::rows::{self, Experiment, Row, experiments};
@@ -245,6 +246,9 @@ fn attempt(
 ) -> Result<Values, String> {
     if let Experiment::Service(part) = experiment {
         return service::measure(part, path, testbed, options);
+    }
+    if let Experiment::Pair(part) = experiment {
+        return pair::measure(part, path, testbed, options);
     }
     // Memory is that of a path which has moved nothing yet; the others share one that is warm.
     let kept = if experiment == Experiment::Memory {

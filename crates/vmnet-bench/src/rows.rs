@@ -1,6 +1,7 @@
 //! Every row of the table, and the experiment that yields it. One experiment may yield several rows.
 
 use crate::options::Options;
+use crate::pair;
 use crate::path::Path;
 use crate::service::{self, Part};
 
@@ -38,6 +39,8 @@ pub(crate) enum Experiment {
     Connections(Family),
     /// Resident memory, idle and with 1,000 idle flows.
     Memory,
+    /// Two guests of one network, measured once and not for each MTU.
+    Pair(pair::Part),
     /// Something of the service, which is measured once and not for each MTU.
     Service(Part),
 }
@@ -72,7 +75,7 @@ const fn row(
 }
 
 use Better::{Higher, Lower, Neither};
-use Experiment::{Connections, Memory, RequestResponse, Service, Tcp, Udp};
+use Experiment::{Connections, Memory, Pair, RequestResponse, Service, Tcp, Udp};
 
 const UP_1: Experiment = Tcp {
     by: Family::V4,
@@ -278,6 +281,47 @@ const ROWS: [Row; 28] = [
     ),
 ];
 
+/// Rows of two guests.
+const PAIR_ROWS: [Row; 4] = [
+    row(
+        "pair_tcp_1",
+        "Guest to guest, TCP, 1 stream",
+        RATE,
+        Higher,
+        Pair(pair::Part::Tcp {
+            streams: 1,
+            mixed: false,
+        }),
+    ),
+    row(
+        "pair_tcp_mixed",
+        "  beside one without offload",
+        RATE,
+        Higher,
+        Pair(pair::Part::Tcp {
+            streams: 1,
+            mixed: true,
+        }),
+    ),
+    row(
+        "pair_tcp_8",
+        "Guest to guest, TCP, 8 streams",
+        RATE,
+        Higher,
+        Pair(pair::Part::Tcp {
+            streams: 8,
+            mixed: false,
+        }),
+    ),
+    row(
+        "pair_rr_p50",
+        "Guest to guest, round trip, p50",
+        TIME,
+        Lower,
+        Pair(pair::Part::RequestResponse),
+    ),
+];
+
 const MS: (&str, usize) = ("ms", 1);
 const FINE: (&str, usize) = ("ms", 3);
 
@@ -443,7 +487,8 @@ const SERVICE_ROWS: [Row; 22] = [
 pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     const PATHS: &[Row] = &ROWS;
     const SERVICE: &[Row] = &SERVICE_ROWS;
-    PATHS.iter().chain(SERVICE)
+    const PAIRS: &[Row] = &PAIR_ROWS;
+    PATHS.iter().chain(PAIRS).chain(SERVICE)
 }
 
 impl Family {
@@ -461,6 +506,7 @@ impl Experiment {
     pub(crate) fn is_of(self, path: Path, options: &Options) -> bool {
         let kind = match self {
             Self::Service(part) => part.is_of(path.kind),
+            Self::Pair(part) => part.is_of(path.kind),
             _ => true,
         };
         kind && self.is_at(path.mtu, options)
@@ -468,7 +514,7 @@ impl Experiment {
 
     /// Whether this is made at an MTU.
     pub(crate) fn is_at(self, mtu: u32, options: &Options) -> bool {
-        !matches!(self, Self::Service(_)) || service::column(options) == Some(mtu)
+        !matches!(self, Self::Service(_) | Self::Pair(_)) || service::column(options) == Some(mtu)
     }
 }
 

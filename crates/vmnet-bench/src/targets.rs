@@ -11,15 +11,17 @@ use crate::rows::{self, Better, Experiment, Row};
 pub(crate) const MTU: u32 = 1500;
 
 /// The ratio to kernel NAT at the same MTU: at least, where higher is better; at most, where lower is.
-const OF_KERNEL: [(&str, f64); 4] = [
+const OF_KERNEL: [(&str, f64); 5] = [
     ("tcp_up_1", 0.50),
     ("tcp_down_1", 0.50),
     ("rr_p50", 1.25),
     ("connections", 0.80),
+    ("pair_tcp_1", 0.35),
 ];
 
-/// The ratio to another row of the same path, that of IPv4: at least, where higher is better; at most, where lower is.
-const OF_IPV4: [(&str, &str, f64); 4] = [
+/// The ratio to another row of ours: at least, where higher is better; at most, where lower is.
+const OF_OURS: [(&str, &str, f64); 5] = [
+    ("pair_tcp_mixed", "pair_tcp_1", 0.95),
     ("tcp6_up_1", "tcp_up_1", 0.95),
     ("tcp6_down_1", "tcp_down_1", 0.95),
     ("rr6_p50", "rr_p50", 1.05),
@@ -91,14 +93,14 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
             misses.push(format!("{ratio:.2} of kernel NAT, wanted {wanted:.2}"));
         }
     }
-    if let Some((_, other, wanted)) = OF_IPV4.iter().find(|(id, ..)| *id == row.id)
+    if let Some((_, other, wanted)) = OF_OURS.iter().find(|(id, ..)| *id == row.id)
         && let Some(other) = rows::all().find(|row| row.id == *other)
         && let Some(theirs) = results.median(other, path).filter(|theirs| *theirs > 0.0)
     {
         judged = true;
         let ratio = ours / theirs;
         if behind(row.better, ratio, *wanted) {
-            misses.push(format!("{ratio:.2} of IPv4, wanted {wanted:.2}"));
+            misses.push(format!("{ratio:.2} of {}, wanted {wanted:.2}", other.id));
         }
     }
     if let Some(wanted) = target(&AT_MOST, row) {
@@ -108,7 +110,7 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
         }
     }
     let compared: &[Kind] = match row.experiment {
-        Experiment::Service(_) => &[],
+        Experiment::Service(_) | Experiment::Pair(_) => &[],
         _ => &NOT_BEHIND,
     };
     for &kind in compared {
@@ -164,7 +166,7 @@ mod tests {
         for (id, _) in OF_KERNEL.iter().chain(&AT_MOST) {
             row(id);
         }
-        for (id, other, _) in OF_IPV4 {
+        for (id, other, _) in OF_OURS {
             assert_eq!(row(id).better, row(other).better);
         }
     }
@@ -182,7 +184,10 @@ mod tests {
             judge(row("tcp6_up_1"), &results).unwrap()
         };
         assert!(with(10.0, 9.6).met);
-        assert_eq!(with(10.0, 9.0).text, "MISSED: 0.90 of IPv4, wanted 0.95");
+        assert_eq!(
+            with(10.0, 9.0).text,
+            "MISSED: 0.90 of tcp_up_1, wanted 0.95"
+        );
     }
 
     #[test]

@@ -174,7 +174,12 @@ impl Testbed {
 
     /// The command that a path must run behind itself.
     pub(crate) fn client_command(&self, name: &str) -> Command {
-        load_command(&self.program, "client", &self.scratch.join("control"), name)
+        self.load_command("client", name)
+    }
+
+    /// A load generator of this role.
+    pub(crate) fn load_command(&self, role: &str, name: &str) -> Command {
+        load_command(&self.program, role, &self.scratch.join("control"), name)
     }
 
     /// Starts a command in a namespace, as the ordinary user, its output in the log of `name`.

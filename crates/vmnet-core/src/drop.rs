@@ -39,6 +39,8 @@ causes! {
     MacTableFull = "mac-table-full",
     /// The port is gone.
     NoPort = "no-port",
+    /// Nobody is at the port: its VMM is not connected, or its guest has no driver yet.
+    PortAway = "port-away",
     /// The port's queue is full.
     PortFull = "port-full",
     /// Larger than the port's MTU, and not to be cut.

@@ -46,8 +46,8 @@ pub mod subnet;
 pub mod switch;
 
 pub use crate::drop::{Drop, Drops};
-pub use event::{Event, HostError, IcmpError, Read};
-pub use frame::{Frame, Span};
+pub use event::{Event, HostError, IcmpError, Read, ReadTo};
+pub use frame::{Frame, HEAD_MIN, Span, head_wanted};
 pub use gateway::dns::Label;
 pub use nat::port_forward::{Forward, ForwardGuest, ForwardProtocol};
 pub use network::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Network};

@@ -21,9 +21,15 @@ const ICMPV6_CHECKSUM_OFFSET: u16 = 2;
 /// completing it changes no address that was looked at before, and its segmentation is that of its protocol.
 #[must_use]
 pub fn is_sound(frame: &[u8], offload: &Offload) -> bool {
-    let layout = Layout::find(frame, frame.len());
+    is_sound_of(frame, frame.len(), offload)
+}
+
+/// The same of a frame of `len` bytes, of which `head` holds all headers.
+#[must_use]
+pub fn is_sound_of(head: &[u8], len: usize, offload: &Offload) -> bool {
+    let (frame, layout) = (head, Layout::find(head, len));
     let checksum = match offload.checksum {
-        Checksum::Partial { start, offset } => place_is_sound(frame, layout, start, offset),
+        Checksum::Partial { start, offset } => place_is_sound(frame, len, layout, start, offset),
         Checksum::Unverified | Checksum::Valid | Checksum::Wrong => true,
     };
     let Some(segmentation) = offload.segmentation else {
@@ -44,9 +50,15 @@ pub fn is_sound(frame: &[u8], offload: &Offload) -> bool {
     checksum && fits && segmentation.size > 0
 }
 
-fn place_is_sound(frame: &[u8], layout: Option<Layout>, start: u16, offset: u16) -> bool {
+fn place_is_sound(
+    frame: &[u8],
+    len: usize,
+    layout: Option<Layout>,
+    start: u16,
+    offset: u16,
+) -> bool {
     let at = usize::from(start) + usize::from(offset);
-    if at + 2 > frame.len() {
+    if at + 2 > len {
         return false;
     }
     match layout {

@@ -1,5 +1,6 @@
 //! Where a service of the bench listens and keeps its state: below the run's own folder, never in the user's.
 
+use crate::testbed::Testbed;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -27,10 +28,29 @@ pub(crate) fn set(command: &mut Command, home: &Path) {
     }
 }
 
+/// The folders below the home.
+const FOLDERS: [&str; 4] = ["socket", "runtime", "state", "config"];
+
+/// Makes them for a service of the ordinary user, in a home of its own.
+pub(crate) fn prepare(testbed: &Testbed, name: &str) -> io::Result<PathBuf> {
+    let home = testbed.scratch().directory_of(name, testbed.user())?;
+    for folder in FOLDERS {
+        testbed
+            .scratch()
+            .directory_of(&format!("{name}/{folder}"), testbed.user())?;
+    }
+    Ok(home)
+}
+
+/// Where the service of a home listens.
+pub(crate) fn socket(home: &Path) -> PathBuf {
+    home.join("socket/vmnet.sock")
+}
+
 /// Makes the folders, in the process that was given them.
 pub(crate) fn make() -> io::Result<()> {
     let home = home()?;
-    for folder in ["socket", "runtime", "state", "config"] {
+    for folder in FOLDERS {
         DirBuilder::new()
             .mode(0o700)
             .recursive(true)

@@ -22,7 +22,7 @@ use private::PrivateError;
 use std::io;
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
-use vmnet_linux::lane::{Attachment, Handle, PortOptions, Settings};
+use vmnet_linux::lane::{Attachment, Handle, PortOptions, Settings, VhostUserSocket};
 use vmnet_wire::ethernet::Mac;
 
 /// A network could not be found or made, or not be joined.
@@ -171,8 +171,9 @@ impl Network {
                 })
             }
             Self::Service(opened) => {
-                let (kind, descriptor) = split(attachment);
+                let (kind, descriptor, socket) = split(attachment);
                 let mut options = InterfaceOptions::new(kind);
+                options.socket = socket;
                 options.id = guest.id.map(|id| id.to_string());
                 options.mac = guest.mac.map(|mac| mac.to_string());
                 options.only_mac = Some(true);
@@ -189,11 +190,18 @@ impl Network {
     }
 }
 
-fn split(attachment: Attachment) -> (Kind, OwnedFd) {
+/// What the service calls it, its descriptor, and the name of a socket in that.
+fn split(attachment: Attachment) -> (Kind, OwnedFd, Option<String>) {
     match attachment {
-        Attachment::Tap(descriptor) => (Kind::Tap, descriptor),
-        Attachment::Stream(descriptor) => (Kind::Stream, descriptor),
-        Attachment::Dgram(descriptor) => (Kind::Dgram, descriptor),
+        Attachment::Tap(descriptor) => (Kind::Tap, descriptor, None),
+        Attachment::Stream(descriptor) => (Kind::Stream, descriptor, None),
+        Attachment::Dgram(descriptor) => (Kind::Dgram, descriptor, None),
+        Attachment::VhostUser(VhostUserSocket::Listen(listener)) => {
+            (Kind::VhostUser, listener.into(), None)
+        }
+        Attachment::VhostUser(VhostUserSocket::Connect(directory, name)) => {
+            (Kind::VhostUserClient, directory, Some(name))
+        }
     }
 }
 

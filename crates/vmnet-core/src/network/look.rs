@@ -19,6 +19,17 @@ impl Network {
         self.drops.count(cause);
     }
 
+    /// Whoever is at this address takes large segments: the gateway does, and guests at ports that do.
+    #[must_use]
+    pub fn takes_large(&self, now: Instant, mac: Mac) -> bool {
+        if self.gateway.is_some() && mac == self.mac {
+            return true;
+        }
+        let port = self.fdb.look_up(now, mac);
+        port.and_then(|port| self.ports.get(port))
+            .is_some_and(|port| port.large_segments)
+    }
+
     /// Why frames were dropped, and how many.
     #[must_use]
     pub fn drops(&self) -> &Drops {

@@ -205,6 +205,12 @@ impl Network {
         self.nat.next_read(&mut link)
     }
 
+    /// A read could not be carried out, as its port has no room: it comes again, once the port is ready
+    /// ([`Network::set_port_ready`]).
+    pub fn put_back(&mut self, read: &Read) {
+        self.nat.put_back(read);
+    }
+
     /// A burst of frames and events is over: acknowledgements go out, rules and names follow their guests.
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
         let moved = self.neighbours.take_moved();

@@ -331,6 +331,7 @@ impl Lan {
             socket,
             offset,
             max,
+            to: _,
         } = read;
         self.contract.name(socket);
         let Some(stream) = self.internet.streams.get_mut(&socket) else {

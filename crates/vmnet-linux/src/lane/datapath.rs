@@ -19,8 +19,11 @@ use crate::lane::handle::{Command, CountersSnapshot, Inbox, ListenerId, Settings
 use crate::lane::leases::{self, LeaseKeeper};
 use crate::lane::names::{DnsSession, Queries};
 use crate::lane::patience::Patience;
+use crate::lane::rings::Rings;
 use crate::lane::sockets::Pending;
+use crate::lane::vmm::Vmm;
 use crate::poller::{Poller, READ, Token};
+use crate::port::join::Joining;
 use crate::port::{FRAME_MAX, Port};
 use crate::resolv;
 use crate::slots::{Slot, Slots};
@@ -68,10 +71,21 @@ pub(super) struct Lane {
     pub(super) reassembled: Option<(PortId, Vec<u8>)>,
     /// What is read from a port or a stream; taken out while it is in the hand.
     pub(super) frame: Vec<u8>,
+    /// Where bytes of a guest's memory are gathered that have to be in one piece.
+    pub(super) scratch: Vec<u8>,
+    /// Segments that may become one, and of which port they are.
+    pub(super) joining: Joining,
+    pub(super) joining_of: Option<PortId>,
     pub(super) batch: Option<Batch>,
     pub(super) warned: Warned,
     /// See [`forwarding::spare`].
     pub(super) spare: Option<OwnedFd>,
+    pub(super) rings: Rings,
+    pub(super) vmms: Slots<PortId, Vmm>,
+    /// The action that is carried out is the only one.
+    pub(super) alone: bool,
+    /// A frame waits in its ring for room at this port.
+    pub(super) stuck: Option<PortId>,
     patience: Patience,
     /// How soon ports that cannot tell are tried again.
     retry: Duration,
@@ -143,9 +157,16 @@ impl Lane {
             holds: Vec::new(),
             reassembled: None,
             frame: vec![0; FRAME_MAX],
+            scratch: Vec::new(),
+            joining: Joining::default(),
+            joining_of: None,
             batch: None,
             warned: Warned::default(),
             spare: Some(forwarding::spare()?),
+            rings: Rings::new(),
+            vmms: Slots::default(),
+            alone: false,
+            stuck: None,
             patience: Patience::new(now),
             retry: RETRY,
             moved: 0,
@@ -178,12 +199,8 @@ impl Lane {
         let mut events = Vec::new();
         let mut busy = false;
         while !self.stopped {
-            let timeout = if busy {
-                Some(Duration::ZERO)
-            } else {
-                self.timeout()
-            };
             let moved = std::mem::take(&mut self.moved);
+            let (timeout, moved) = self.before_sleep(busy, moved);
             let waited = self
                 .patience
                 .wait(&mut self.poller, timeout, moved, &mut events);
@@ -201,8 +218,10 @@ impl Lane {
             for (token, flags) in events.drain(..) {
                 self.dispatch(token, flags);
             }
+            self.look_for_vmms();
+            let had_frames = self.serve_rings();
             self.send_pending();
-            busy = self.read_streams();
+            busy = self.read_streams() | had_frames;
             if self
                 .network
                 .next_deadline()
@@ -217,7 +236,24 @@ impl Lane {
         }
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    /// How long to wait for events, and how much was moved by whoever may answer soon. Before it sleeps, the lane looks
+    /// at rings for a moment, and then asks their guests for kicks.
+    fn before_sleep(&mut self, busy: bool, moved: usize) -> (Option<Duration>, usize) {
+        if busy {
+            self.patience.found();
+            return (Some(Duration::ZERO), moved);
+        }
+        if !self.rings.are_looked_at() {
+            return (self.timeout(), moved);
+        }
+        if self.patience.look_again() || self.arm_rings() {
+            return (Some(Duration::ZERO), moved);
+        }
+        // It has looked already.
+        (self.timeout(), 0)
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
         let retry = self
             .full
             .iter()
@@ -228,6 +264,13 @@ impl Lane {
             .next_deadline()
             .into_iter()
             .chain(retry)
+            .chain(self.rings.next_look(self.now))
+            .chain(
+                self.vmms
+                    .iter_mut()
+                    .filter_map(|(_, vmm)| vmm.next_look())
+                    .min(),
+            )
             .min()?;
         // Rounded up: a wait that ends too early only waits again.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_micros(50))
@@ -241,6 +284,8 @@ impl Lane {
             Token::Query(number) => self.query_event(number, flags),
             Token::Listener(number) => self.listener_event(number),
             Token::Forward(slot) => self.forward_event(slot),
+            Token::Kick(slot, ring) => self.kick_event(slot, ring),
+            Token::Vmm(slot) => self.vmm_event(slot),
             Token::Command => self.obey(),
             Token::Resolvers => self.follow_resolvers(),
             Token::Uplink => self.follow_uplink(),
@@ -295,6 +340,7 @@ impl Lane {
                 Command::Counters(answer) => {
                     let _gone = answer.send(self.counters());
                 }
+                Command::Session(port, epoch, change) => self.session_change(port, epoch, change),
                 Command::Stop => {
                     self.network.shutdown(self.now, &mut self.out);
                     self.carry_out(Hand::EMPTY);

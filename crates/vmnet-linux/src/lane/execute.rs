@@ -8,7 +8,9 @@ use vmnet_wire::offload::Offload;
 
 use crate::lane::datapath::Lane;
 use crate::poller::{EDGES, READ, Token};
-use crate::port::Outgoing;
+use crate::port::body::Body;
+use crate::port::vhost_user::Refused;
+use crate::port::{Outgoing, Port};
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
 use crate::socket::stream::Stream;
@@ -17,40 +19,60 @@ use crate::socket::{HostSocket, error_towards, host_error};
 /// What spans name: the frame or payload that the core was given last.
 #[derive(Clone, Copy)]
 pub(super) struct Hand<'a> {
-    pub(super) bytes: &'a [u8],
+    /// The first bytes: a copy that nobody changes.
+    pub(super) head: &'a [u8],
+    /// Those behind, in the memory of the guest that sent them.
+    pub(super) rest: Body<'a>,
     pub(super) offload: Offload,
+    pub(super) place: Place,
+}
+
+/// Where the hand is, as far as that matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In our memory, to be filled anew.
+    Ours,
+    /// In a ring, where a frame may wait.
+    Ring,
+    /// So many bytes are in buffers of this port's guest, which wait for their headers.
+    Landed(PortId, usize),
 }
 
 impl<'a> Hand<'a> {
     pub(super) const EMPTY: Hand<'static> = Hand {
-        bytes: &[],
+        head: &[],
+        rest: Body::EMPTY,
         offload: Offload::NONE,
+        place: Place::Ours,
     };
 
     pub(super) fn payload(bytes: &'a [u8]) -> Self {
         Self {
-            bytes,
-            offload: Offload::NONE,
+            head: bytes,
+            ..Self::EMPTY
         }
     }
 
     fn frame(&self) -> Outgoing<'a> {
         Outgoing {
-            head: self.bytes,
-            body: &[],
+            head: self.head,
+            body: self.rest,
             offload: self.offload,
         }
     }
 
-    fn span(&self, span: Span) -> &'a [u8] {
-        span.of(self.bytes).unwrap_or(&[])
+    fn span(&self, span: Span) -> Body<'a> {
+        self.rest.behind(self.head).span(span.start, span.len)
     }
 }
 
 impl Lane {
     /// Does everything that the core wants done; `hand` is what it was given last.
     pub(super) fn carry_out(&mut self, hand: Hand<'_>) {
+        let mut first = true;
         while let Some(action) = self.out.take() {
+            self.alone = first && self.out.is_empty();
+            first = false;
             self.execute(action, hand);
         }
         // Fragments that are complete now make a frame of their own.
@@ -58,24 +80,32 @@ impl Lane {
             let whole = Frame::whole(&frame, Offload::NONE);
             self.network.receive(self.now, port, &whole, &mut self.out);
             self.carry_out(Hand {
-                bytes: &frame,
-                offload: Offload::NONE,
+                head: &frame,
+                ..Hand::EMPTY
             });
         }
     }
 
     fn execute(&mut self, action: Action, hand: Hand<'_>) {
         match action {
-            Action::Forward { port } => self.give(port, &hand.frame()),
+            Action::Forward { port } => {
+                let may_wait = hand.place == Place::Ring && self.alone;
+                self.give(port, &hand.frame(), may_wait);
+            }
             Action::Reply { port, frame } => {
-                self.compose(port, &frame, &[], Offload::VALID);
+                self.compose(port, &frame, Body::EMPTY, Offload::VALID);
             }
             Action::Deliver {
                 port,
                 headers,
                 body,
                 offload,
-            } => self.compose(port, &headers, hand.span(body), offload),
+            } => match hand.place {
+                Place::Landed(at, len) if body == Span::first(len) => {
+                    self.land(port, at, &headers, len, &offload);
+                }
+                _ => self.compose(port, &headers, hand.span(body), offload),
+            },
             Action::Open { socket, target } => self.open(socket, target),
             Action::Send { socket, span } => self.send(socket, hand.span(span)),
             Action::SendTo { socket, span, how } => self.send_to(socket, hand.span(span), how),
@@ -117,7 +147,7 @@ impl Lane {
     }
 
     /// Gives a port a frame whose first bytes the core made.
-    fn compose(&mut self, port: PortId, headers: &Bytes, body: &[u8], offload: Offload) {
+    fn compose(&mut self, port: PortId, headers: &Bytes, body: Body<'_>, offload: Offload) {
         // The bytes stay where they are; the lane is used meanwhile.
         let out = std::mem::take(&mut self.out);
         let head = out.bytes(headers);
@@ -128,8 +158,21 @@ impl Lane {
                 body,
                 offload,
             },
+            false,
         );
         self.out = out;
+    }
+
+    /// Gives a port the headers of what was received into its guest's buffers.
+    fn land(&mut self, port: PortId, at: PortId, headers: &Bytes, len: usize, offload: &Offload) {
+        match self.ports.get_mut(port) {
+            Some(Port::VhostUser(place)) if port == at => {
+                place.commit(self.out.bytes(headers), len, offload);
+                self.touch(port);
+            }
+            // The guest has moved meanwhile. It will be sent again.
+            _ => self.network.count_drop(Drop::NoNeighbour),
+        }
     }
 
     fn reassemble(&mut self, port: PortId, headers: &Bytes, buffer: usize, len: usize) {
@@ -139,14 +182,21 @@ impl Lane {
     }
 
     /// Gives a frame to a port; ports are flushed when the turn ends.
-    pub(super) fn give(&mut self, port: PortId, frame: &Outgoing<'_>) {
+    fn give(&mut self, port: PortId, frame: &Outgoing<'_>, may_wait: bool) {
         let mtu = usize::from(self.network.mtu());
         let Some(place) = self.ports.get_mut(port) else {
             return self.network.count_drop(Drop::NoPort);
         };
-        if let Err(cause) = place.send(frame, mtu) {
-            self.network.count_drop(cause);
+        match place.send(frame, mtu, &mut self.scratch, may_wait) {
+            Ok(()) => {}
+            Err(Refused::Dropped(cause)) => self.network.count_drop(cause),
+            Err(Refused::NoRoom) => self.stuck = Some(port),
         }
+        self.touch(port);
+    }
+
+    /// The port is to be flushed when the turn ends.
+    pub(super) fn touch(&mut self, port: PortId) {
         if !self.touched.contains(&port) {
             self.touched.push(port);
         }
@@ -261,7 +311,7 @@ impl Lane {
         self.sockets.remove(socket);
     }
 
-    fn hold(&mut self, buffer: usize, at: usize, piece: &[u8]) {
+    fn hold(&mut self, buffer: usize, at: usize, piece: Body<'_>) {
         if self.holds.is_empty() {
             self.holds.resize_with(HOLDS, Vec::new);
         }
@@ -271,6 +321,7 @@ impl Lane {
         if held.len() < at + piece.len() {
             held.resize(at + piece.len(), 0);
         }
+        let piece = piece.gathered(&mut self.scratch);
         held[at..at + piece.len()].copy_from_slice(piece);
     }
 }

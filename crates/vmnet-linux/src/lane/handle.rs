@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use vmnet_core::ConfigError;
+use vmnet_virtio::session::Change;
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
 use crate::lane::leases::{LeaseCommand, LeaseKeeper, LeaseRecord, Reservee};
 use crate::lane::listen::{self, ForwardError};
+use crate::lane::vmm::VhostUserSocket;
 
 pub use vmnet_core::{
     Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label,
@@ -103,6 +105,8 @@ pub enum Attachment {
     Stream(OwnedFd),
     /// A connected datagram socket.
     Dgram(OwnedFd),
+    /// A VMM that shares its guest's memory. The port stays while the VMM is away.
+    VhostUser(VhostUserSocket),
 }
 
 /// A socket by which any number of guests come; each gets a port of its own.
@@ -170,6 +174,8 @@ pub enum PortKind {
     Stream,
     /// By datagrams.
     Dgram,
+    /// By rings in the guest's memory.
+    VhostUser,
 }
 
 /// A port and the guest behind it.
@@ -257,6 +263,8 @@ pub(super) enum Command {
     RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
     Leases(LeaseCommand),
     Counters(SyncSender<CountersSnapshot>),
+    /// What the VMM of a port says, in its session of this number.
+    Session(PortId, u64, Change),
     Stop,
 }
 

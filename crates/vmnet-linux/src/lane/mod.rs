@@ -6,12 +6,15 @@
 //! | `datapath` | the thread: wait, dispatch, read, flush |
 //! | `execute` | where actions of the core become system calls |
 //! | `guests` | frames from ports, guests that come and go |
+//! | `rings` | frames from rings in guests' memory |
+//! | `vmm` | VMMs that come and go, and what they say of their rings |
 //! | `patience` | looking again for a moment before sleeping |
 //! | `sockets` | events of the flows' sockets |
 //! | `names` | queries to resolvers, and streams to the DNS proxy |
 //! | `leases` | leases stored and put back, addresses reserved |
 //! | `wall_clock` | points of our clock as dates, and back |
 //! | `forwarding` | forwarded ports, sockets that guests come by |
+//! | `joining` | small segments on their way to who takes large ones |
 //! | `listen` | listening sockets, made in the asker's thread |
 
 mod datapath;
@@ -19,11 +22,14 @@ mod execute;
 mod forwarding;
 mod guests;
 mod handle;
+mod joining;
 mod leases;
 mod listen;
 mod names;
 mod patience;
+mod rings;
 mod sockets;
+mod vmm;
 mod wall_clock;
 
 pub use handle::{
@@ -36,3 +42,4 @@ pub use leases::{
     LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,
 };
 pub use listen::ForwardError;
+pub use vmm::VhostUserSocket;

@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, Read, SocketId};
+use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, PortId, Read, SocketId};
 
 use crate::lane::datapath::Lane;
-use crate::lane::execute::Hand;
+use crate::lane::execute::{Hand, Place};
 use crate::poller::{EDGES, READ, Token};
-use crate::port::FRAME_MAX;
+use crate::port::body::Body;
+use crate::port::vhost_user::Landing;
+use crate::port::{FRAME_MAX, Port};
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
+use crate::socket::stream::Peeked;
 use crate::socket::{HostSocket, host_error};
 use crate::sys::datagram::Batch;
 
@@ -22,6 +25,8 @@ const BATCH: usize = 16;
 const BATCHES: usize = 4;
 /// Datagrams that one buffer of several may hold (Linux: `UDP_MAX_SEGMENTS`).
 const SEGMENTS_MAX: usize = 64;
+/// A window for fewer bytes than these is not read into directly.
+const BULK_LEAST: usize = 4096;
 /// Bytes that it may hold.
 const SEGMENTS_BYTES: usize = 65_000;
 
@@ -46,14 +51,23 @@ impl Pending {
     }
 }
 
+/// What came of the wish to read straight into a guest's buffers.
+enum Direct {
+    Done,
+    /// When this port has room.
+    NoRoom(PortId),
+    /// It has to be done by way of ours.
+    Unfit,
+}
+
 impl Lane {
     // ---- streams ---------------------------------------------------------------------------
 
-    pub(super) fn send(&mut self, socket: SocketId, bytes: &[u8]) {
+    pub(super) fn send(&mut self, socket: SocketId, bytes: Body<'_>) {
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;
         };
-        let event = match stream.send(bytes) {
+        let event = match stream.send(bytes, &mut self.scratch) {
             Ok(taken) => Event::Sent {
                 socket,
                 taken,
@@ -109,6 +123,15 @@ impl Lane {
     /// Carries out a wish to read.
     pub(super) fn read_stream(&mut self, read: Read) {
         let socket = read.socket;
+        match self.read_into_guest(&read) {
+            Direct::Done => return,
+            Direct::NoRoom(port) => {
+                self.set_full(port, false);
+                self.network.put_back(&read);
+                return self.touch(port);
+            }
+            Direct::Unfit => {}
+        }
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;
         };
@@ -116,7 +139,56 @@ impl Lane {
         frame.resize(FRAME_MAX, 0);
         let max = read.max.min(frame.len());
         // A window of zero still lets the end be seen.
-        let event = match stream.peek(read.offset, &mut frame[..max.max(1)]) {
+        let peeked = stream.peek(read.offset, &mut frame[..max.max(1)]);
+        let len = self.peeked(socket, peeked, max);
+        self.carry_out(Hand::payload(&frame[..len]));
+        self.frame = frame;
+    }
+
+    /// The same straight into buffers of the guest, if it shares its memory and takes large frames.
+    fn read_into_guest(&mut self, read: &Read) -> Direct {
+        let (Some(to), Some(HostSocket::Stream(stream))) =
+            (&read.to, self.sockets.get_mut(read.socket))
+        else {
+            return Direct::Unfit;
+        };
+        let Some(Port::VhostUser(port)) = self.ports.get_mut(to.port) else {
+            return Direct::Unfit;
+        };
+        // For a small answer it is not worth to take buffers for a large one.
+        if !stream.is_bulk() || read.max < BULK_LEAST {
+            return Direct::Unfit;
+        }
+        let max = match port.make_room(to, read.max) {
+            Landing::Ready(max) => max,
+            Landing::NoRoom => return Direct::NoRoom(to.port),
+            Landing::Unfit => return Direct::Unfit,
+        };
+        let peeked = port
+            .room(max)
+            .map(|mut room| stream.peek_into_guest(read.offset, &mut room, max));
+        let peeked = match peeked {
+            Some(Ok(Some(peeked))) => Ok(peeked),
+            Some(Err(error)) => Err(error),
+            None | Some(Ok(None)) => {
+                port.give_up_room();
+                return Direct::Unfit;
+            }
+        };
+        let len = self.peeked(read.socket, peeked, max);
+        self.carry_out(Hand {
+            place: Place::Landed(to.port, len),
+            ..Hand::EMPTY
+        });
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(to.port) {
+            port.give_up_room();
+        }
+        Direct::Done
+    }
+
+    /// Tells the core what a peek found; how many bytes of it are meant.
+    fn peeked(&mut self, socket: SocketId, peeked: io::Result<Peeked>, max: usize) -> usize {
+        let event = match peeked {
             Ok(peeked) if peeked.len <= max => Event::Peeked {
                 socket,
                 len: peeked.len,
@@ -141,8 +213,7 @@ impl Lane {
         };
         self.moved += len;
         self.network.event(self.now, &event, &mut self.out);
-        self.carry_out(Hand::payload(&frame[..len]));
-        self.frame = frame;
+        len
     }
 
     // ---- events ----------------------------------------------------------------------------
@@ -300,10 +371,10 @@ impl Lane {
     // ---- datagrams -------------------------------------------------------------------------
 
     /// Sends a datagram, together with others of its flow if more of one size come in this turn.
-    pub(super) fn send_to(&mut self, socket: SocketId, payload: &[u8], how: Datagram) {
+    pub(super) fn send_to(&mut self, socket: SocketId, payload: Body<'_>, how: Datagram) {
         if self.pending.takes(socket, &how, payload.len()) {
             self.pending.closed = payload.len() < self.pending.size;
-            self.pending.bytes.extend_from_slice(payload);
+            payload.append_to(&mut self.pending.bytes);
             return;
         }
         self.send_pending();
@@ -314,7 +385,7 @@ impl Lane {
         self.pending.size = payload.len();
         self.pending.closed = false;
         self.pending.bytes.clear();
-        self.pending.bytes.extend_from_slice(payload);
+        payload.append_to(&mut self.pending.bytes);
     }
 
     /// Sends what waited for more of its kind.
@@ -326,7 +397,7 @@ impl Lane {
         how.segment = u16::try_from(self.pending.size)
             .ok()
             .filter(|size| usize::from(*size) < bytes.len());
-        self.send_now(socket, &bytes, &how);
+        self.send_now(socket, Body::plain(&bytes), &how);
         self.pending.bytes = bytes;
     }
 
@@ -341,19 +412,20 @@ impl Lane {
         }
     }
 
-    fn send_now(&mut self, socket: SocketId, payload: &[u8], how: &Datagram) {
+    fn send_now(&mut self, socket: SocketId, payload: Body<'_>, how: &Datagram) {
         let Some(HostSocket::Datagrams(datagrams)) = self.sockets.get_mut(socket) else {
             return self.network.count_drop(Drop::HostRefused);
         };
         let token = Token::Socket(Slot::of(socket));
         let sent = if datagrams.leaves_by_interface() && self.uplink.is_home(how.to.ip()) {
+            let payload = payload.gathered(&mut self.scratch);
             datagrams.send_home(payload, how).map(|is_new| {
                 if let Some(home) = datagrams.home_fd().filter(|_| is_new) {
                     let _unheard = self.poller.add(home, token, READ);
                 }
             })
         } else {
-            datagrams.send(payload, how).map(|()| {
+            datagrams.send(payload, how, &mut self.scratch).map(|()| {
                 if datagrams.follow(how.to)
                     && let Some(direct) = datagrams.direct()
                 {
@@ -377,7 +449,7 @@ impl Lane {
             let event = Event::Error {
                 socket,
                 error,
-                original: payload,
+                original: payload.gathered(&mut self.scratch),
             };
             self.network.event(self.now, &event, &mut self.out);
         }

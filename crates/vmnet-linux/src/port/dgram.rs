@@ -12,8 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketAddrUnix, SocketType, sockopt};
 use vmnet_core::Drop;
 
-use crate::port::software::Pieces;
-use crate::port::{Flushed, INPUT_MAX};
+use crate::port::{Flushed, INPUT_MAX, Pieces};
 use crate::sys::unix_datagram;
 
 /// Bytes that may wait for a guest that does not read.
@@ -86,13 +85,11 @@ impl Dgram {
     /// # Errors
     /// The queue is full.
     pub(crate) fn push(&mut self, pieces: Pieces<'_>) -> Result<(), Drop> {
-        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let len = pieces.len();
         if self.queue.len() + len > QUEUE {
             return Err(Drop::PortFull);
         }
-        for piece in pieces {
-            self.queue.extend_from_slice(piece);
-        }
+        pieces.append_to(&mut self.queue);
         self.ends.push(self.queue.len());
         if self.queue.len() - self.start(self.sent) >= BURST && !self.blocked {
             // A broken socket is met again by the flush at the burst's end.
@@ -184,8 +181,17 @@ pub(crate) fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::body::Body;
     use rustix::net::{AddressFamily, SocketFlags, socketpair};
     use std::os::unix::net::UnixDatagram;
+
+    fn pieces<'a>(head: &'a [u8], body: &'a [u8]) -> Pieces<'a> {
+        Pieces {
+            header: &[],
+            head,
+            body: Body::plain(body),
+        }
+    }
 
     #[test]
     fn a_frame_larger_than_a_datagram_may_be_is_passed_over() {
@@ -193,7 +199,7 @@ mod tests {
         sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
         let mut dgram = Dgram::connected(ours.into());
         for len in [100, 60_000, 101] {
-            dgram.push([&[], &vec![7; len], &[]]).unwrap();
+            dgram.push(pieces(&vec![7; len], &[])).unwrap();
         }
         assert_eq!(dgram.flush().unwrap(), Flushed::Empty);
         let mut frame = [0; 200];
@@ -230,7 +236,10 @@ mod tests {
         let mut dgram = Dgram::connected(ours.into());
         let mut pushed = 0u32;
         // More than the queue holds, as the socket takes some.
-        while dgram.push([&[], &pushed.to_be_bytes(), &[7; 1000]]).is_ok() {
+        while dgram
+            .push(pieces(&pushed.to_be_bytes(), &[7; 1000]))
+            .is_ok()
+        {
             pushed += 1;
         }
         assert_eq!(dgram.flush().unwrap(), Flushed::Full);

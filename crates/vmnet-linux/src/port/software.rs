@@ -8,10 +8,8 @@ use vmnet_wire::segment::{self, Cut, Fragments, Layout};
 use vmnet_wire::unfinished;
 
 use crate::lane::PortOffload;
-use crate::port::Outgoing;
-
-/// A frame in three pieces: the virtio-net header, or nothing; the head; the body.
-pub(crate) type Pieces<'a> = [&'a [u8]; 3];
+use crate::port::body::Body;
+use crate::port::{Outgoing, Pieces};
 
 /// Takes a whole frame.
 pub(crate) type Push<'a> = dyn FnMut(Pieces<'_>) -> Result<(), Drop> + 'a;
@@ -21,7 +19,8 @@ const HEADERS_MAX: usize = 134;
 /// The largest frame that is given whole to whoever takes large segments, without virtio-net header.
 const LARGE_MAX: usize = 65_550;
 
-/// Hands the whole frames that `frame` stands for, to a port that takes so much, to `push`.
+/// Hands the whole frames that `frame` stands for, to a port that takes so much, to `push`. A frame in a guest's memory
+/// of which more than the head is to be looked at is copied to `scratch` before.
 ///
 /// # Errors
 /// The frame was dropped, or `push` dropped one of them.
@@ -29,30 +28,22 @@ pub(crate) fn send(
     frame: &Outgoing<'_>,
     mtu: usize,
     takes: PortOffload,
+    scratch: &mut Vec<u8>,
     push: &mut Push<'_>,
 ) -> Result<(), Drop> {
     let way = Way { takes, mtu };
-    if takes.checksum && is_wrong(frame) {
-        return Err(Drop::Checksum);
-    }
-    if let Some(segmentation) = frame.offload.segmentation {
-        let is_tcp = matches!(segmentation.kind, Kind::Tcp4 | Kind::Tcp6);
-        if takes.tso && is_tcp && frame.len() <= LARGE_MAX {
-            return way.large(frame, push);
-        }
-        let mut cut = Cut::new(frame.head, frame.len(), segmentation).ok_or(Drop::Malformed)?;
-        // Of our own frames the payload is the body; of others' it follows the headers.
-        let payload = if frame.body.is_empty() {
-            frame.head.get(cut.headers()..).ok_or(Drop::Malformed)?
-        } else {
-            frame.body
+    if frame.body.as_plain().is_none() && way.looks_at_bodies(frame) {
+        scratch.clear();
+        scratch.extend_from_slice(frame.head);
+        frame.body.append_to(scratch);
+        let frame = Outgoing {
+            head: scratch,
+            body: Body::EMPTY,
+            offload: frame.offload,
         };
-        while let Some((head, range)) = cut.next(payload) {
-            way.whole([head.bytes(), payload.get(range).unwrap_or(&[])], push)?;
-        }
-        return Ok(());
+        return way.give(&frame, push);
     }
-    way.small(frame, push)
+    way.give(frame, push)
 }
 
 /// Whoever relies on us for checksums is not given a frame whose own is wrong; others look for themselves.
@@ -72,22 +63,73 @@ struct Way {
 }
 
 impl Way {
+    /// Something is to be summed or cut, so that all bytes have to lie in one place that nobody changes.
+    fn looks_at_bodies(self, frame: &Outgoing<'_>) -> bool {
+        let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
+        let unseen = frame.offload.checksum == Checksum::Unverified;
+        (self.takes.checksum && unseen)
+            || match frame.offload.segmentation {
+                Some(_) => !(self.goes_large(frame) && self.takes.virtio_header),
+                None => self.is_too_long(frame) || (partial && !self.takes.virtio_header),
+            }
+    }
+
+    /// The port takes this large frame as it is.
+    fn goes_large(self, frame: &Outgoing<'_>) -> bool {
+        let is_tcp = frame
+            .offload
+            .segmentation
+            .is_some_and(|how| matches!(how.kind, Kind::Tcp4 | Kind::Tcp6));
+        self.takes.tso && is_tcp && frame.len() <= LARGE_MAX
+    }
+
+    fn is_too_long(self, frame: &Outgoing<'_>) -> bool {
+        frame.len() > self.mtu + ethernet::Header::LEN
+    }
+
+    fn give(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
+        if self.takes.checksum && is_wrong(frame) {
+            return Err(Drop::Checksum);
+        }
+        let Some(segmentation) = frame.offload.segmentation else {
+            return self.small(frame, push);
+        };
+        if self.goes_large(frame) {
+            return self.large(frame, push);
+        }
+        let mut cut = Cut::new(frame.head, frame.len(), segmentation).ok_or(Drop::Malformed)?;
+        // Of our own frames the payload is the body; of others' it follows the headers.
+        let payload = if frame.body.is_empty() {
+            frame.head.get(cut.headers()..).ok_or(Drop::Malformed)?
+        } else {
+            frame.body.near()
+        };
+        while let Some((head, range)) = cut.next(payload) {
+            let body = Body::plain(payload.get(range).unwrap_or(&[]));
+            self.whole(head.bytes(), body, push)?;
+        }
+        Ok(())
+    }
+
     /// A frame whose sums are right.
-    fn whole(self, [head, body]: [&[u8]; 2], push: &mut Push<'_>) -> Result<(), Drop> {
-        self.with_header(&Offload::VALID, 0, [head, body], push)
+    fn whole(self, head: &[u8], body: Body<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
+        self.with_header(&Offload::VALID, 0, (head, body), push)
     }
 
     fn with_header(
         self,
         offload: &Offload,
         headers: usize,
-        [head, body]: [&[u8]; 2],
+        (head, body): (&[u8], Body<'_>),
         push: &mut Push<'_>,
     ) -> Result<(), Drop> {
-        if !self.takes.virtio_header {
-            return push([&[], head, body]);
-        }
-        push([&offload.write(headers), head, body])
+        let written = offload.write(headers);
+        let header = if self.takes.virtio_header {
+            &written[..]
+        } else {
+            &[]
+        };
+        push(Pieces { header, head, body })
     }
 
     /// A large frame, as it is.
@@ -97,33 +139,34 @@ impl Way {
         }
         let headers = Layout::find(frame.head, frame.len())
             .map_or(ethernet::Header::LEN, |layout| layout.payload);
-        self.with_header(&frame.offload, headers, [frame.head, frame.body], push)
+        self.with_header(&frame.offload, headers, (frame.head, frame.body), push)
     }
 
     /// A frame that stands for itself.
     fn small(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
         let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
-        if frame.len() > self.mtu + ethernet::Header::LEN {
-            let mut whole = [frame.head, frame.body].concat();
+        if self.is_too_long(frame) {
+            let mut whole = [frame.head, frame.body.near()].concat();
             segment::complete(&mut whole, &[], frame.offload.checksum);
             return self.fragments(&whole, push);
         }
         if partial && !self.takes.virtio_header {
             return self.completed(frame, push);
         }
-        self.with_header(&frame.offload, 0, [frame.head, frame.body], push)
+        self.with_header(&frame.offload, 0, (frame.head, frame.body), push)
     }
 
     /// A frame whose checksum is made now.
     fn completed(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
         let split = frame.head.len().min(HEADERS_MAX);
         let (changed, kept) = frame.head.split_at(split);
-        if !kept.is_empty() && !frame.body.is_empty() {
+        let body = frame.body.near();
+        if !kept.is_empty() && !body.is_empty() {
             // Neither ours nor contiguous: no caller makes such a frame.
-            let whole = [frame.head, frame.body].concat();
+            let whole = [frame.head, body].concat();
             let frame = Outgoing {
                 head: &whole,
-                body: &[],
+                body: Body::EMPTY,
                 offload: frame.offload,
             };
             return self.completed(&frame, push);
@@ -131,7 +174,7 @@ impl Way {
         let mut head = [0; HEADERS_MAX];
         let head = &mut head[..split];
         head.copy_from_slice(changed);
-        let rest = if kept.is_empty() { frame.body } else { kept };
+        let rest = if kept.is_empty() { body } else { kept };
         let checksum = if frame.offload.segmentation.is_some() {
             // Senders disagree on the length that the sum of a large frame's pseudo header has.
             unfinished::set_pseudo_sum(head, frame.len()).ok_or(Drop::Malformed)?
@@ -139,14 +182,14 @@ impl Way {
             frame.offload.checksum
         };
         segment::complete(head, rest, checksum);
-        self.whole([head, rest], push)
+        self.whole(head, Body::plain(rest), push)
     }
 
     fn fragments(self, whole: &[u8], push: &mut Push<'_>) -> Result<(), Drop> {
         for (head, range) in Fragments::new(whole, self.mtu).ok_or(Drop::TooLong)? {
-            let body = whole.get(range).unwrap_or(&[]);
+            let body = Body::plain(whole.get(range).unwrap_or(&[]));
             // Nobody can tell the checksum of a datagram by one fragment.
-            self.with_header(&Offload::NONE, 0, [head.bytes(), body], push)?;
+            self.with_header(&Offload::NONE, 0, (head.bytes(), body), push)?;
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! A stream socket on which each frame follows its length in four bytes, big-endian: QEMU's `-netdev stream`, and
 //! what passt, gvproxy and socket_vmnet speak.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmnet_core::Drop;
 
-use crate::port::software::Pieces;
-use crate::port::{Flushed, INPUT_MAX};
+use crate::port::{Flushed, INPUT_MAX, Pieces};
+use crate::sys::places::Places;
 
 /// Bytes before each frame.
 const LENGTH: usize = 4;
@@ -92,18 +92,16 @@ impl Stream {
     /// # Errors
     /// The queue is full.
     pub(crate) fn push(&mut self, pieces: Pieces<'_>) -> Result<(), Drop> {
-        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let len = pieces.len();
         if self.queue.len() - self.sent + LENGTH + len > QUEUE {
             return Err(Drop::PortFull);
         }
         let length = u32::try_from(len).map_err(|_| Drop::TooLong)?.to_be_bytes();
         if self.blocked || len < BURST / 4 {
             self.queue.extend_from_slice(&length);
-            for piece in pieces {
-                self.queue.extend_from_slice(piece);
-            }
+            pieces.append_to(&mut self.queue);
         } else {
-            self.send_large(&length, pieces);
+            self.send_large(&length, &pieces);
         }
         if self.queue.len() - self.sent >= BURST && !self.blocked {
             // A broken socket is met again by the flush at the burst's end.
@@ -113,25 +111,26 @@ impl Stream {
     }
 
     /// Sends a large frame without copying it, behind what is queued; what does not go is queued.
-    fn send_large(&mut self, length: &[u8], [header, head, body]: Pieces<'_>) {
+    fn send_large(&mut self, length: &[u8], pieces: &Pieces<'_>) {
         let queued = self.queue.len() - self.sent;
-        let pieces = [
-            IoSlice::new(&self.queue[self.sent..]),
-            IoSlice::new(length),
-            IoSlice::new(header),
-            IoSlice::new(head),
-            IoSlice::new(body),
-        ];
-        let mut written = rustix::io::writev(&self.fd, &pieces).unwrap_or(0);
+        let mut places = Places::new();
+        places.push(self.queue.get(self.sent..).unwrap_or(&[]));
+        places.push(length);
+        pieces.name_to(&mut places);
+        // A list that is not whole has the first of them: then it is as if the socket had taken no more.
+        let mut written = places.write(&self.fd).unwrap_or(0);
         let from_queue = written.min(queued);
         self.sent += from_queue;
         written -= from_queue;
         self.blocked = self.sent < self.queue.len();
-        for piece in [length, header, head, body] {
+        for piece in [length, pieces.header] {
             let skipped = written.min(piece.len());
             written -= skipped;
             self.queue.extend_from_slice(&piece[skipped..]);
         }
+        let (head, body) = pieces.rest(written);
+        self.queue.extend_from_slice(head);
+        body.append_to(&mut self.queue);
     }
 
     /// Sends what is queued.
@@ -193,6 +192,7 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port::body::Body;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
@@ -211,6 +211,14 @@ mod tests {
         }
         stream.give_back(input);
         frames
+    }
+
+    fn pieces<'a>(head: &'a [u8], body: &'a [u8]) -> Pieces<'a> {
+        Pieces {
+            header: &[],
+            head,
+            body: Body::plain(body),
+        }
     }
 
     #[test]
@@ -251,7 +259,7 @@ mod tests {
                 100
             };
             let body = vec![pushed as u8; size];
-            if stream.push([&[], &pushed.to_be_bytes(), &body]).is_err() {
+            if stream.push(pieces(&pushed.to_be_bytes(), &body)).is_err() {
                 break;
             }
             pushed += 1;

@@ -1,15 +1,17 @@
 //! A tap with a virtio-net header before each frame: large segments and unfinished checksums pass both ways.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmnet_core::Drop;
 use vmnet_wire::ethernet;
 use vmnet_wire::offload::{Checksum, Kind, Offload};
+use vmnet_wire::segment::Layout;
 use vmnet_wire::unfinished;
 
 use crate::lane::PortOffload;
 use crate::port::{FRAME_MAX, Outgoing, software};
+use crate::sys::places::Places;
 
 /// Frames that a tap made by us holds on the way to us (`txqueuelen`).
 pub(crate) const QUEUE: usize = 4096;
@@ -67,7 +69,12 @@ impl Tap {
     ///
     /// # Errors
     /// The frame was dropped.
-    pub(crate) fn send(&mut self, frame: &Outgoing<'_>, mtu: usize) -> Result<(), Drop> {
+    pub(crate) fn send(
+        &mut self,
+        frame: &Outgoing<'_>,
+        mtu: usize,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), Drop> {
         let udp = frame
             .offload
             .segmentation
@@ -77,43 +84,51 @@ impl Tap {
         if too_long || (udp && !self.udp_segments) {
             let fd = self.fd.as_fd();
             let takes = PortOffload::default();
-            return software::send(frame, mtu, takes, &mut |[_, head, body]| {
-                write(
-                    fd,
-                    &Outgoing {
-                        head,
-                        body,
-                        offload: Offload::VALID,
-                    },
-                )
+            return software::send(frame, mtu, takes, scratch, &mut |pieces| {
+                let frame = Outgoing {
+                    head: pieces.head,
+                    body: pieces.body,
+                    offload: Offload::VALID,
+                };
+                dropped(try_write(fd, &frame, &mut Vec::new()))
             });
         }
-        match try_write(self.fd.as_fd(), frame) {
+        match try_write(self.fd.as_fd(), frame, scratch) {
             // The kernel is older, or whoever opened the tap did not ask for it.
-            Err(rustix::io::Errno::INVAL) if udp => {
+            Err(error) if udp && error.raw_os_error() == Some(libc::EINVAL) => {
                 self.udp_segments = false;
-                self.send(frame, mtu)
+                self.send(frame, mtu, scratch)
             }
             written => dropped(written),
         }
     }
 }
 
-fn write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>) -> Result<(), Drop> {
-    dropped(try_write(fd, frame))
-}
-
-fn try_write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>) -> rustix::io::Result<usize> {
-    let header = frame.offload.write(frame.head.len());
-    let pieces = [
-        IoSlice::new(&header),
-        IoSlice::new(frame.head),
-        IoSlice::new(frame.body),
-    ];
-    rustix::io::writev(fd, &pieces)
+fn try_write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
+    let headers = match frame.offload.segmentation {
+        // A head that is all headers, or the first bytes of a guest's frame.
+        Some(_) => {
+            Layout::find(frame.head, frame.len()).map_or(frame.head.len(), |layout| layout.payload)
+        }
+        None => frame.head.len(),
+    };
+    let header = frame.offload.write(headers);
+    let mut places = Places::new();
+    places.push(&header);
+    places.push(frame.head);
+    frame.body.name_to(&mut places);
+    if places.is_whole() {
+        return places.write(fd);
+    }
+    let body = frame.body.gathered(scratch);
+    let mut places = Places::new();
+    places.push(&header);
+    places.push(frame.head);
+    places.push(body);
+    places.write(fd)
 }
 
 /// A frame that was not written is lost: the interface is down, or its queue is full.
-fn dropped(written: rustix::io::Result<usize>) -> Result<(), Drop> {
+fn dropped(written: io::Result<usize>) -> Result<(), Drop> {
     written.map(|_| ()).map_err(|_| Drop::PortFull)
 }

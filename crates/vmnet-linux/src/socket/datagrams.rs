@@ -8,7 +8,9 @@ use std::rc::Rc;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use vmnet_core::Datagram;
 
+use crate::port::body::Body;
 use crate::sys::packet::bind_to_interface;
+use crate::sys::places::Places;
 use crate::sys::{datagram, sockopt};
 
 /// Hops that the host gives a datagram, which is as good as one less.
@@ -261,7 +263,12 @@ impl Datagrams {
     ///
     /// # Errors
     /// As the kernel says. `EMSGSIZE` has an entry in the error queue.
-    pub(crate) fn send(&mut self, payload: &[u8], how: &Datagram) -> io::Result<()> {
+    pub(crate) fn send(
+        &mut self,
+        payload: Body<'_>,
+        how: &Datagram,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<()> {
         if self.away {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
         }
@@ -277,7 +284,7 @@ impl Datagrams {
         if let Some(size) = size
             && segments
         {
-            match send_once(&socket.fd, to.as_ref(), payload, Some(size)) {
+            match send_whole(&socket.fd, to.as_ref(), payload, Some(size), scratch) {
                 // The kernel, or the route's device, cannot cut: we do.
                 Err(error) if is_no_segments(&error) => self.segments = false,
                 sent => return sent,
@@ -287,10 +294,10 @@ impl Datagrams {
             (Some((_, socket)), None) => &socket.fd,
             _ => &self.open.fd,
         };
-        let size = size.map_or(payload.len(), usize::from).max(1);
-        if payload.is_empty() {
-            return send_once(fd, to.as_ref(), payload, None);
-        }
+        let Some(size) = size.map(usize::from) else {
+            return send_whole(fd, to.as_ref(), payload, None, scratch);
+        };
+        let payload = payload.gathered(scratch);
         payload
             .chunks(size)
             .try_for_each(|piece| send_once(fd, to.as_ref(), piece, None))
@@ -332,15 +339,42 @@ fn make(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
     }
 }
 
+/// Sends a datagram from where it is.
+fn send_whole(
+    fd: &OwnedFd,
+    to: Option<&SocketAddr>,
+    payload: Body<'_>,
+    segment: Option<u16>,
+    scratch: &mut Vec<u8>,
+) -> io::Result<()> {
+    let mut places = Places::new();
+    payload.name_to(&mut places);
+    if !places.is_whole() {
+        return send_once(fd, to, payload.gathered(scratch), segment);
+    }
+    send_places(fd, to, &places, segment)
+}
+
 fn send_once(
     fd: &OwnedFd,
     to: Option<&SocketAddr>,
     payload: &[u8],
     segment: Option<u16>,
 ) -> io::Result<()> {
-    match datagram::send(fd, to, payload, segment) {
+    let mut places = Places::new();
+    places.push(payload);
+    send_places(fd, to, &places, segment)
+}
+
+fn send_places(
+    fd: &OwnedFd,
+    to: Option<&SocketAddr>,
+    places: &Places<'_>,
+    segment: Option<u16>,
+) -> io::Result<()> {
+    match datagram::send(fd, to, places, segment) {
         // An earlier datagram's error is reported once, by whichever call comes next (ip(7), IP_RECVERR).
-        Err(error) if is_of_earlier(&error) => datagram::send(fd, to, payload, segment),
+        Err(error) if is_of_earlier(&error) => datagram::send(fd, to, places, segment),
         sent => sent,
     }
     .map(|_| ())
@@ -416,12 +450,16 @@ mod tests {
         let mut became_direct = 0;
         let mut ports = Vec::new();
         for _ in 0..STREAK + 10 {
-            datagrams.send(b"hello", &to(&peer)).unwrap();
+            datagrams
+                .send(Body::plain(b"hello"), &to(&peer), &mut Vec::new())
+                .unwrap();
             became_direct += u32::from(datagrams.follow(to(&peer).to));
             ports.push(heard(&peer).port());
         }
         assert_eq!(became_direct, 1);
-        datagrams.send(b"hello", &to(&other)).unwrap();
+        datagrams
+            .send(Body::plain(b"hello"), &to(&other), &mut Vec::new())
+            .unwrap();
         let seen = heard(&other);
         assert!(ports.iter().all(|port| *port == seen.port()));
         // Each answer comes by its socket, and both are heard.
@@ -460,7 +498,9 @@ mod tests {
             dont_fragment: false,
             segment: None,
         };
-        datagrams.send(b"hello", &how).unwrap();
+        datagrams
+            .send(Body::plain(b"hello"), &how, &mut Vec::new())
+            .unwrap();
         let port = heard(&peer).port();
         let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
         stranger.send_to(b"psst", ("127.0.0.1", port)).unwrap();

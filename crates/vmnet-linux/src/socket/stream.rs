@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
+use crate::port::body::Body;
 use crate::sys::packet::bind_to_interface;
+use crate::sys::places::{Places, Room};
 use crate::sys::{peek, sockopt as options};
 
 /// Acknowledged bytes that may stay in the socket until more are to be removed: a call for each small answer would be
@@ -67,6 +69,8 @@ pub(crate) struct Stream {
     undiscarded: usize,
     /// Those may be the rest of a large piece, which takes memory, and so the peer's window, until all of it is gone.
     large: bool,
+    /// The last peek found more than a small answer.
+    bulk: bool,
     /// More than one answer has been read.
     repeated: bool,
 }
@@ -135,6 +139,7 @@ impl Stream {
             most: 0,
             undiscarded: 0,
             large: false,
+            bulk: false,
             repeated: false,
         }
     }
@@ -147,18 +152,39 @@ impl Stream {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+    pub(crate) fn send(&mut self, bytes: Body<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
+        match self.send_once(bytes, scratch) {
             Ok(taken) => {
                 self.room = self.room.saturating_sub(taken + OVERHEAD);
                 Ok(taken)
             }
-            Err(Errno::AGAIN | Errno::INTR) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
                 self.room = 0;
                 Ok(0)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
+    }
+
+    fn send_once(&self, bytes: Body<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
+        let plain = match bytes.as_plain() {
+            Some(plain) => plain,
+            None => {
+                let mut places = Places::new();
+                bytes.name_to(&mut places);
+                if places.is_whole() {
+                    return places.send(&self.fd);
+                }
+                bytes.gathered(scratch)
+            }
+        };
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::net::send(&self.fd, plain, flags)?)
     }
 
     /// Bytes that can surely be sent now.
@@ -189,13 +215,8 @@ impl Stream {
     /// # Errors
     /// The connection is broken.
     pub(crate) fn peek(&mut self, offset: usize, into: &mut [u8]) -> io::Result<Peeked> {
-        // Most connections end after one answer: for them an offset is not worth its call.
-        if offset == 0 && self.undiscarded > 0 && self.offset == Offset::Unset && !self.repeated {
-            self.repeated = true;
-            self.discard_now()?;
-        }
-        let offset = offset + self.undiscarded;
-        self.go_to(offset);
+        let wanted = into.len();
+        let offset = self.begin_peek(offset)?;
         let result = if self.offset == Offset::Unknown && offset > 0 {
             peek::behind(&self.fd, offset, into)
         } else {
@@ -203,6 +224,45 @@ impl Stream {
                 .map(|(_, len)| len)
                 .map_err(io::Error::from)
         };
+        self.end_peek(result, wanted)
+    }
+
+    /// The same into a guest's memory, where there is room for `wanted` bytes. `None`: not with this kernel.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn peek_into_guest(
+        &mut self,
+        offset: usize,
+        room: &mut Room<'_>,
+        wanted: usize,
+    ) -> io::Result<Option<Peeked>> {
+        let offset = self.begin_peek(offset)?;
+        if self.offset == Offset::Unknown && offset > 0 {
+            return Ok(None);
+        }
+        let result = room.peek(&self.fd);
+        self.end_peek(result, wanted).map(Some)
+    }
+
+    /// The last peek found much, and the next may.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.bulk
+    }
+
+    /// Puts the kernel's offset where it has to be; answers how many bytes that is behind the front.
+    fn begin_peek(&mut self, offset: usize) -> io::Result<usize> {
+        // Most connections end after one answer: for them an offset is not worth its call.
+        if offset == 0 && self.undiscarded > 0 && self.offset == Offset::Unset && !self.repeated {
+            self.repeated = true;
+            self.discard_now()?;
+        }
+        let offset = offset + self.undiscarded;
+        self.go_to(offset);
+        Ok(offset)
+    }
+
+    fn end_peek(&mut self, result: io::Result<usize>, wanted: usize) -> io::Result<Peeked> {
         match result {
             Ok(len) => {
                 if let Offset::At(at) = &mut self.offset {
@@ -210,11 +270,12 @@ impl Stream {
                 }
                 // Less than asked for was there: the rest is the end, or has not come. Urgent data divides a
                 // stream (tcp(7)), so there it says nothing.
-                let short = len < into.len();
+                let short = len < wanted;
+                self.bulk = len > UNDISCARDED_MAX;
                 if !short || len > UNDISCARDED_MAX {
                     self.large = true;
                 }
-                self.ended |= len == 0 && !into.is_empty();
+                self.ended |= len == 0 && wanted > 0;
                 let more = !short || (self.urgent && len > 0);
                 Ok(Peeked {
                     len,
@@ -425,7 +486,10 @@ mod tests {
         stream.discard(5).unwrap();
         assert_eq!(stream.peek(1, &mut into).unwrap().len, 4);
         assert_eq!(&into[..4], b"6789");
-        assert_eq!(stream.send(b"hello").unwrap(), 5);
+        assert_eq!(
+            stream.send(Body::plain(b"hello"), &mut Vec::new()).unwrap(),
+            5
+        );
         let mut back = [0; 5];
         peer.set_nonblocking(false).unwrap();
         peer.read_exact(&mut back).unwrap();
@@ -443,7 +507,10 @@ mod tests {
             if room == 0 {
                 break;
             }
-            lost += room - stream.send(&chunk[..room]).unwrap();
+            lost += room
+                - stream
+                    .send(Body::plain(&chunk[..room]), &mut Vec::new())
+                    .unwrap();
         }
         assert_eq!(lost, 0);
         assert!(

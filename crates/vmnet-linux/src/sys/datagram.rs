@@ -6,6 +6,8 @@ use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::sys::places::Places;
+
 /// Bytes for the control messages of one datagram: an extended error with its offender is the largest.
 const CONTROL: usize = 256;
 
@@ -19,14 +21,10 @@ struct Control([u8; CONTROL]);
 pub fn send(
     fd: impl AsFd,
     to: Option<&SocketAddr>,
-    payload: &[u8],
+    payload: &Places<'_>,
     segment: Option<u16>,
 ) -> io::Result<usize> {
     let mut address = to.map(to_raw);
-    let mut iov = libc::iovec {
-        iov_base: payload.as_ptr().cast_mut().cast(),
-        iov_len: payload.len(),
-    };
     let mut control = Control([0; CONTROL]);
     // SAFETY: an all-zero msghdr is valid: null pointers with zero lengths.
     let mut message: libc::msghdr = unsafe { zeroed() };
@@ -34,8 +32,8 @@ pub fn send(
         message.msg_name = std::ptr::from_mut(address).cast();
         message.msg_namelen = *len;
     }
-    message.msg_iov = &raw mut iov;
-    message.msg_iovlen = 1;
+    message.msg_iov = payload.as_ptr().cast_mut();
+    message.msg_iovlen = payload.count();
     if let Some(size) = segment {
         message.msg_control = control.0.as_mut_ptr().cast();
         // SAFETY: CMSG_SPACE is arithmetic.
@@ -51,7 +49,8 @@ pub fn send(
         }
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: all pointers in `message` lead to locals that live through the call.
+    // SAFETY: all pointers in `message` lead to locals and to the bytes of `payload`, which live through the call; the
+    // kernel only reads them.
     let sent = unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &raw const message, flags) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
@@ -366,6 +365,12 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
+    fn places(bytes: &[u8]) -> Places<'_> {
+        let mut places = Places::new();
+        places.push(bytes);
+        places
+    }
+
     #[test]
     fn several_datagrams_in_one_call_each_way() {
         let (a, b) = (
@@ -374,7 +379,13 @@ mod tests {
         );
         sockopt::set_receive_ttl(&b, false).unwrap();
         let payload: Vec<u8> = (0..2500u32).map(|n| n as u8).collect();
-        send(&a, Some(&b.local_addr().unwrap()), &payload, Some(1000)).unwrap();
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut batch = Batch::new(8, 2048);
         batch.receive(&b).unwrap();
@@ -401,7 +412,7 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        send(&a, Some(&closed), b"anybody", None).unwrap();
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut original = [0; 64];
         let error = take_queued_error(&a, &mut original).unwrap().unwrap();
@@ -421,7 +432,13 @@ mod tests {
         sockopt::set_receive_errors(&a, true).unwrap();
         sockopt::set_ttl(&a, true, 9).unwrap();
         let payload = vec![7; 2500];
-        send(&a, Some(&b.local_addr().unwrap()), &payload, Some(1000)).unwrap();
+        send(
+            &a,
+            Some(&b.local_addr().unwrap()),
+            &places(&payload),
+            Some(1000),
+        )
+        .unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut batch = Batch::new(8, 2048);
         batch.receive(&b).unwrap();
@@ -431,7 +448,7 @@ mod tests {
         assert_eq!(batch.received()[0].ttl, Some(9));
         let closed = b.local_addr().unwrap();
         drop(b);
-        send(&a, Some(&closed), b"anybody", None).unwrap();
+        send(&a, Some(&closed), &places(b"anybody"), None).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let mut original = [0; 64];
         let error = take_queued_error(&a, &mut original).unwrap().unwrap();
@@ -448,7 +465,7 @@ mod tests {
         sockopt::set_receive_errors(&socket, true).unwrap();
         sockopt::set_dont_fragment(&socket, true, true).unwrap();
         // With both headers it is 39 bytes larger than the loopback's MTU of 65,536.
-        let error = send(&socket, Some(&to), &[0; 65_527], None).unwrap_err();
+        let error = send(&socket, Some(&to), &places(&[0; 65_527]), None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
         let queued = take_queued_error(&socket, &mut [0; 64]).unwrap().unwrap();
         assert_eq!((queued.kind, queued.code, queued.mtu), (2, 0, 65_536));

@@ -10,6 +10,7 @@
 //! | [`packet`] | a socket that sees the IPv4 packets of one interface |
 //! | [`peer`] | who is at the other end of a unix socket |
 //! | [`peek`] | peeking behind the front without `SO_PEEK_OFF` |
+//! | [`places`] | bytes in many places, of ours and of guests, in one call |
 //! | [`process`] | fork into namespaces, exec, wait, die by a signal |
 //! | [`signal`] | signals as something to read |
 //! | [`sockopt`] | options of sockets |
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod packet;
 pub mod peek;
 pub mod peer;
+pub mod places;
 pub mod process;
 pub mod signal;
 pub mod sockopt;

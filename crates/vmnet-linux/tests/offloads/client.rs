@@ -56,6 +56,14 @@ impl Client {
         self.agreed.tso || self.agreed.virtio_header
     }
 
+    /// Writes frames that have their lengths before them, all at once.
+    pub(crate) fn send_framed(&mut self, bytes: &[u8]) {
+        match &mut self.socket {
+            Socket::Stream(stream) => stream.write_all(bytes).unwrap(),
+            Socket::Dgram(_) => panic!("datagrams have no lengths before them"),
+        }
+    }
+
     /// Writes bytes as they are.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         match &mut self.socket {

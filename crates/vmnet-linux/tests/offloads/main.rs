@@ -21,6 +21,7 @@ use vmnet_linux::lane::{
 };
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::tcp::{Fields, Flags, Seq};
+use vmnet_wire::{segment, unfinished};
 
 fn start() -> Handle {
     let ipv4 = Ipv4::new("192.168.77.0/24".parse().unwrap());
@@ -269,5 +270,51 @@ fn a_slow_client_loses_nothing() {
         assert!(receive_all(&mut slow, bytes.len()) == bytes);
         handle.detach(quick.id);
         handle.detach(slow.id);
+    }
+}
+
+/// What comes in small segments, at once, goes on in large ones to whoever takes such, and to nobody else.
+#[test]
+fn small_segments_are_joined_for_those_who_take_large_ones() {
+    let handle = start();
+    let large = PortOffload {
+        virtio_header: true,
+        tso: true,
+        checksum: false,
+    };
+    let mut sender = Client::join(&handle, true, PortOffload::default());
+    let mut takers = [
+        Client::join(&handle, true, large),
+        Client::join(&handle, false, PortOffload::default()),
+    ];
+    for (number, client) in takers.iter_mut().enumerate() {
+        let own = (mac(number), address(number));
+        client.send(packets::arp_request(own.0, own, [192, 168, 77, 9].into()));
+    }
+    settle(&handle, takers.len());
+    let bytes: Vec<u8> = (0..40_000u32)
+        .map(|n| (n.wrapping_mul(n) >> 8) as u8)
+        .collect();
+    for (number, taker) in takers.iter_mut().enumerate() {
+        let ends = Ends {
+            macs: (mac(9), mac(number)),
+            ips: (address(9), address(number)),
+        };
+        let mut burst = Vec::new();
+        for (index, piece) in bytes.chunks(1460).enumerate() {
+            let mut frame = segment_of(ends, index * 1460, piece);
+            frame[20] |= 0x40; // DF, as TCP's packets have it
+            let sums = unfinished::Leaves {
+                sums: true,
+                cutting_to: None,
+            };
+            let (offload, _) = unfinished::leave(&mut frame, sums).expect("TCP");
+            segment::complete(&mut frame, &[], offload.checksum);
+            burst.extend(u32::try_from(frame.len()).unwrap().to_be_bytes());
+            burst.extend(frame);
+        }
+        sender.send_framed(&burst);
+        assert!(receive_all(taker, bytes.len()) == bytes);
+        assert_eq!(taker.large > 0, number == 0, "taker {number}");
     }
 }

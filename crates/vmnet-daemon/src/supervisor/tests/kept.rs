@@ -120,7 +120,6 @@ fn a_network_that_was_held_is_gone_after_a_restart() {
 #[test]
 fn reservations_of_both_families() {
     let mut service = supervisor();
-    let client = service.connected(1);
     let mut dev = at("dev", "10.213.45.0/24");
     dev.ipv6_prefix = Some("fd12:3456:789a:1::/64".to_owned());
     service.create_network(dev).unwrap();

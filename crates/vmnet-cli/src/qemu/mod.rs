@@ -1,36 +1,36 @@
 //! `vmnet qemu`: QEMU with a NIC on a network.
 //!
-//! QEMU inherits one end of a socket pair. On a private network it speaks its own framing on a stream (`-netdev stream`, QEMU
-//! 7.2). On a network of the service a frame is a datagram (`-netdev dgram`): when the service is killed in the middle of a
-//! stream nobody knows where the next frame begins, while a datagram is read whole or not at all.
+//! | file | what |
+//! | --- | --- |
+//! | [`nic`] | the card: how frames travel, and what QEMU is told of it |
+//! | [`memory`] | memory that QEMU shares with us, which the fastest kind of card needs |
 //!
 //! The MAC is made of the machine's name: `--name`, else QEMU's own `-name`, else a hash of its disks' options, else of all
 //! its arguments.
+
+mod memory;
+mod nic;
 
 use crate::args::Qemu;
 use crate::command::foreground::{Duty, Foreground, release_input_and_output};
 use crate::command::{Ending, NotExecuted, Program, Started};
 use crate::identity::{self, GuestName};
 use crate::network::{self, Kept, Network};
+use nic::{Nic, Way};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use vmnet_linux::lane::Attachment;
 use vmnet_linux::sys::process::{self, Change};
 use vmnet_linux::sys::signal::{self, Mask};
-use vmnet_wire::ethernet::Mac;
 
 /// Options that name a machine's disks.
 const DISK_OPTIONS: [&str; 8] = [
     "drive", "blockdev", "hda", "hdb", "hdc", "hdd", "sd", "pflash",
 ];
-/// What a guest assumes if nobody tells it.
-const USUAL_MTU: u16 = 1500;
 
 /// Runs QEMU to its end.
 pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
@@ -47,12 +47,7 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
     };
     let network = network::find(&qemu.joining, &qemu.making)?;
     let guest = network.guest(&qemu.joining, name, Some(&identity))?;
-    let framing = if network.is_of_service() {
-        Framing::Dgram
-    } else {
-        Framing::Stream
-    };
-    let (ours, theirs) = framing.pair()?;
+    let (way, ours) = Way::choose(&qemu, network.is_of_service())?;
     // The service says which MAC belongs to an identity, so it is asked before QEMU is told. A network of this process
     // waits: it needs a thread, and QEMU begins before there are threads.
     let mtu = network.mtu();
@@ -66,16 +61,18 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
         (None, None) => return Err("a private network knows no identities".into()),
     };
     let nic = Nic {
-        framing,
-        descriptor: theirs.as_raw_fd(),
+        way: &way,
         mac,
         mtu,
     };
-    let program = Program::new(&extended(&qemu.command, &nic))?;
+    let program = Program::new(&nic.extend(&qemu.command))?;
     let (foreground, mask) = Foreground::take()?;
-    process::keep_over_exec(&theirs)?;
+    if let Some(inherited) = way.inherited() {
+        process::keep_over_exec(inherited)?;
+    }
     let started = Gated::start(&program, &mask)?;
-    drop(theirs);
+    // What QEMU inherits is its own; a socket's file stays for as long as QEMU may come again.
+    let _file = way.into_file();
     // On an error the gate closes unopened, and the child ends by itself.
     let joined = match (early, late) {
         (Some(joined), _) => joined,
@@ -162,90 +159,6 @@ fn attend(pid: i32, kept: &Kept, foreground: &Foreground) -> Result<Ending, Box<
     }
 }
 
-/// How frames travel between QEMU and us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    Stream,
-    Dgram,
-}
-
-impl Framing {
-    /// Our end and QEMU's.
-    fn pair(self) -> io::Result<(Attachment, OwnedFd)> {
-        Ok(match self {
-            Self::Stream => {
-                let (ours, theirs) = UnixStream::pair()?;
-                (Attachment::Stream(ours.into()), theirs.into())
-            }
-            Self::Dgram => {
-                let (ours, theirs) = UnixDatagram::pair()?;
-                (Attachment::Dgram(ours.into()), theirs.into())
-            }
-        })
-    }
-}
-
-/// The card QEMU gets.
-struct Nic {
-    framing: Framing,
-    descriptor: i32,
-    mac: Mac,
-    mtu: u16,
-}
-
-/// QEMU's command line with the card at its end.
-fn extended(command: &[OsString], nic: &Nic) -> Vec<OsString> {
-    let id = free_id(command);
-    let mut device = format!("{},netdev={id},mac={}", device_of(command), nic.mac);
-    if nic.mtu != USUAL_MTU {
-        device.push_str(&format!(",host_mtu={}", nic.mtu));
-    }
-    let netdev = match nic.framing {
-        Framing::Stream => format!(
-            "stream,id={id},server=off,addr.type=fd,addr.str={}",
-            nic.descriptor
-        ),
-        Framing::Dgram => format!("dgram,id={id},local.type=fd,local.str={}", nic.descriptor),
-    };
-    let mut extended = command.to_vec();
-    extended.extend(["-netdev", &netdev, "-device", &device].map(OsString::from));
-    extended
-}
-
-/// An id that the command line does not use.
-fn free_id(command: &[OsString]) -> String {
-    let used = |id: &str| {
-        command
-            .iter()
-            .any(|word| word.to_string_lossy().contains(id))
-    };
-    (0..)
-        .map(|number| format!("vmnet{number}"))
-        .find(|id| !used(id))
-        .unwrap_or_default()
-}
-
-/// The kind of virtio-net device that the machine has a bus for.
-fn device_of(command: &[OsString]) -> &'static str {
-    let program = command
-        .first()
-        .map(|word| word.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let machine = values(command, &["machine", "M"])
-        .last()
-        .cloned()
-        .unwrap_or_default();
-    let kind = machine.split(',').next().unwrap_or_default();
-    let kind = kind.strip_prefix("type=").unwrap_or(kind);
-    if program.ends_with("qemu-system-s390x") {
-        "virtio-net-ccw"
-    } else if kind == "microvm" && !machine.contains("pcie=on") {
-        "virtio-net-device"
-    } else {
-        "virtio-net-pci"
-    }
-}
-
 /// The machine's name on QEMU's command line: `-name NAME,...` or `-name guest=NAME,...`.
 fn own_name(command: &[OsString]) -> Option<String> {
     let value = values(command, &["name"]).pop()?;
@@ -309,57 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn the_device_fits_the_machine() {
-        for (line, expected) in [
-            ("qemu-system-x86_64 -m 512", "virtio-net-pci"),
-            (
-                "qemu-system-x86_64 -machine q35,accel=tcg",
-                "virtio-net-pci",
-            ),
-            ("qemu-system-x86_64 -M microvm", "virtio-net-device"),
-            (
-                "qemu-system-x86_64 -machine type=microvm,rtc=on",
-                "virtio-net-device",
-            ),
-            ("qemu-system-x86_64 -M microvm,pcie=on", "virtio-net-pci"),
-            ("/usr/bin/qemu-system-s390x -m 512", "virtio-net-ccw"),
-        ] {
-            assert_eq!(device_of(&words(line)), expected, "{line}");
-        }
-    }
-
-    #[test]
     fn a_machine_without_a_name_is_known_by_its_disks() {
         let one = hashed(&words("qemu -drive file=a.img -m 512"));
         assert_eq!(one, hashed(&words("qemu -m 1024 -drive file=a.img")));
         assert_ne!(one, hashed(&words("qemu -drive file=b.img -m 512")));
         assert_ne!(hashed(&words("qemu -m 512")), hashed(&words("qemu -m 513")));
-    }
-
-    #[test]
-    fn the_card_comes_last() {
-        let nic = Nic {
-            framing: Framing::Stream,
-            descriptor: 7,
-            mac: Mac([2, 0, 0, 0, 0, 1]),
-            mtu: 9000,
-        };
-        let line = extended(&words("qemu -device x,netdev=vmnet0"), &nic);
-        let text: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
-        assert_eq!(
-            text[3..],
-            [
-                "-netdev",
-                "stream,id=vmnet1,server=off,addr.type=fd,addr.str=7",
-                "-device",
-                "virtio-net-pci,netdev=vmnet1,mac=02:00:00:00:00:01,host_mtu=9000"
-            ]
-        );
-        let dgram = Nic {
-            framing: Framing::Dgram,
-            ..nic
-        };
-        let line = extended(&words("qemu"), &dgram);
-        assert_eq!(line[2], "dgram,id=vmnet0,local.type=fd,local.str=7");
     }
 }
