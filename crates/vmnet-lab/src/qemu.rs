@@ -69,7 +69,7 @@ impl Machine {
             "-m",
             "384",
             "-append",
-            "console=ttyS0 quiet panic=-1 loglevel=1",
+            "console=ttyS0 quiet panic=-1 loglevel=1 no_timer_check",
         ]
         .map(OsString::from)
         .into();
@@ -216,6 +216,20 @@ impl Guest {
             "ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'",
             limit,
         )
+    }
+
+    /// Waits until the guest's kernel has made an address of what a router advertised (RFC 4862), and nobody else was found
+    /// to have it; the address.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn await_ipv6(&mut self) -> String {
+        let limit = Duration::from_secs(60);
+        let find = "ip -6 -o address show dev eth0 scope global | grep -v tentative";
+        let line = format!("ip link set eth0 up; until {find} >/tmp/six; do sleep 0.2; done");
+        self.must(&line, limit);
+        self.must("sed 's,.*inet6 \\([0-9a-f:]*\\)/.*,\\1,' /tmp/six", limit)
     }
 
     /// Switches the guest off, and waits for QEMU to end by itself.
