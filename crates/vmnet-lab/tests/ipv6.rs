@@ -416,7 +416,7 @@ fn errors_about_datagrams_reach_the_guest() {
 fn what_goes_nowhere_is_told() {
     let mut lan = Lan::dual(|_| {});
     let port = add_raw(&mut lan, 9);
-    let mut told = |lan: &mut Lan, frame: Vec<u8>| {
+    let told = |lan: &mut Lan, frame: Vec<u8>| {
         lan.inject(port, frame);
         lan.run_for(SECOND / 10);
         let heard = lan.heard(port);
