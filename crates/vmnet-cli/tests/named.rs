@@ -558,3 +558,25 @@ fn a_deleted_network_is_not_made_again() {
         .any(|one| one.name.as_deref() == Some("kept"));
     assert!(!kept, "{left:?}");
 }
+
+/// Where a VMM comes, and where we go to one: an interface each, before anybody is there.
+#[test]
+fn places_for_vmms_are_attached_for_as_long_as_somebody_waits() {
+    let Some(stage) = Stage::new() else { return };
+    for (options, kind) in [
+        (&["--vhost-user"][..], Kind::VhostUser),
+        (&["--connect", "--vhost-user"][..], Kind::VhostUserClient),
+    ] {
+        let path = stage.sockets().join("vmm");
+        let arguments = [options, &[path.to_str().unwrap()]].concat();
+        let (mut waiting, _) = attach(&stage, &arguments);
+        let there = guests(&stage);
+        assert_eq!(there.len(), 1);
+        assert_eq!(there[0].kind, kind);
+        assert_eq!(path.exists(), kind == Kind::VhostUser);
+        waiting.kill(Signal::INT);
+        assert_eq!(waiting.0.wait().unwrap().code(), Some(0));
+        assert!(!path.exists());
+        assert!(guests(&stage).is_empty());
+    }
+}
