@@ -221,6 +221,75 @@ fn vmnet_qemu_gives_a_guest_a_card() {
     );
 }
 
+/// A guest that knows IPv6 alone: an address and a router by its kernel, a resolver by rdisc6, the world by NAT66.
+#[test]
+fn a_guest_gets_online_by_ipv6_alone() {
+    let needs = [&NEEDS[..], &[Prerequisite::Program("rdisc6")]].concat();
+    let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &needs) else {
+        return;
+    };
+    let machine = Machine::new(&stage.world);
+    let prefix = "fd12:3456:789a:1::";
+    let options = [
+        "qemu",
+        "--ipv6-prefix",
+        prefix,
+        "--name",
+        "alpha",
+        "-p",
+        "8022:22",
+    ];
+    let mut command = stage.vmnet(&[&options[..], &["--"]].concat());
+    command.arg("qemu-system-x86_64");
+    command.args(machine.arguments(&Netdev::Absent, 1));
+    let mut guest = Guest::wait_for(command);
+    let address = guest.await_ipv6();
+    assert!(address.starts_with("fd12:3456:789a:1:"), "{address}");
+    let route = guest.must("ip -6 route show default", SOON);
+    assert!(route.starts_with("default via fe80::"), "{route}");
+    assert_eq!(guest.must("ip -4 -o address show dev eth0", SOON), "");
+
+    let resolver = guest.must(
+        "rdisc6 -1 eth0 | sed -n 's/^ Recursive DNS server *: *//p'",
+        SOON,
+    );
+    assert_eq!(resolver, format!("{prefix}1"));
+    guest.must(
+        &format!("echo nameserver {resolver} >/etc/resolv.conf"),
+        SOON,
+    );
+    guest.must(&format!("ping6 -c 3 -W 5 {prefix}1"), SOON);
+    guest.must("ping6 -c 2 -W 5 2001:db8:1::1", SOON);
+    let found = guest.must("vmnet-lab-client resolve6 six.example.test", SOON);
+    assert_eq!(found, "2001:db8:1::1");
+
+    let line = format!("wget -q -O /tmp/file http://six.example.test/pattern/{FILE}");
+    guest.must(&line, MINUTES);
+    let sum = guest.must("sha256sum /tmp/file", MINUTES);
+    assert!(sum.starts_with(&pattern_sum()), "downloaded {sum}");
+    guest.must("rm /tmp/file", SOON);
+    // The server compares what it gets.
+    let line = format!("vmnet-lab-client put six.example.test:80 {FILE}");
+    guest.must(&line, MINUTES);
+    for size in [1, 1452, 4000] {
+        let line = format!("vmnet-lab-client udp-echo [2001:db8:1::1]:7 20 {size}");
+        guest.must(&line, SOON);
+    }
+    let said = guest.must("vmnet-lab-client outcome [2001:db8:2::1]:80 20", SOON);
+    assert!(said.starts_with("unreachable"), "{said}");
+    let said = guest.must("vmnet-lab-client outcome [2001:db8:1::1]:81 20", SOON);
+    assert!(said.starts_with("refused"), "{said}");
+
+    guest.must("vmnet-lab-client listen-tcp 22 >/tmp/who & sleep 1", SOON);
+    stage.world.outside().enter(|| {
+        let at = "[2001:db8:1::2]:8022".parse().unwrap();
+        vmnet_lab::client::connect::at_once(at, 10).expect("the forwarded port answers");
+    });
+    let who = guest.must("cat /tmp/who", SOON);
+    assert!(who.contains("tcp [2001:db8:1::1]:"), "{who}");
+    guest.power_off();
+}
+
 #[test]
 fn stream_guests_reach_each_other() {
     let Some(stage) = stage() else { return };

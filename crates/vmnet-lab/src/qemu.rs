@@ -218,6 +218,20 @@ impl Guest {
         )
     }
 
+    /// Waits until the guest's kernel has made an address of what a router advertised (RFC 4862), and nobody else was found
+    /// to have it; the address.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn await_ipv6(&mut self) -> String {
+        let limit = Duration::from_secs(60);
+        let find = "ip -6 -o address show dev eth0 scope global | grep -v tentative";
+        let line = format!("ip link set eth0 up; until {find} >/tmp/six; do sleep 0.2; done");
+        self.must(&line, limit);
+        self.must("sed 's,.*inet6 \\([0-9a-f:]*\\)/.*,\\1,' /tmp/six", limit)
+    }
+
     /// Switches the guest off, and waits for QEMU to end by itself.
     ///
     /// # Panics
