@@ -341,7 +341,12 @@ fn serve_family(
     half_close: &Arc<HalfClose>,
     running: &Running,
 ) {
-    let listen = |port| TcpListener::bind((server, port)).expect("listen outside");
+    // All of the outside answers by IPv4; a wildcard of IPv6 would take those connections too.
+    let any = match server {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => server,
+    };
+    let listen = |port| TcpListener::bind((any, port)).expect("listen outside");
     // Not the wildcard: the answer must leave from the address that was asked.
     let bind = |address: IpAddr, port| UdpSocket::bind((address, port)).expect("bind outside");
     dns::start(SocketAddr::from((resolver, 53)), dns, running);
