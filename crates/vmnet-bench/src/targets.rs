@@ -19,7 +19,7 @@ const OF_KERNEL: [(&str, f64); 5] = [
     ("pair_tcp_1", 0.35),
 ];
 
-/// The ratio to another row of the same path: at least, where higher is better; at most, where lower is.
+/// The ratio to another row of ours: at least, where higher is better; at most, where lower is.
 const OF_OURS: [(&str, &str, f64); 5] = [
     ("pair_tcp_mixed", "pair_tcp_1", 0.95),
     ("tcp6_up_1", "tcp_up_1", 0.95),

@@ -69,7 +69,7 @@ impl Machine {
             "-m",
             "384",
             "-append",
-            "console=ttyS0 quiet panic=-1 loglevel=1",
+            "console=ttyS0 quiet panic=-1 loglevel=1 no_timer_check",
         ]
         .map(OsString::from)
         .into();
