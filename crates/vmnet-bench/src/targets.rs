@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_is_as_good_as_ipv4() {
+    fn one_row_is_measured_by_another() {
         let path = Path {
             kind: Kind::Ours,
             mtu: MTU,

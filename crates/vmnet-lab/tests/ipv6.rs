@@ -734,3 +734,56 @@ fn a_guest_that_never_spoke_is_asked_for() {
     assert_eq!((syn.protocol, syn.destination), (Protocol::TCP, at(9)));
     assert_eq!(syn.source, v6("2001:db8::7"));
 }
+
+#[test]
+fn a_hairpin_by_datagrams() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let web = add_raw(&mut lan, 9);
+    let asking = add_raw(&mut lan, 8);
+    lan.heard(web);
+    let guest = ForwardGuest::Port(web);
+    lan.forward(rule(ForwardProtocol::Udp, "[::]:8053", guest, 53));
+    let ends = outward(&mut lan, asking, 8, "fd00:0:0:64::1");
+    lan.inject(asking, packets6::udp(ends, (5000, 8053), b"who"));
+    lan.run_for(SECOND / 10);
+    let (from, ports, question) = packets6::read_udp(&lan.heard(web)[0]).unwrap();
+    assert_eq!((from, question), (lan.gateway6(), b"who".to_vec()));
+    let ends = outward(&mut lan, web, 9, "fd00:0:0:64::1");
+    lan.inject(web, packets6::udp(ends, (53, ports.0), b"me"));
+    lan.run_for(SECOND / 10);
+    let seen = packets6::read_udp(&lan.heard(asking)[0]).unwrap();
+    assert_eq!(seen, (lan.gateway6(), (8053, 5000), b"me".to_vec()));
+}
+
+#[test]
+fn a_silent_neighbour_is_asked_before_it_is_forgotten() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let guest = ForwardGuest::Address(IpAddr::V6(at(9)));
+    let (rule, _) = lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
+    let mut client = 700;
+    let mut asked = |lan: &mut Lan| {
+        client += 1;
+        let from = SocketAddr::new(IpAddr::V6(v6("2001:db8::7")), client);
+        lan.heard(port);
+        lan.dial(rule, from, Server::Echo).unwrap();
+        lan.run_for(Duration::from_millis(1));
+        let heard = lan.heard(port);
+        let messages = heard.iter().filter_map(|frame| packets6::read_icmp(frame));
+        let solicited = messages
+            .filter(|(kind, _, _)| *kind == icmpv6::NEIGHBOUR_SOLICITATION)
+            .map(|(_, _, seen)| seen.destination);
+        let called = heard.iter().filter_map(|frame| packets6::read(frame));
+        let called = called.filter(|seen| seen.protocol == Protocol::TCP).count();
+        (solicited.collect::<Vec<_>>(), called)
+    };
+    assert_eq!(asked(&mut lan), (vec![], 1), "heard a moment ago");
+    lan.run_for(40 * SECOND);
+    // It is called, and asked by the way. Neither is answered, not when they are repeated: nobody knows where it is.
+    assert_eq!(asked(&mut lan), (vec![at(9)], 1));
+    lan.run_for(10 * SECOND);
+    let group = ndp::solicited_node(at(9));
+    assert_eq!(asked(&mut lan), (vec![group], 0));
+    introduce(&mut lan, port, 9);
+    assert_eq!(asked(&mut lan), (vec![], 1));
+}

@@ -287,6 +287,15 @@ impl Services {
         lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
     }
 
+    /// The same of an IPv6 address.
+    pub(crate) fn is_anothers6(&self, address: Ipv6Addr, mac: Mac) -> bool {
+        let lease = self
+            .dhcp6
+            .as_ref()
+            .and_then(|dhcp| dhcp.server.lease(address));
+        lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
+    }
+
     /// The address that is leased by the MAC seen last, among those that `seen` knows.
     pub(crate) fn address_of(&self, seen: impl Fn(Mac) -> Option<Instant>) -> Option<Ipv4Addr> {
         self.leases()

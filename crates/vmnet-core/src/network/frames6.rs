@@ -195,13 +195,20 @@ impl Network {
         Ok(taken || from.for_gateway)
     }
 
-    /// The guest at an isolated port speaks from an address that is another's.
+    /// The guest at an isolated port speaks from an address that is another's: leased, or spoken from first.
     fn is_taken(&self, now: Instant, from: From, address: IpAddr) -> bool {
+        let isolated = self.is_isolated(from.port);
+        if let IpAddr::V6(address) = address
+            && isolated
+            && self.services.is_anothers6(address, from.mac)
+        {
+            return true;
+        }
         let known = self.neighbours.look_up(now, address);
         known.filter(|mac| *mac != from.mac).is_some_and(|mac| {
             let port = self.fdb.look_up(now, mac);
             let elsewhere = port.filter(|port| *port != from.port);
-            elsewhere.is_some_and(|port| self.is_isolated(port) || self.is_isolated(from.port))
+            elsewhere.is_some_and(|port| isolated || self.is_isolated(port))
         })
     }
 

@@ -292,6 +292,12 @@ impl Frontend {
         self.control.enable(ring.into(), on)
     }
 
+    /// The memory that it shares with the device.
+    #[must_use]
+    pub fn memory_map(&self) -> &std::sync::Arc<crate::memory::MemoryMap> {
+        self.memory.map()
+    }
+
     /// What was negotiated.
     #[must_use]
     pub fn features(&self) -> Features {
@@ -305,5 +311,6 @@ impl Frontend {
     }
 }
 
-#[cfg(test)]
+// Sockets and threads of a kernel: not for Miri, nor for loom.
+#[cfg(all(test, not(miri), not(loom)))]
 mod tests;

@@ -44,7 +44,7 @@ impl OwnMemory {
     }
 
     /// A file that may shrink: what a careless VMM has.
-    #[cfg(test)]
+    #[cfg(all(test, not(miri), not(loom)))]
     pub(crate) fn of_file(file: OwnedFd, size: u64) -> Result<Self, MapError> {
         let source = source(&file, size).map_err(MapError::Map)?;
         let unsealed = super::Unsealed::Guard;

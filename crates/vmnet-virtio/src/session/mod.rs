@@ -152,5 +152,6 @@ impl Drop for Session {
     }
 }
 
-#[cfg(test)]
+// Sockets and threads of a kernel: not for Miri, nor for loom.
+#[cfg(all(test, not(miri), not(loom)))]
 pub(crate) mod tests;

@@ -7,7 +7,7 @@
 //! | `reply` | which options go into an answer, where the answer goes |
 //! | `config`: [`Config`] | what a network says about itself |
 //!
-//! Which address a guest gets, and what becomes of it, is the [`register`](super::register)'s.
+//! Which address a guest gets, and what becomes of it, is the [`register`]'s.
 //!
 //! RFC 2131 (protocol), 2132 (options), 3396 (long options), 3397 (search list), 3442 (classless
 //! routes), 4361 (client ids), 4702 (option 81, read only), 6842 (client id echoed).

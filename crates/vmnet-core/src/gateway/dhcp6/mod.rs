@@ -8,7 +8,7 @@
 //! | `reply` | which options go into an answer, and their bytes; the only file that knows `dhcproto` |
 //! | `config`: [`Config`] | what a network says about itself |
 //!
-//! Which address a guest gets, and what becomes of it, is the [`register`](super::register)'s. A guest is known by its
+//! Which address a guest gets, and what becomes of it, is the [`register`]'s. A guest is known by its
 //! DUID and the number it gives to an address (IAID), and speaks for the MAC its frames come from alone: so copies of one
 //! disk image, which have one DUID, are different guests, as they are in [`dhcp`](super::dhcp).
 //!

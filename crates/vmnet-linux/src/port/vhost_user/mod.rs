@@ -41,6 +41,9 @@ pub(crate) use rings::Signal;
 /// Pairs of rings that a VMM may have.
 pub(crate) const QUEUE_PAIRS: u8 = 16;
 
+/// How often a guest that makes buffers available all the time is given more of what waits, in one turn.
+const ROUNDS: usize = 8;
+
 /// A guest that shares its memory.
 #[derive(Debug)]
 pub(crate) struct VhostUser {
@@ -269,18 +272,21 @@ impl VhostUser {
     /// # Errors
     /// The guest has broken a ring.
     pub(crate) fn flush(&mut self) -> io::Result<Flushed> {
-        self.drain();
-        self.publish();
-        // Buffers that came meanwhile are told by no kick.
-        if self.arm() {
+        let mut is_armed = false;
+        for _ in 0..ROUNDS {
             self.drain();
             self.publish();
+            // Buffers that came meanwhile are told by no kick.
+            if !self.arm() {
+                is_armed = true;
+                break;
+            }
         }
         if let Some(error) = self.broken {
             return Err(io::Error::other(error));
         }
         let mut starved = self.rings.iter().flatten().filter(|ring| ring.starved);
-        let is_kicked = starved.all(|ring| ring.kick.is_some());
+        let is_kicked = is_armed && starved.all(|ring| ring.kick.is_some());
         Ok(match !self.backlog.is_empty() || self.is_starved() {
             true if is_kicked => Flushed::Full,
             true => Flushed::Retry,

@@ -239,12 +239,14 @@ fn without_protocol_features_rings_begin_switched_on() {
     let addresses = [0, at, at + 0x1000, at + 0x2000, 0];
     vmm.say(Request::SET_VRING_ADDR, &addresses, &[]);
     vmm.say(Request::SET_VRING_ENABLE, &[0], &[]);
+    drop(vmm);
     assert_eq!(
         all(&changes),
         [
             "negotiated 0x0",
             "start 0 at 0 on",
-            "ended: the VMM sent SET_VRING_ENABLE which was not negotiated"
+            "enable 0 false",
+            "ended",
         ]
     );
 }
@@ -424,8 +426,19 @@ fn memory_comes_and_goes_and_running_rings_stay_in_it() {
         vmm.tell(Request::ADD_MEM_REG, &region, &[more.as_fd()]),
         Some(0)
     );
-    assert_eq!(vmm.tell(Request::REM_MEM_REG, &region, &[]), Some(0));
-    assert_eq!(vmm.tell(Request::REM_MEM_REG, &region, &[]), Some(1));
+    // QEMU 7 says each once for every pair of rings.
+    assert_eq!(
+        vmm.tell(Request::ADD_MEM_REG, &region, &[more.as_fd()]),
+        Some(0)
+    );
+    for _ in 0..2 {
+        assert_eq!(vmm.tell(Request::REM_MEM_REG, &region, &[]), Some(0));
+    }
+    let overlapping = [0, 0x2000, 0x2000, 0x7000_0000, 0];
+    for (region, answer) in [(region, 0), (overlapping, 1)] {
+        let told = vmm.tell(Request::ADD_MEM_REG, &region, &[more.as_fd()]);
+        assert_eq!(told, Some(answer));
+    }
     let all = all(&changes);
     let tail: Vec<&str> = all.iter().map(String::as_str).skip(1).collect();
     assert_eq!(
@@ -433,8 +446,10 @@ fn memory_comes_and_goes_and_running_rings_stay_in_it() {
         [
             "start 0 at 0 off",
             "memory 2",
+            "memory 2",
             "memory 1",
-            "ended: the VMM removed a memory region that is not there, at guest address 0x1000",
+            "memory 2",
+            "ended: the VMM sent memory regions that overlap, at address 0x2000",
         ]
     );
 }

@@ -80,9 +80,7 @@ impl Model {
                 }
             }
             Saying::Table => (self.memory, self.added) = (true, false),
-            Saying::Add if self.added => return false,
             Saying::Add => self.added = true,
-            Saying::Remove if !self.added => return false,
             Saying::Remove => self.added = false,
             Saying::Num(at, size) => {
                 let ring = &mut self.rings[at as usize];
