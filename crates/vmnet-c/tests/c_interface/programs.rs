@@ -1,6 +1,8 @@
 //! C programs, built by clang and gcc against the headers and the libraries, and run under valgrind.
 
-use crate::compiler::{Build, Compiler, Library};
+use crate::compiler::{self, Build, Compiler, Library};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use vmnet_lab::prerequisite::{Prerequisite, all_present};
 
@@ -18,7 +20,7 @@ fn run(name: &str, libraries: &[Library]) {
 }
 
 /// Runs a program under valgrind, with a runtime folder of its own. No error, and nothing lost.
-fn valgrind(program: &std::path::Path, build: &Build) {
+fn valgrind(program: &Path, build: &Build) {
     let output = Command::new("timeout")
         .args(["120", "valgrind"])
         .args([
@@ -36,7 +38,8 @@ fn valgrind(program: &std::path::Path, build: &Build) {
         .arg(program)
         .env("XDG_RUNTIME_DIR", build.folder())
         .env("LD_LIBRARY_PATH", build.folder())
-        .env("VMNET_EXECUTABLE", "/nonexistent/vmnet")
+        .env("XDG_STATE_HOME", build.folder().join("state"))
+        .env("VMNET_EXECUTABLE", service())
         .stdin(Stdio::null())
         .output()
         .expect("valgrind runs");
@@ -111,4 +114,48 @@ fn connections_of_processes() {
 fn events_on_queues_of_the_program() {
     run("queues", &[Library::Vmnet, Library::Dispatch]);
     run("queues", &[Library::VmnetArchive, Library::Dispatch]);
+}
+
+/// The service, if this workspace's has been built.
+fn service() -> PathBuf {
+    let folder = compiler::built();
+    folder.parent().expect("a folder above").join("vmnet")
+}
+
+/// Ends the service that programs in this folder have started.
+struct EndOfService<'a>(&'a Path);
+
+impl Drop for EndOfService<'_> {
+    fn drop(&mut self) {
+        let folder = self.0.as_os_str().as_encoded_bytes();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let of = |file| fs::read(process.path().join(file)).unwrap_or_default();
+            let is_ours = of("environ")
+                .windows(folder.len())
+                .any(|part| part == folder);
+            let pid = process.file_name().to_string_lossy().parse::<i32>();
+            if let (true, b"vmnet\n", Ok(pid)) = (is_ours, of("comm").as_slice(), pid) {
+                // SAFETY: It is the service of this test, by its environment.
+                unsafe { libc::kill(pid, libc::SIGTERM) };
+            }
+        }
+    }
+}
+
+#[test]
+fn networks_of_the_service() {
+    if !service().exists() {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "in CI nothing is skipped: there is no service, cargo build --bins"
+        );
+        eprintln!("skipped: there is no service: cargo build --bins");
+        return;
+    }
+    if all_present(&["gcc", "valgrind"].map(Prerequisite::Program)) {
+        let build = Build::new(Compiler::Gcc);
+        let _end = EndOfService(build.folder());
+        let program = build.link("networks", &[Library::Vmnet]);
+        valgrind(&program, &build);
+    }
 }
