@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
             LeaseChange::Ended(_) | LeaseChange::Forgotten(_) => None,
         });
         if let (Outcome::Reply(reply), Some(lease)) = (outcome, bound) {
-            let _ = ledger.hold(now, lease, reply);
+            let _ = ledger.hold(now, vec![lease], reply);
         }
         server.timeout(now).iter().for_each(|change| ledger.note(change));
         if guest & 128 == 0 && let Some(ticket) = under_way.take() {

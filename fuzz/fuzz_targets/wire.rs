@@ -4,13 +4,17 @@
 use libfuzzer_sys::fuzz_target;
 use vmnet_wire::offload::{Kind, Offload, Segmentation};
 use vmnet_wire::segment::{Cut, Fragments, Layout, complete, verify};
-use vmnet_wire::{arp, ethernet, icmpv4, ipv4, ipv6, tcp, udp};
+use vmnet_wire::{arp, ethernet, icmpv4, icmpv6, ipv4, ipv6, ndp, tcp, udp};
 
 fuzz_target!(|data: &[u8]| {
     let _ = ethernet::Header::read(data);
     let _ = arp::Packet::read(data);
-    let _ = ipv6::Header::read(data);
     let _ = icmpv4::Header::read(data);
+    let _ = icmpv6::Header::read(data);
+    packet6(data);
+    if let Some(message) = ndp::Message::read(data) {
+        assert!(message.options().into_iter().count() <= data.len() / 8);
+    }
     let _ = udp::Header::read(data);
     if let Ok(packet) = ipv4::Packet::read(data, data.len()) {
         assert!(packet.payload.len() <= packet.payload_len);
@@ -28,6 +32,7 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     cut(frame, Segmentation { kind: Kind::Tcp4, size: 100, ecn: false });
+    cut(frame, Segmentation { kind: Kind::Tcp6, size: 100, ecn: false });
     cut(frame, Segmentation { kind: Kind::Udp, size: 100, ecn: false });
     if let Some(fragments) = Fragments::new(frame, 576) {
         for (head, range) in fragments {
@@ -35,6 +40,20 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+/// Whatever the chain of its headers says, a packet stays within its bytes.
+fn packet6(data: &[u8]) {
+    let Ok(packet) = ipv6::Packet::read(data, data.len()) else { return };
+    assert!(packet.header_len + packet.payload_len <= data.len());
+    assert!(packet.payload.len() == packet.payload_len);
+    if let Some(fragment) = packet.fragment {
+        assert!(fragment.at + ipv6::FragmentHeader::LEN <= packet.header_len);
+        assert!(fragment.offset.is_multiple_of(8));
+    }
+    if let Some(problem) = packet.problem {
+        assert!((problem.at as usize) < packet.header_len);
+    }
+}
 
 fn cut(frame: &[u8], segmentation: Segmentation) {
     let Some(mut cut) = Cut::new(frame, frame.len(), segmentation) else { return };

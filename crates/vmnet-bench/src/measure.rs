@@ -5,7 +5,7 @@ use crate::control::{Agent, Count, Opened, Refusal, Reply, Request, Totals};
 use crate::options::Options;
 use crate::path::{Instance, Path};
 use crate::process::{Busy, resident};
-use crate::rows::Experiment;
+use crate::rows::{Experiment, Family};
 use crate::testbed::Testbed;
 use std::collections::HashMap;
 use std::thread::sleep;
@@ -58,11 +58,17 @@ impl<'a> Meter<'a> {
         instance: &mut Instance,
         testbed: &mut Testbed,
     ) -> Result<Values, Refusal> {
+        if let Experiment::Tcp { by: Family::V6, .. }
+        | Experiment::RequestResponse(Family::V6)
+        | Experiment::Connections(Family::V6) = experiment
+        {
+            instance.await_ipv6()?;
+        }
         match experiment {
-            Experiment::Tcp { up, streams } => self.tcp(up, streams, instance, testbed),
+            Experiment::Tcp { by, up, streams } => self.tcp(by, (up, streams), instance, testbed),
             Experiment::Udp { up, size } => self.udp(up, size, path, instance, testbed),
-            Experiment::RequestResponse => self.request_response(instance, testbed),
-            Experiment::Connections => self.connections(path, instance, testbed),
+            Experiment::RequestResponse(by) => self.request_response(by, instance, testbed),
+            Experiment::Connections(by) => self.connections(by, path, instance, testbed),
             Experiment::Memory => memory(instance, testbed),
             Experiment::Service(_) | Experiment::Pair(_) => {
                 Err("this is not measured through a path".to_owned())
@@ -77,13 +83,13 @@ impl<'a> Meter<'a> {
 
     fn tcp(
         &mut self,
-        up: bool,
-        streams: usize,
+        by: Family,
+        (up, streams): (bool, usize),
         instance: &mut Instance,
         testbed: &mut Testbed,
     ) -> Result<Values, Refusal> {
         let token = self.next_token();
-        let server = testbed.stream_address();
+        let server = testbed.stream_address(by);
         let start = if up {
             Request::Upload {
                 server,
@@ -121,7 +127,7 @@ impl<'a> Meter<'a> {
                 client.bytes, server.bytes
             ));
         }
-        came_from_host(&server, testbed)?;
+        came_from_host(&server, by, testbed)?;
 
         let bytes = (last.bytes - first.bytes) as f64;
         if bytes == 0.0 {
@@ -129,15 +135,17 @@ impl<'a> Meter<'a> {
         }
         let direction = if up { "up" } else { "down" };
         let mut values = vec![(
-            format!("tcp_{direction}_{streams}"),
+            format!("tcp{}_{direction}_{streams}", by.mark()),
             bytes * 8.0 / elapsed(first, last) / 1e9,
         )];
-        if streams == 1 {
+        // What it costs is told of IPv4.
+        let told = streams == 1 && by == Family::V4;
+        if told {
             let machine = busy_last.machine - busy_first.machine;
             values.push((format!("cpu_{direction}_machine"), machine / (bytes / 1e9)));
         }
         if let Some(network) = network_time(instance, busy_first, busy_last)?
-            && streams == 1
+            && told
         {
             values.push((format!("cpu_{direction}_network"), network / (bytes / 1e9)));
         }
@@ -267,7 +275,7 @@ impl<'a> Meter<'a> {
         if received.packets == 0 {
             return Err(format!("none of {} datagrams arrived", sent.packets));
         }
-        came_from_host(if up { &received } else { &sent }, testbed)?;
+        came_from_host(if up { &received } else { &sent }, Family::V4, testbed)?;
         Ok(Trial {
             arrived: (last.packets - first.packets) as f64 / elapsed(first, last),
             sent: (last_sent.packets - first_sent.packets) as f64 / elapsed(first_sent, last_sent),
@@ -277,23 +285,30 @@ impl<'a> Meter<'a> {
 
     fn request_response(
         &mut self,
+        by: Family,
         instance: &mut Instance,
         testbed: &mut Testbed,
     ) -> Result<Values, Refusal> {
         let token = self.next_token();
         let (rounds, millis) = self.options.rounds();
-        let server = testbed.stream_address();
+        let server = testbed.stream_address(by);
         let reply = instance.agent.ask(&Request::PingPong {
             server,
             rounds,
             millis,
             token,
         })?;
-        came_from_host(&testbed.server.totals(token)?, testbed)?;
+        came_from_host(&testbed.server.totals(token)?, by, testbed)?;
         match reply {
             Reply::Latency(latency) if latency.rounds >= 100 => Ok(vec![
-                ("rr_p50".to_owned(), latency.p50_nanos as f64 / 1e3),
-                ("rr_p99".to_owned(), latency.p99_nanos as f64 / 1e3),
+                (
+                    format!("rr{}_p50", by.mark()),
+                    latency.p50_nanos as f64 / 1e3,
+                ),
+                (
+                    format!("rr{}_p99", by.mark()),
+                    latency.p99_nanos as f64 / 1e3,
+                ),
             ]),
             other => Err(format!("too few round trips: {other:?}")),
         }
@@ -301,12 +316,13 @@ impl<'a> Meter<'a> {
 
     fn connections(
         &mut self,
+        by: Family,
         path: Path,
         instance: &mut Instance,
         testbed: &mut Testbed,
     ) -> Result<Values, Refusal> {
         let request = Request::Connections {
-            servers: testbed.short_addresses(path)?,
+            servers: testbed.short_addresses(path, by)?,
             workers: WORKERS,
             lead_in_millis: (self.options.lead_in() * 1e3) as u64,
             millis: (self.options.seconds() * 1e3) as u64,
@@ -337,8 +353,14 @@ impl<'a> Meter<'a> {
                 }
                 let time = opened.nanos as f64 / 1e9;
                 Ok(vec![
-                    ("connections".to_owned(), opened.completed as f64 / time),
-                    ("connections_failed".to_owned(), opened.failed as f64 / time),
+                    (
+                        format!("connections{}", by.mark()),
+                        opened.completed as f64 / time,
+                    ),
+                    (
+                        format!("connections{}_failed", by.mark()),
+                        opened.failed as f64 / time,
+                    ),
                 ])
             }
             other => Err(format!("expected connections, got {other:?}")),
@@ -353,9 +375,9 @@ struct Trial {
     lost: f64,
 }
 
-fn came_from_host(server: &Totals, testbed: &Testbed) -> Result<(), Refusal> {
+fn came_from_host(server: &Totals, by: Family, testbed: &Testbed) -> Result<(), Refusal> {
     match server.peer {
-        Some(peer) if peer == testbed.host_address() => Ok(()),
+        Some(peer) if peer == testbed.host_address(by) => Ok(()),
         peer => Err(format!(
             "the server saw {peer:?} and not the host's address: the path was not used"
         )),

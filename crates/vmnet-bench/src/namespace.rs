@@ -133,6 +133,13 @@ impl Namespace {
         Ok(())
     }
 
+    /// Whether there is an IPv6 address of more than the link, that is not probed for any more, and a default route.
+    pub(crate) fn has_ipv6(&self) -> Result<bool, Refusal> {
+        let addresses = self.ip("-6 -o addr show scope global -tentative")?;
+        let route = self.ip("-6 route show default")?;
+        Ok(!addresses.trim().is_empty() && !route.trim().is_empty())
+    }
+
     /// The interface of the default route, if there is one.
     pub(crate) fn uplink(&self) -> Result<Option<Uplink>, Refusal> {
         #[derive(Deserialize)]

@@ -15,17 +15,28 @@ pub(crate) enum Better {
     Neither,
 }
 
+/// By which addresses the server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
 /// What is done to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Experiment {
     /// Bulk TCP. `up` is from the guest side to the server.
-    Tcp { up: bool, streams: usize },
+    Tcp {
+        by: Family,
+        up: bool,
+        streams: usize,
+    },
     /// Paced datagrams with this many bytes of payload.
     Udp { up: bool, size: usize },
     /// One byte there and back.
-    RequestResponse,
+    RequestResponse(Family),
     /// Short connections, 32 at once.
-    Connections,
+    Connections(Family),
     /// Resident memory, idle and with 1,000 idle flows.
     Memory,
     /// Two guests of one network, measured once and not for each MTU.
@@ -67,19 +78,33 @@ use Better::{Higher, Lower, Neither};
 use Experiment::{Connections, Memory, Pair, RequestResponse, Service, Tcp, Udp};
 
 const UP_1: Experiment = Tcp {
+    by: Family::V4,
     up: true,
     streams: 1,
 };
 const DOWN_1: Experiment = Tcp {
+    by: Family::V4,
     up: false,
     streams: 1,
 };
+const UP6_1: Experiment = Tcp {
+    by: Family::V6,
+    up: true,
+    streams: 1,
+};
+const DOWN6_1: Experiment = Tcp {
+    by: Family::V6,
+    up: false,
+    streams: 1,
+};
+const RR: Experiment = RequestResponse(Family::V4);
+const RR6: Experiment = RequestResponse(Family::V6);
 const RATE: (&str, usize) = ("Gbit/s", 2);
 const TIME: (&str, usize) = ("us", 1);
 const CPU: (&str, usize) = ("s/GB", 3);
 
 /// Rows of the paths, in the order of the table and of the run.
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 28] = [
     row("tcp_up_1", "TCP up, 1 stream", RATE, Higher, UP_1),
     row(
         "cpu_up_machine",
@@ -95,6 +120,7 @@ const ROWS: [Row; 22] = [
         Lower,
         UP_1,
     ),
+    row("tcp6_up_1", "TCP up, IPv6", RATE, Higher, UP6_1),
     row("tcp_down_1", "TCP down, 1 stream", RATE, Higher, DOWN_1),
     row(
         "cpu_down_machine",
@@ -110,12 +136,14 @@ const ROWS: [Row; 22] = [
         Lower,
         DOWN_1,
     ),
+    row("tcp6_down_1", "TCP down, IPv6", RATE, Higher, DOWN6_1),
     row(
         "tcp_up_8",
         "TCP up, 8 streams",
         RATE,
         Higher,
         Tcp {
+            by: Family::V4,
             up: true,
             streams: 8,
         },
@@ -126,6 +154,7 @@ const ROWS: [Row; 22] = [
         RATE,
         Higher,
         Tcp {
+            by: Family::V4,
             up: false,
             streams: 8,
         },
@@ -204,33 +233,37 @@ const ROWS: [Row; 22] = [
             size: 1400,
         },
     ),
-    row(
-        "rr_p50",
-        "Request/response, p50",
-        TIME,
-        Lower,
-        RequestResponse,
-    ),
-    row(
-        "rr_p99",
-        "Request/response, p99",
-        TIME,
-        Lower,
-        RequestResponse,
-    ),
+    row("rr_p50", "Request/response, p50", TIME, Lower, RR),
+    row("rr_p99", "Request/response, p99", TIME, Lower, RR),
+    row("rr6_p50", "Request/response, IPv6, p50", TIME, Lower, RR6),
+    row("rr6_p99", "Request/response, IPv6, p99", TIME, Lower, RR6),
     row(
         "connections",
         "New connections",
         ("/s", 0),
         Higher,
-        Connections,
+        Connections(Family::V4),
     ),
     row(
         "connections_failed",
         "  failed",
         ("/s", 1),
         Neither,
-        Connections,
+        Connections(Family::V4),
+    ),
+    row(
+        "connections6",
+        "New connections, IPv6",
+        ("/s", 0),
+        Higher,
+        Connections(Family::V6),
+    ),
+    row(
+        "connections6_failed",
+        "  failed",
+        ("/s", 1),
+        Neither,
+        Connections(Family::V6),
     ),
     row(
         "rss_idle",
@@ -456,6 +489,16 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     const SERVICE: &[Row] = &SERVICE_ROWS;
     const PAIRS: &[Row] = &PAIR_ROWS;
     PATHS.iter().chain(PAIRS).chain(SERVICE)
+}
+
+impl Family {
+    /// What the identifiers of its rows have in the middle.
+    pub(crate) fn mark(self) -> &'static str {
+        match self {
+            Self::V4 => "",
+            Self::V6 => "6",
+        }
+    }
 }
 
 impl Experiment {

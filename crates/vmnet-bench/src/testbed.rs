@@ -4,7 +4,7 @@
 //! client --- path under test ---> host 198.18.0.1 --- veth, MTU 1500 ---> server 198.18.0.2
 //! ```
 //!
-//! The addresses are those reserved for benchmarks (RFC 2544, 198.18.0.0/15). The host has a default route, because
+//! The addresses are those reserved for benchmarks (RFC 2544, 198.18.0.0/15; RFC 5180, 2001:2::/48: the same last numbers). The host has a default route, because
 //! pasta takes its configuration from one; the router (198.18.0.254, the same machine as the server) has an address of
 //! its own, because pasta treats the router's address in a special way.
 
@@ -14,11 +14,12 @@ use crate::load::{SHORT_PORT, SHORT_PORTS, STREAM_PORT};
 use crate::namespace::Namespace;
 use crate::options::Options;
 use crate::process::Guarded;
+use crate::rows::Family;
 use crate::scratch::Scratch;
 use crate::sys;
 use std::fs::{self, File};
 use std::io::BufReader;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ use std::time::{Duration, Instant};
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 254);
+/// The link, by IPv6.
+const LAN6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 1, 0, 0, 0, 0);
 /// The MTU between host and server: an ordinary LAN, whatever the guest side has.
 const LAN_MTU: u32 = 1500;
 
@@ -72,6 +75,12 @@ impl Testbed {
         )?;
         server_side.ip(&format!("addr add {ROUTER}/24 dev eth0"))?;
         host.ip(&format!("route add default via {ROUTER}"))?;
+        // Addresses are not probed for first, which takes a second.
+        host.ip(&format!("addr add {}/64 dev lan0 nodad", like(HOST)))?;
+        for own in [SERVER, ROUTER] {
+            server_side.ip(&format!("addr add {}/64 dev eth0 nodad", like(own)))?;
+        }
+        host.ip(&format!("-6 route add default via {}", like(ROUTER)))?;
 
         let command = load_command(&program, "server", &socket, "server");
         let mut process = start(command, &server_side, None, &scratch.join("server.log"))?;
@@ -98,8 +107,8 @@ impl Testbed {
     }
 
     /// The address of bulk transfers and ping-pong.
-    pub(crate) fn stream_address(&self) -> SocketAddr {
-        (SERVER, STREAM_PORT).into()
+    pub(crate) fn stream_address(&self, by: Family) -> SocketAddr {
+        (of_family(SERVER, by), STREAM_PORT).into()
     }
 
     /// The address of held connections.
@@ -112,6 +121,7 @@ impl Testbed {
     pub(crate) fn short_addresses(
         &mut self,
         path: crate::path::Path,
+        by: Family,
     ) -> Result<Vec<SocketAddr>, Refusal> {
         let number = match self.known.iter().position(|known| *known == path) {
             Some(number) => number,
@@ -121,10 +131,12 @@ impl Testbed {
                 let address = own_address(number)?;
                 self.server_side
                     .ip(&format!("addr add {address}/24 dev eth0"))?;
+                self.server_side
+                    .ip(&format!("addr add {}/64 dev eth0 nodad", like(address)))?;
                 number
             }
         };
-        let address = own_address(number)?;
+        let address = of_family(own_address(number)?, by);
         let ports = SHORT_PORT..SHORT_PORT + SHORT_PORTS;
         Ok(ports.map(|port| (address, port).into()).collect())
     }
@@ -141,8 +153,8 @@ impl Testbed {
     }
 
     /// The address with which every path must reach the server: anything else means that it was not used.
-    pub(crate) fn host_address(&self) -> IpAddr {
-        HOST.into()
+    pub(crate) fn host_address(&self, by: Family) -> IpAddr {
+        of_family(HOST, by)
     }
 
     /// The run's directory.
@@ -196,6 +208,19 @@ impl Testbed {
     /// The last lines that the processes of `name` wrote.
     pub(crate) fn last_words(&self, name: &str) -> String {
         last_words(&self.log(name))
+    }
+}
+
+/// The IPv6 address of whoever has this one.
+fn like(address: Ipv4Addr) -> Ipv6Addr {
+    let [.., last] = address.octets();
+    Ipv6Addr::from_bits(LAN6.to_bits() | u128::from(last))
+}
+
+fn of_family(address: Ipv4Addr, by: Family) -> IpAddr {
+    match by {
+        Family::V4 => address.into(),
+        Family::V6 => like(address).into(),
     }
 }
 

@@ -228,9 +228,10 @@ unsafe fn move_to_heap(variable: *mut Byref) -> *mut Byref {
         (*moved).flags.store(flags | references, Ordering::Relaxed);
         (*variable).forwarding = moved;
         if flags & HAS_COPY_DISPOSE != 0
-            && let Some(keep) = (*variable.cast::<ByrefWithHelpers>()).keep {
-                keep(moved, variable);
-            }
+            && let Some(keep) = (*variable.cast::<ByrefWithHelpers>()).keep
+        {
+            keep(moved, variable);
+        }
     }
     moved
 }

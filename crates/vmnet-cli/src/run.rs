@@ -106,6 +106,7 @@ fn attend(
     let attached = ToInside::Attached {
         mtu: joined.mtu(),
         mac: joined.mac()?.0,
+        routers: joined.has_routers(),
     };
     channel.send(&attached, &[])?;
     let kept = joined.keep()?;

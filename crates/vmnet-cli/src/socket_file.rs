@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ pub(crate) enum SocketFileError {
     Io { path: PathBuf, source: io::Error },
     #[error("{0} is in use by another program")]
     InUse(PathBuf),
+    #[error("{0} is no path of a socket")]
+    NoName(PathBuf),
     #[error("{0} is there and is no socket: remove it or choose another path")]
     NoSocket(PathBuf),
 }
@@ -39,6 +42,19 @@ pub(crate) fn listen_stream(path: &Path) -> Result<(UnixListener, SocketFile), S
     remove_stale(path)?;
     let listener = UnixListener::bind(path).map_err(at(path))?;
     Ok((listener, SocketFile(path.to_owned())))
+}
+
+/// The directory of somebody else's socket, which need not be there yet, and its name in it.
+pub(crate) fn place_of(path: &Path) -> Result<(OwnedFd, String), SocketFileError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| SocketFileError::NoName(path.to_owned()))?;
+    let directory = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Err(SocketFileError::NoName(path.to_owned())),
+    };
+    let opened = fs::File::open(directory).map_err(at(directory))?;
+    Ok((opened.into(), name.to_owned()))
 }
 
 /// Binds a datagram socket; a stale one is replaced.

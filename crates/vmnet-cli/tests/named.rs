@@ -309,7 +309,7 @@ fn qemu_gets_a_card_on_an_open_socket() {
         output(
             stage
                 .vmnet()
-                .arg("qemu")
+                .args(["qemu", "--nic", "socket"])
                 .args(options)
                 .arg("--")
                 .arg(&fake)

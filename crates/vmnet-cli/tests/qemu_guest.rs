@@ -1,4 +1,5 @@
-//! A Linux guest in QEMU gets online: over stream sockets, over datagram sockets, and by `vmnet qemu`.
+//! A Linux guest in QEMU gets online: over stream sockets, over datagram sockets, over shared memory, and by
+//! `vmnet qemu`.
 
 mod asking;
 
@@ -116,9 +117,13 @@ fn pattern_sum() -> String {
 
 /// Two guests of one network: names, ping, TCP at full speed, both ways.
 fn reach_each_other(stage: &Stage, netdev: &Netdev) {
+    reach_each_other_by(stage, [netdev, netdev]);
+}
+
+fn reach_each_other_by(stage: &Stage, netdevs: [&Netdev; 2]) {
     let machine = Machine::new(&stage.world);
-    let mut alpha = machine.boot(&stage.world, netdev, 1);
-    let mut beta = machine.boot(&stage.world, netdev, 2);
+    let mut alpha = machine.boot(&stage.world, netdevs[0], 1);
+    let mut beta = machine.boot(&stage.world, netdevs[1], 2);
     let (first, second) = (alpha.lease("alpha"), beta.lease("beta"));
     assert_ne!(first, second);
     alpha.must(&format!("ping -c 3 -W 5 {second}"), SOON);
@@ -216,6 +221,75 @@ fn vmnet_qemu_gives_a_guest_a_card() {
     );
 }
 
+/// A guest that knows IPv6 alone: an address and a router by its kernel, a resolver by rdisc6, the world by NAT66.
+#[test]
+fn a_guest_gets_online_by_ipv6_alone() {
+    let needs = [&NEEDS[..], &[Prerequisite::Program("rdisc6")]].concat();
+    let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &needs) else {
+        return;
+    };
+    let machine = Machine::new(&stage.world);
+    let prefix = "fd12:3456:789a:1::";
+    let options = [
+        "qemu",
+        "--ipv6-prefix",
+        prefix,
+        "--name",
+        "alpha",
+        "-p",
+        "8022:22",
+    ];
+    let mut command = stage.vmnet(&[&options[..], &["--"]].concat());
+    command.arg("qemu-system-x86_64");
+    command.args(machine.arguments(&Netdev::Absent, 1));
+    let mut guest = Guest::wait_for(command);
+    let address = guest.await_ipv6();
+    assert!(address.starts_with("fd12:3456:789a:1:"), "{address}");
+    let route = guest.must("ip -6 route show default", SOON);
+    assert!(route.starts_with("default via fe80::"), "{route}");
+    assert_eq!(guest.must("ip -4 -o address show dev eth0", SOON), "");
+
+    let resolver = guest.must(
+        "rdisc6 -1 eth0 | sed -n 's/^ Recursive DNS server *: *//p'",
+        SOON,
+    );
+    assert_eq!(resolver, format!("{prefix}1"));
+    guest.must(
+        &format!("echo nameserver {resolver} >/etc/resolv.conf"),
+        SOON,
+    );
+    guest.must(&format!("ping6 -c 3 -W 5 {prefix}1"), SOON);
+    guest.must("ping6 -c 2 -W 5 2001:db8:1::1", SOON);
+    let found = guest.must("vmnet-lab-client resolve6 six.example.test", SOON);
+    assert_eq!(found, "2001:db8:1::1");
+
+    let line = format!("wget -q -O /tmp/file http://six.example.test/pattern/{FILE}");
+    guest.must(&line, MINUTES);
+    let sum = guest.must("sha256sum /tmp/file", MINUTES);
+    assert!(sum.starts_with(&pattern_sum()), "downloaded {sum}");
+    guest.must("rm /tmp/file", SOON);
+    // The server compares what it gets.
+    let line = format!("vmnet-lab-client put six.example.test:80 {FILE}");
+    guest.must(&line, MINUTES);
+    for size in [1, 1452, 4000] {
+        let line = format!("vmnet-lab-client udp-echo [2001:db8:1::1]:7 20 {size}");
+        guest.must(&line, SOON);
+    }
+    let said = guest.must("vmnet-lab-client outcome [2001:db8:2::1]:80 20", SOON);
+    assert!(said.starts_with("unreachable"), "{said}");
+    let said = guest.must("vmnet-lab-client outcome [2001:db8:1::1]:81 20", SOON);
+    assert!(said.starts_with("refused"), "{said}");
+
+    guest.must("vmnet-lab-client listen-tcp 22 >/tmp/who & sleep 1", SOON);
+    stage.world.outside().enter(|| {
+        let at = "[2001:db8:1::2]:8022".parse().unwrap();
+        vmnet_lab::client::connect::at_once(at, 10).expect("the forwarded port answers");
+    });
+    let who = guest.must("cat /tmp/who", SOON);
+    assert!(who.contains("tcp [2001:db8:1::1]:"), "{who}");
+    guest.power_off();
+}
+
 #[test]
 fn stream_guests_reach_each_other() {
     let Some(stage) = stage() else { return };
@@ -254,4 +328,131 @@ fn a_guest_and_a_command_reach_each_other() {
         address, "198.51.100.2",
         "guests reach each other without NAT"
     );
+}
+
+#[test]
+fn vhost_user_guest_gets_online() {
+    let Some(stage) = stage() else { return };
+    let path = stage.world.home().join("lab.vhost");
+    let _socket = stage.attach("lab", &["--vhost-user", path.to_str().unwrap()]);
+    let machine = Machine::new(&stage.world);
+    for queues in [1, 2] {
+        let netdev = Netdev::VhostUser(path.clone(), queues, "");
+        let mut guest = machine.boot(&stage.world, &netdev, 1);
+        gets_online(&stage, &mut guest);
+        let rings = guest.must("ls -d /sys/class/net/eth0/queues/rx-* | wc -l", SOON);
+        assert_eq!(rings, queues.to_string());
+        guest.power_off();
+    }
+}
+
+/// Each thing that may be negotiated, switched off or on by itself.
+#[test]
+fn vhost_user_guests_without_one_thing_or_another() {
+    let Some(stage) = stage() else { return };
+    let path = stage.world.home().join("lab.vhost");
+    let _socket = stage.attach("lab", &["--vhost-user", path.to_str().unwrap()]);
+    let machine = Machine::new(&stage.world);
+    for properties in [
+        "csum=off",
+        "guest_csum=off",
+        "host_tso4=off,host_tso6=off",
+        "guest_tso4=off,guest_tso6=off",
+        "mrg_rxbuf=off",
+        "packed=on",
+        "indirect_desc=off",
+        "event_idx=off",
+        "csum=off,guest_csum=off,mrg_rxbuf=off,event_idx=off,indirect_desc=off",
+    ] {
+        println!("{properties}");
+        let netdev = Netdev::VhostUser(path.clone(), 1, properties);
+        let mut guest = machine.boot(&stage.world, &netdev, 1);
+        guest.lease("alpha");
+        guest.must("ping -c 2 -W 5 198.51.100.1", SOON);
+        let ours = pattern_sum();
+        let theirs = format!("wget -q -O /tmp/file http://198.51.100.1/pattern/{FILE}");
+        guest.must(&theirs, MINUTES);
+        let sum = guest.must("sha256sum /tmp/file", MINUTES);
+        assert!(sum.starts_with(&ours), "{properties}: downloaded {sum}");
+        let head = format!("POST /upload HTTP/1.1\\r\\nContent-Length: {FILE}\\r\\n\\r\\n");
+        let line = format!("(printf '{head}'; cat /tmp/file) | nc 198.51.100.1 80");
+        let said = guest.must(&line, MINUTES);
+        assert!(
+            said.ends_with(&format!("ok {FILE}")),
+            "{properties}: {said}"
+        );
+        for size in [1, 1472, 4000] {
+            let line = format!("vmnet-lab-client udp-echo 198.51.100.1:7 20 {size}");
+            guest.must(&line, SOON);
+        }
+        guest.power_off();
+    }
+}
+
+/// One guest by shared memory and one by datagrams, without any offload.
+#[test]
+fn vhost_user_and_dgram_guests_reach_each_other() {
+    let Some(stage) = stage() else { return };
+    let home = stage.world.home();
+    let (shared, dgram) = (home.join("lab.vhost"), home.join("lab.dgram"));
+    let _one = stage.attach("lab", &["--vhost-user", shared.to_str().unwrap()]);
+    let _other = stage.attach("lab", &["--dgram", dgram.to_str().unwrap()]);
+    let netdevs = [Netdev::VhostUser(shared, 1, ""), Netdev::Dgram(dgram)];
+    reach_each_other_by(&stage, [&netdevs[0], &netdevs[1]]);
+}
+
+/// QEMU is killed in the middle of transfers. Its port waits for the next, and another guest goes on.
+#[test]
+fn a_vhost_user_guest_killed_under_load() {
+    let Some(stage) = stage() else { return };
+    let home = stage.world.home();
+    let (first, second) = (home.join("one.vhost"), home.join("two.vhost"));
+    let _one = stage.attach("lab", &["--vhost-user", first.to_str().unwrap()]);
+    let _other = stage.attach("lab", &["--vhost-user", second.to_str().unwrap()]);
+    let machine = Machine::new(&stage.world);
+    let boot = |path: &std::path::Path, number| {
+        let netdev = Netdev::VhostUser(path.to_owned(), 1, "");
+        machine.boot(&stage.world, &netdev, number)
+    };
+    let mut stays = boot(&second, 2);
+    stays.lease("beta");
+    stays.must("iperf3 -s -D >/dev/null 2>&1; sleep 1", SOON);
+    let server = stays.must(
+        "ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'",
+        SOON,
+    );
+    let mut address = None;
+    for _ in 0..2 {
+        let mut killed = boot(&first, 1);
+        let leased = killed.lease("alpha");
+        assert_eq!(*address.get_or_insert_with(|| leased.clone()), leased, "it stays");
+        killed.must(
+            "(wget -q -O /dev/null http://198.51.100.1/pattern/2000000000 &) ; sleep 1",
+            SOON,
+        );
+        let load = format!("(iperf3 -c {server} -t 60 >/dev/null 2>&1 &) ; sleep 2");
+        killed.must(&load, SOON);
+        // Dropping it kills QEMU.
+        drop(killed);
+        stays.must("ping -c 2 -W 5 198.51.100.1", SOON);
+    }
+    stays.must(
+        "wget -q -O /dev/null http://198.51.100.1/pattern/8000000",
+        SOON,
+    );
+    stays.power_off();
+}
+
+#[test]
+fn vmnet_qemu_gives_a_guest_several_queues() {
+    let Some(stage) = stage() else { return };
+    let machine = Machine::new(&stage.world);
+    let mut command = stage.vmnet(&["qemu", "--name", "alpha", "--queues", "2", "--"]);
+    command.args(["qemu-system-x86_64", "-smp", "2"]);
+    command.args(machine.arguments(&Netdev::Absent, 1));
+    let mut guest = Guest::wait_for(command);
+    gets_online(&stage, &mut guest);
+    let rings = guest.must("ls -d /sys/class/net/eth0/queues/rx-* | wc -l", SOON);
+    assert_eq!(rings, "2");
+    guest.power_off();
 }

@@ -39,6 +39,8 @@ causes! {
     MacTableFull = "mac-table-full",
     /// The port is gone.
     NoPort = "no-port",
+    /// Nobody is at the port: its VMM is not connected, or its guest has no driver yet.
+    PortAway = "port-away",
     /// The port's queue is full.
     PortFull = "port-full",
     /// Larger than the port's MTU, and not to be cut.
@@ -81,8 +83,20 @@ causes! {
     Dns = "dns",
     /// A datagram from a stranger to a mapping that does not take it.
     Filtered = "filtered",
-    /// Too many ICMP errors in a short time (RFC 1812 §4.3.2.8).
+    /// Too many ICMP errors in a short time (RFC 1812 §4.3.2.8, RFC 4443 §2.4), or too many answers to solicitations.
     IcmpRate = "icmp-rate",
+    /// A message of neighbour discovery that came from elsewhere, in fragments, or malformed (RFC 4861 §6.1, §7.1).
+    NeighbourDiscovery = "neighbour-discovery",
+    /// A router advertisement of a guest (RFC 6105).
+    RouterAdvertisement = "router-advertisement",
+    /// A redirect of a guest.
+    Redirect = "redirect",
+    /// What a guest says as if it was a DHCPv6 server (RFC 7610).
+    Dhcp6Server = "dhcpv6-server",
+    /// An IPv6 packet whose headers end nowhere, or in another fragment than the first (RFC 7112, RFC 7113).
+    HiddenHeaders = "hidden-headers",
+    /// A DHCPv6 message that is not for this server, that a relay sent, or that the protocol has discarded.
+    Dhcp6 = "dhcpv6",
 }
 
 /// How often each cause was met.

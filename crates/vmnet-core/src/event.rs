@@ -3,7 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 
 use crate::gateway::dns::QueryId;
-use crate::outbox::SocketId;
+use crate::outbox::{PortId, SocketId};
 
 /// Why the host could not do what a flow asked of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,4 +156,18 @@ pub struct Read {
     pub offset: usize,
     /// Bytes wanted.
     pub max: usize,
+    /// Where they will be delivered, unless the guest has moved by then: they may be received there at once. Unknown: the
+    /// guest has to be asked for first.
+    pub to: Option<ReadTo>,
+}
+
+/// Where bytes of a stream will be delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadTo {
+    /// By which port.
+    pub port: PortId,
+    /// Behind so many bytes of headers.
+    pub headers: usize,
+    /// Between whom: the guest, and its peer as the guest sees it.
+    pub flow: [SocketAddr; 2],
 }

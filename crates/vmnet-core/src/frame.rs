@@ -1,9 +1,18 @@
 //! What the core sees of a frame: its head, its length, what its sender left undone.
 
+use vmnet_wire::ethernet::{self, EtherType};
+use vmnet_wire::ip::Protocol;
 use vmnet_wire::offload::Offload;
+use vmnet_wire::{ipv4, ipv6, udp};
 
 /// Bytes of a frame that the core may want to see: all headers, and a whole DHCP or DNS message.
 pub const HEAD_MAX: usize = 2048;
+
+/// Bytes of a frame that hold all headers of what is not a message to the gateway.
+pub const HEAD_MIN: usize = 192;
+
+/// UDP ports of the gateway's services: DNS, DHCP, and DHCPv6.
+const SERVICES: [u16; 3] = [53, 67, 547];
 
 /// A frame in the hand of the caller.
 ///
@@ -11,7 +20,7 @@ pub const HEAD_MAX: usize = 2048;
 /// change while the core looks at it: a port in guest memory hands a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    /// The first bytes: all of them, or at least [`HEAD_MAX`].
+    /// The first bytes: all of them, or at least as many as [`head_wanted`] says.
     pub head: &'a [u8],
     /// Bytes of the whole frame, Ethernet header included.
     pub len: usize,
@@ -28,6 +37,43 @@ impl<'a> Frame<'a> {
             len: bytes.len(),
             offload,
         }
+    }
+}
+
+/// Bytes of a frame of `len` bytes, which begins with `head`, that the core may want to see: few of what only passes, and
+/// [`HEAD_MAX`] of what may be a message to the gateway. `head` has all of the frame, or at least [`HEAD_MIN`] bytes.
+#[must_use]
+pub fn head_wanted(head: &[u8], len: usize) -> usize {
+    let passes = ethernet::Header::read(head).is_some_and(|(header, packet)| {
+        let (protocol, behind) = match header.ether_type() {
+            EtherType::IPV4 => {
+                let Ok(packet) =
+                    ipv4::Packet::read(packet, len.saturating_sub(ethernet::Header::LEN))
+                else {
+                    return false;
+                };
+                (packet.header.protocol(), packet.payload)
+            }
+            EtherType::IPV6 => {
+                let Some(header) = ipv6::Header::read(packet) else {
+                    return false;
+                };
+                let behind = packet.get(ipv6::Header::LEN..).unwrap_or(&[]);
+                (header.next_header(), behind)
+            }
+            _ => return false,
+        };
+        match protocol {
+            Protocol::TCP => true,
+            Protocol::UDP => udp::Header::read(behind)
+                .is_some_and(|(header, _)| !SERVICES.contains(&header.destination_port())),
+            _ => false,
+        }
+    });
+    if passes {
+        len.min(HEAD_MIN)
+    } else {
+        len.min(HEAD_MAX)
     }
 }
 

@@ -9,10 +9,11 @@
 //! | [`network`] | the whole: what a call leads to |
 //! | [`frame`], [`outbox`], [`event`] | what goes in and out |
 //! | [`switch`] | which port does a frame go to |
-//! | [`gateway`] | ARP, ICMP, DHCP, DNS |
+//! | [`gateway`] | ARP, neighbour discovery, router advertisements, ICMP, DHCP, DNS |
 //! | [`nat`] | TCP, UDP and echo through the host's sockets; forwarded ports |
 //! | `reassembly` | datagrams that come in fragments |
 //! | `link` | where frames towards guests are made |
+//! | `neighbours` | which guest's address belongs to which MAC |
 //! | [`mod@drop`] | why was this frame dropped |
 //! | [`deadline`] | what is due next |
 //! | [`subnet`], [`prefix`] | addresses of a network |
@@ -36,6 +37,7 @@ pub mod frame;
 pub mod gateway;
 mod link;
 pub mod nat;
+mod neighbours;
 pub mod network;
 pub mod outbox;
 pub mod prefix;
@@ -44,11 +46,11 @@ pub mod subnet;
 pub mod switch;
 
 pub use crate::drop::{Drop, Drops};
-pub use event::{Event, HostError, IcmpError, Read};
-pub use frame::{Frame, Span};
+pub use event::{Event, HostError, IcmpError, Read, ReadTo};
+pub use frame::{Frame, HEAD_MIN, Span, head_wanted};
 pub use gateway::dns::Label;
 pub use nat::port_forward::{Forward, ForwardGuest, ForwardProtocol};
-pub use network::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, Network};
+pub use network::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Network};
 pub use outbox::{Action, Datagram, ForwardId, Outbox, PortId, SocketId, Target};
 pub use prefix::{Prefix, PrefixError};
 pub use subnet::{Ipv4, Subnet};

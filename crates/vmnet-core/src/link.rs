@@ -1,46 +1,101 @@
 //! The network as its gateway sees it: where frames towards guests are made.
 
-use core::hash::Hash;
-use core::net::{IpAddr, Ipv4Addr};
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
 
 use slotmap::SlotMap;
 use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::ip::Protocol;
 use vmnet_wire::offload::Offload;
-use vmnet_wire::{arp, ipv4, ipv6};
+use vmnet_wire::{arp, ipv4, ipv6, ndp};
 use zerocopy::IntoBytes;
 
 use crate::drop::{Drop, Drops};
 use crate::frame::Span;
+use crate::neighbours::Neighbours;
 use crate::outbox::{Action, Outbox, PortId};
+use crate::prefix::Prefix;
 use crate::subnet::Ipv4;
 use crate::switch::fdb::Fdb;
 use crate::switch::port::Port;
 
 /// Hops that our own packets may take.
 pub(crate) const TTL: u8 = 64;
-/// Guests' addresses that are remembered with their MAC.
-const NEIGHBOURS_MAX: usize = 8192;
-/// A neighbour that was silent for so long may have moved: it is asked for again.
-const NEIGHBOUR_AGE: Duration = Duration::from_secs(300);
-
-/// The gateway: its own addresses, and what it does for guests.
+/// The gateway: its own addresses, and what it does for guests. It has one address at least.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gateway {
     pub(crate) mac: Mac,
-    pub(crate) ipv4: Ipv4,
+    pub(crate) ipv4: Option<Ipv4>,
+    pub(crate) ipv6: Option<Prefix>,
     pub(crate) mtu: u16,
     /// It is a way to the outside.
     pub(crate) nat44: bool,
+    pub(crate) nat66: bool,
     /// It answers questions about names.
     pub(crate) dns: bool,
 }
 
 impl Gateway {
-    pub(crate) fn address(&self) -> Ipv4Addr {
-        self.ipv4.gateway()
+    pub(crate) fn v4(&self) -> Option<Ipv4Addr> {
+        self.ipv4.map(|ipv4| ipv4.gateway())
+    }
+
+    pub(crate) fn v6(&self) -> Option<Ipv6Addr> {
+        self.ipv6.map(|prefix| prefix.gateway())
+    }
+
+    /// Its address on the link alone.
+    pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
+        self.ipv6.map(|_| ndp::link_local(self.mac))
+    }
+
+    /// One of its addresses.
+    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4() == Some(address),
+            IpAddr::V6(address) => {
+                self.ipv6.is_some()
+                    && (self.v6() == Some(address) || self.link_local() == Some(address))
+            }
+        }
+    }
+
+    /// The address by which a guest of this address knows it.
+    pub(crate) fn facing(&self, guest: IpAddr) -> Option<IpAddr> {
+        match guest {
+            IpAddr::V4(_) => self.v4().map(IpAddr::V4),
+            IpAddr::V6(guest) if guest.is_unicast_link_local() => self.link_local().map(IpAddr::V6),
+            IpAddr::V6(_) => self.v6().map(IpAddr::V6),
+        }
+    }
+
+    /// A guest may have this address.
+    pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.ipv4.is_some_and(|ipv4| ipv4.is_guest(address)),
+            IpAddr::V6(v6) => self.ipv6.is_some_and(|prefix| {
+                let on_link = prefix.contains(v6) || v6.is_unicast_link_local();
+                on_link && v6 != prefix.network() && !self.is_own(address)
+            }),
+        }
+    }
+
+    /// An address of its network, a guest's or not.
+    pub(crate) fn is_here(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self
+                .ipv4
+                .is_some_and(|ipv4| ipv4.subnet().contains(address)),
+            IpAddr::V6(address) => self.ipv6.is_some_and(|prefix| prefix.contains(address)),
+        }
+    }
+
+    /// It is a way to the outside for whoever has an address of this family.
+    pub(crate) fn has_way_out(&self, family: IpAddr) -> bool {
+        match family {
+            IpAddr::V4(_) => self.nat44,
+            IpAddr::V6(_) => self.nat66,
+        }
     }
 
     /// That of a shared network, for tests.
@@ -48,77 +103,14 @@ impl Gateway {
     pub(crate) fn shared(subnet: &str) -> Self {
         Self {
             mac: Mac([2; 6]),
-            ipv4: Ipv4::new(subnet.parse().unwrap()),
+            ipv4: Some(Ipv4::new(subnet.parse().unwrap())),
+            ipv6: Some("fd00:0:0:64::/64".parse().unwrap()),
             mtu: 1500,
             nat44: true,
+            nat66: true,
             dns: true,
         }
     }
-}
-
-/// Which guest's address belongs to which MAC (what ARP knows).
-#[derive(Debug, Default)]
-pub(crate) struct Neighbours {
-    entries: HashMap<IpAddr, (Mac, Instant)>,
-    /// From which address a MAC spoke last.
-    addresses: HashMap<Mac, (IpAddr, Instant)>,
-    /// A MAC spoke from another address than before.
-    moved: bool,
-}
-
-impl Neighbours {
-    /// `address` spoke from `mac`.
-    pub(crate) fn learn(&mut self, now: Instant, address: IpAddr, mac: Mac) {
-        remember(&mut self.entries, now, address, mac);
-        let before = remember(&mut self.addresses, now, mac, address);
-        self.moved |= before != Some(address);
-    }
-
-    pub(crate) fn look_up(&self, now: Instant, address: IpAddr) -> Option<Mac> {
-        look_up(&self.entries, now, address)
-    }
-
-    /// The IPv4 address from which a MAC spoke last.
-    pub(crate) fn address_of(&self, now: Instant, mac: Mac) -> Option<Ipv4Addr> {
-        match look_up(&self.addresses, now, mac)? {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
-    }
-
-    /// Whether a MAC spoke from another address than before, since the last question.
-    pub(crate) fn take_moved(&mut self) -> bool {
-        core::mem::take(&mut self.moved)
-    }
-}
-
-/// Writes down what belongs to a key, and returns what did before.
-fn remember<K: Eq + Hash, V: Copy>(
-    table: &mut HashMap<K, (V, Instant)>,
-    now: Instant,
-    key: K,
-    value: V,
-) -> Option<V> {
-    if let Some(entry) = table.get_mut(&key) {
-        let (before, _) = core::mem::replace(entry, (value, now));
-        return Some(before);
-    }
-    if table.len() >= NEIGHBOURS_MAX {
-        table.retain(|_, (_, seen)| now.saturating_duration_since(*seen) < NEIGHBOUR_AGE);
-    }
-    if table.len() < NEIGHBOURS_MAX {
-        table.insert(key, (value, now));
-    }
-    None
-}
-
-fn look_up<K: Eq + Hash, V: Copy>(
-    table: &HashMap<K, (V, Instant)>,
-    now: Instant,
-    key: K,
-) -> Option<V> {
-    let (value, seen) = table.get(&key)?;
-    (now.saturating_duration_since(*seen) < NEIGHBOUR_AGE).then_some(*value)
 }
 
 /// Identifications of packets that may be cut on their way: one sequence for a network, so that fragments of two
@@ -171,6 +163,15 @@ impl Link<'_> {
         });
     }
 
+    /// Sends a whole frame to the guest at `at` alone, whoever it is addressed to.
+    pub(crate) fn send_at(&mut self, at: Mac, pieces: &[&[u8]]) {
+        let Some((port, _)) = self.port_of(at) else {
+            return self.drop(Drop::NoNeighbour);
+        };
+        let frame = self.out.write(pieces);
+        self.out.push(Action::Reply { port, frame });
+    }
+
     /// Sends a frame whose payload is in the hand.
     pub(crate) fn deliver(&mut self, to: Mac, headers: &[&[u8]], body: Span, offload: Offload) {
         let headers = self.out.write(headers);
@@ -199,18 +200,25 @@ impl Link<'_> {
     /// The MAC of a guest, which was at `mac` when it was last heard, if its port is known. If not, it is asked for,
     /// and what was to be sent has to be sent again, or is lost.
     pub(crate) fn reach(&mut self, mac: Mac, guest: IpAddr) -> Option<Mac> {
-        if self.port_of(mac).is_some() {
-            return Some(mac);
+        let mac = if self.port_of(mac).is_some() {
+            Some(mac)
+        } else {
+            let known = self.neighbours.look_up(self.now, guest);
+            known.filter(|mac| self.port_of(*mac).is_some())
+        };
+        match (mac, guest) {
+            (Some(mac), IpAddr::V6(guest)) => {
+                if self.neighbours.wants_probe(self.now, IpAddr::V6(guest)) {
+                    self.solicit(mac, guest, guest);
+                }
+            }
+            (Some(_), IpAddr::V4(_)) => {}
+            (None, guest) => {
+                self.drop(Drop::NoNeighbour);
+                self.resolve(guest);
+            }
         }
-        let known = self.neighbours.look_up(self.now, guest);
-        if let Some(mac) = known.filter(|mac| self.port_of(*mac).is_some()) {
-            return Some(mac);
-        }
-        self.drop(Drop::NoNeighbour);
-        if let IpAddr::V4(guest) = guest {
-            self.resolve(guest);
-        }
-        None
+        mac
     }
 
     /// A packet that may be cut on its way to a guest.
@@ -228,10 +236,46 @@ impl Link<'_> {
     }
 
     /// Asks who has an address.
-    pub(crate) fn resolve(&mut self, address: Ipv4Addr) {
-        let ethernet = self.ethernet(Mac::BROADCAST, EtherType::ARP);
-        let request = arp::Packet::request(self.gateway.mac, self.gateway.address(), address);
-        self.send(Mac::BROADCAST, &[ethernet.as_bytes(), request.as_bytes()]);
+    fn resolve(&mut self, address: IpAddr) {
+        match (address, self.gateway.v4()) {
+            (IpAddr::V4(address), Some(own)) => {
+                let ethernet = self.ethernet(Mac::BROADCAST, EtherType::ARP);
+                let request = arp::Packet::request(self.gateway.mac, own, address);
+                self.send(Mac::BROADCAST, &[ethernet.as_bytes(), request.as_bytes()]);
+            }
+            (IpAddr::V6(address), _) => {
+                let group = ndp::solicited_node(address);
+                self.solicit(ndp::group_mac(group), group, address);
+            }
+            (IpAddr::V4(_), None) => {}
+        }
+    }
+
+    /// Asks `to`, which is at `mac`, whether it has an address (RFC 4861 §7.2.2).
+    fn solicit(&mut self, mac: Mac, to: Ipv6Addr, address: Ipv6Addr) {
+        let Some(IpAddr::V6(own)) = self.gateway.facing(IpAddr::V6(address)) else {
+            return;
+        };
+        let message = ndp::Neighbour::solicitation(address, self.gateway.mac).between(own, to);
+        let headers = self.link_headers(mac, own, to, message.as_bytes().len());
+        self.send(mac, &[headers.bytes(), message.as_bytes()]);
+    }
+
+    /// Headers of an ICMPv6 message that does not leave the link (RFC 4861 §4).
+    pub(crate) fn link_headers(
+        &self,
+        mac: Mac,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        len: usize,
+    ) -> Headers {
+        let mut route = Route::new(
+            IpAddr::V6(source),
+            IpAddr::V6(destination),
+            Protocol::ICMPV6,
+        );
+        route.ttl = ndp::HOP_LIMIT;
+        self.headers(mac, route, len)
     }
 
     /// Ethernet and IP headers for a packet with `len` bytes behind them, from `source` to the guest
@@ -267,7 +311,7 @@ impl Link<'_> {
     }
 }
 
-fn to_v6(address: IpAddr) -> core::net::Ipv6Addr {
+fn to_v6(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,

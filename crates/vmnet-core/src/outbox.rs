@@ -3,15 +3,15 @@
 //! Actions are carried out in order, before the hand is filled again: a [`Span`] names bytes of the
 //! frame or payload that was given in the very call that made the action.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 
 use slotmap::new_key_type;
 use vmnet_wire::offload::Offload;
 
 use crate::frame::Span;
-use crate::gateway::dhcp::{LeaseWrite, StoreTicket};
 use crate::gateway::dns::{QueryId, Transport};
+use crate::gateway::register::{LeaseWrite, StoreTicket};
 
 new_key_type! {
     /// A guest's place on the switch.
@@ -196,7 +196,7 @@ pub enum Action {
         /// Its name.
         ticket: StoreTicket,
         /// One for each address.
-        writes: Vec<LeaseWrite>,
+        writes: Vec<LeaseWrite<IpAddr>>,
     },
 }
 

@@ -1,10 +1,10 @@
-//! Datagrams of guests that come in fragments (RFC 791 §3.2, RFC 5722's refusal of overlaps).
+//! Datagrams of guests that come in fragments (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722's refusal of overlaps).
 //!
 //! The core keeps which bytes are there; the bytes themselves lie in buffers of the caller. There are
 //! few buffers and they are held briefly: fragments are rare, and a guest that starves the table of
 //! them starves only itself and others' fragments for a moment.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 use core::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,15 @@ const PIECES_MAX: usize = 128;
 /// Bytes of the largest payload.
 const PAYLOAD_MAX: usize = 65_535 - 20;
 
-/// What the fragments of one datagram have in common (RFC 791 §2.3).
+/// What the fragments of one datagram have in common (RFC 791 §2.3; with IPv6 the protocol is that of the
+/// fragment header, which all have in common too).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Key {
     pub(crate) port: PortId,
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     pub(crate) protocol: Protocol,
-    pub(crate) id: u16,
+    pub(crate) id: u32,
 }
 
 #[derive(Debug)]
@@ -156,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
     use slotmap::SlotMap;
 
-    fn key(id: u16) -> Key {
+    fn key(id: u32) -> Key {
         Key {
             port: SlotMap::with_key().insert(()),
             source: [192, 168, 64, 2].into(),

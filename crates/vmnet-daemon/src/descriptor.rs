@@ -21,6 +21,12 @@ pub(crate) fn check(descriptor: &OwnedFd, kind: Kind) -> Result<(), ServiceError
         }
         return tap::prepare(descriptor).map_err(|error| wrong(&format!("a tap for us: {error}")));
     }
+    if kind == Kind::VhostUserClient {
+        return match file {
+            FileType::Directory => Ok(()),
+            _ => Err(wrong("a directory")),
+        };
+    }
     if file != FileType::Socket
         || sockopt::socket_domain(descriptor).ok() != Some(AddressFamily::UNIX)
     {
@@ -33,13 +39,13 @@ pub(crate) fn check(descriptor: &OwnedFd, kind: Kind) -> Result<(), ServiceError
     let frames = matches!(socket, Some(SocketType::DGRAM | SocketType::SEQPACKET));
     let (fits, what) = match kind {
         Kind::Stream => (stream && connected, "a connected stream socket"),
-        Kind::StreamListener => (stream && listens, "a listening stream socket"),
+        Kind::StreamListener | Kind::VhostUser => (stream && listens, "a listening stream socket"),
         Kind::Dgram => (frames && connected, "a connected datagram socket"),
         Kind::DgramListener => (
             socket == Some(SocketType::DGRAM) && !connected,
             "a bound datagram socket",
         ),
-        Kind::Tap => (true, ""),
+        Kind::Tap | Kind::VhostUserClient => (true, ""),
     };
     if fits { Ok(()) } else { Err(wrong(what)) }
 }

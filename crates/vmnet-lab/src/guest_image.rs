@@ -1,7 +1,7 @@
 //! What a guest boots: Debian's cloud kernel and a first file system made of the machine's own parts.
 //!
-//! The archive holds busybox, the virtio drivers with what they depend on, `iperf3` and `vmnet-lab-client` with their
-//! libraries, and an `/init` that takes commands from the serial console (the protocol is in [`crate::qemu`]).
+//! The archive holds busybox, the virtio drivers with what they depend on, `iperf3`, `rdisc6` if the machine has it, and
+//! `vmnet-lab-client` with their libraries, and an `/init` that takes commands from the serial console (the protocol is in [`crate::qemu`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,11 @@ pub fn build(modules: &Path, client: &Path) -> Vec<u8> {
     archive.file("etc/hosts", b"127.0.0.1 localhost\n", false);
     archive.file("bin/busybox", &read(&program("busybox")), true);
     let mut libraries = Vec::new();
-    for path in [program("iperf3"), client.to_owned()] {
+    let also = find_program("rdisc6");
+    for path in [program("iperf3"), client.to_owned()]
+        .into_iter()
+        .chain(also)
+    {
         let name = path.file_name().and_then(|it| it.to_str());
         archive.file(
             &format!("bin/{}", name.expect("a name")),

@@ -12,6 +12,7 @@
 //! | [`stage`] | a world with the program in it: where tests of the product begin |
 //! | [`cpio`], [`guest_image`] | the archive a guest boots from, made of Debian's own parts |
 //! | [`qemu`] | a Linux guest with a console that takes commands |
+//! | [`testpmd`] | DPDK's virtio-user: a VMM that we did not write |
 //! | [`client`] | what a test does inside a guest or a namespace (`vmnet-lab-client`) |
 //! | [`pattern`] | bytes that both ends know |
 //!
@@ -29,4 +30,5 @@ pub mod qemu;
 pub mod sim;
 pub mod stage;
 pub mod subject;
+pub mod testpmd;
 pub mod world;

@@ -23,6 +23,9 @@ pub enum Netdev {
     Stream(PathBuf),
     /// To a datagram socket; the guest's own one is made next to it.
     Dgram(PathBuf),
+    /// By vhost-user, to a socket; with so many pairs of rings and as many processors, and properties of the device
+    /// besides (`csum=off,packed=on`).
+    VhostUser(PathBuf, u8, &'static str),
     /// By QEMU's own NAT: to prove this harness without the product.
     User,
     /// Not at all, or by whoever starts QEMU with these arguments.
@@ -66,7 +69,7 @@ impl Machine {
             "-m",
             "384",
             "-append",
-            "console=ttyS0 quiet panic=-1 loglevel=1",
+            "console=ttyS0 quiet panic=-1 loglevel=1 no_timer_check",
         ]
         .map(OsString::from)
         .into();
@@ -82,10 +85,26 @@ impl Machine {
                 own_socket(path, number).display(),
                 path.display()
             ),
+            Netdev::VhostUser(path, queues, _) => {
+                arguments.extend(shared_memory(path, *queues));
+                format!("vhost-user,id=n0,chardev=c0,queues={queues}")
+            }
             Netdev::User => "user,id=n0".to_owned(),
             Netdev::Absent => return arguments,
         };
-        let device = format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},romfile=");
+        let mut device =
+            format!("virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},romfile=");
+        if let Netdev::VhostUser(_, queues, properties) = netdev {
+            // Emulated, QEMU before 8 loses interrupts of vhost-user devices that have vectors.
+            device.push_str(",vectors=0");
+            if *queues > 1 {
+                device.push_str(",mq=on");
+            }
+            if !properties.is_empty() {
+                device.push(',');
+                device.push_str(properties);
+            }
+        }
         arguments.extend([
             "-netdev".into(),
             backend.into(),
@@ -102,6 +121,23 @@ impl Machine {
         command.args(self.arguments(netdev, number));
         Guest::wait_for(command)
     }
+}
+
+/// Memory that the guest shares, the connection to whom, and processors.
+fn shared_memory(path: &Path, queues: u8) -> Vec<OsString> {
+    let chardev = format!("socket,id=c0,path={},reconnect=1", path.display());
+    [
+        "-object",
+        "memory-backend-memfd,id=shared,size=384M,share=on",
+        "-machine",
+        "memory-backend=shared",
+        "-chardev",
+        &chardev,
+        "-smp",
+        &queues.to_string(),
+    ]
+    .map(OsString::from)
+    .into()
 }
 
 /// Where the guest's own end of a datagram connection is.
@@ -180,6 +216,20 @@ impl Guest {
             "ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'",
             limit,
         )
+    }
+
+    /// Waits until the guest's kernel has made an address of what a router advertised (RFC 4862), and nobody else was found
+    /// to have it; the address.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn await_ipv6(&mut self) -> String {
+        let limit = Duration::from_secs(60);
+        let find = "ip -6 -o address show dev eth0 scope global | grep -v tentative";
+        let line = format!("ip link set eth0 up; until {find} >/tmp/six; do sleep 0.2; done");
+        self.must(&line, limit);
+        self.must("sed 's,.*inet6 \\([0-9a-f:]*\\)/.*,\\1,' /tmp/six", limit)
     }
 
     /// Switches the guest off, and waits for QEMU to end by itself.

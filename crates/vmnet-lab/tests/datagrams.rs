@@ -647,7 +647,7 @@ fn a_rule_that_follows_its_guest_away_leaves_the_port_to_others() {
     let port = lan.plug(guest);
     let (first, _) = boot(&mut lan, port, 2);
     let (_, follower) = lan.forward(rule(ForwardProtocol::Udp, ForwardGuest::Port(port)));
-    let address = ForwardGuest::Address(first);
+    let address = ForwardGuest::Address(first.into());
     let (_, stayer) = lan.forward(Forward {
         listen: "0.0.0.0:9090".parse().unwrap(),
         ..rule(ForwardProtocol::Udp, address)

@@ -254,7 +254,7 @@ fn a_gateway_service_that_is_none() {
 /// ask anew.
 #[test]
 fn names_of_restored_leases() {
-    use vmnet_core::gateway::dhcp::{Lease, State};
+    use vmnet_core::gateway::register::{Lease, State};
     let mut lan = Lan::new(1500, |config| config.store_leases = true);
     let named = |lan: &mut Lan, number: u8, name: &str, asks: bool| {
         let mut guest = Guest::new(number, lan.start, 1500);
@@ -269,9 +269,10 @@ fn names_of_restored_leases() {
     let silent = named(&mut lan, 3, "db", false);
     let (mac, expires) = (lan.guest(silent).mac, lan.now + 1000 * SECOND);
     let refused = lan.network.restore_leases(vec![Lease {
-        address,
+        address: address.into(),
         mac,
         client_id: None,
+        iaid: None,
         host_name: Some("called-so-by-itself".to_owned()),
         name: None,
         expires,

@@ -202,7 +202,7 @@ fn a_forward_leads_into_a_host_network() {
     let rule = Forward {
         protocol: ForwardProtocol::Tcp,
         listen: "0.0.0.0:8080".parse().unwrap(),
-        guest: ForwardGuest::Address(at(2)),
+        guest: ForwardGuest::Address(at(2).into()),
         guest_port: 80,
     };
     let (tcp, _) = lan.forward(rule);
@@ -221,7 +221,7 @@ fn a_forward_leads_into_a_host_network() {
     let (port, mut ends) = raw(&mut lan, at(1));
     let (_, socket) = lan.forward(Forward {
         protocol: ForwardProtocol::Udp,
-        guest: ForwardGuest::Address(at(9)),
+        guest: ForwardGuest::Address(at(9).into()),
         ..rule
     });
     for client in ["203.0.113.9:7000", "203.0.113.10:7000"] {
@@ -274,7 +274,7 @@ fn on_a_private_switch_guests_are_among_themselves() {
     let (rule, socket) = lan.forward(Forward {
         protocol: ForwardProtocol::Udp,
         listen: "0.0.0.0:8080".parse().unwrap(),
-        guest: ForwardGuest::Address(at(2)),
+        guest: ForwardGuest::Address(at(2).into()),
         guest_port: 80,
     });
     let client = "203.0.113.9:7000".parse().unwrap();

@@ -565,7 +565,7 @@ fn a_guest_forgets_an_old_connection_and_answers_the_new_one() {
     let (rule, _) = hand.lan.forward(vmnet_core::Forward {
         protocol: vmnet_core::ForwardProtocol::Tcp,
         listen: "0.0.0.0:8080".parse().unwrap(),
-        guest: vmnet_core::ForwardGuest::Address(hand.ends.ips.0),
+        guest: vmnet_core::ForwardGuest::Address(hand.ends.ips.0.into()),
         guest_port: 5000,
     });
     // The client has the address and the port that `say` speaks to.

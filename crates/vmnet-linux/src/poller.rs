@@ -13,6 +13,10 @@ use crate::slots::Slot;
 pub(crate) enum Token {
     /// A guest's port.
     Port(Slot),
+    /// A guest has kicked a ring, by its number.
+    Kick(Slot, u8),
+    /// A socket by which the VMM of a port comes.
+    Vmm(Slot),
     /// A socket of a flow.
     Socket(Slot),
     /// Our own end of a stream to the DNS proxy.
@@ -32,6 +36,8 @@ pub(crate) enum Token {
 }
 
 const KIND_SHIFT: u32 = 56;
+/// Ports are few: the upper bits of a slot's index have room for the number of a ring.
+const RING_SHIFT: u32 = 24;
 /// Bits of a slot map's key that are kept: all of the index, most of the version.
 const KEY_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
@@ -47,12 +53,16 @@ impl Token {
             Self::Resolvers => (6, 0),
             Self::Uplink => (7, 0),
             Self::Forward(slot) => (8, slot.to_bits()),
+            Self::Kick(slot, ring) => (9, slot.to_bits() | u64::from(ring) << RING_SHIFT),
+            Self::Vmm(slot) => (10, slot.to_bits()),
         };
         kind << KIND_SHIFT | value & KEY_MASK
     }
 
     fn unpack(bits: u64) -> Self {
         let value = bits & KEY_MASK;
+        let ring = (bits >> RING_SHIFT & 0xff) as u8;
+        let without_ring = Slot::from_bits(value & !(0xff << RING_SHIFT));
         let slot = Slot::from_bits(value);
         match bits >> KIND_SHIFT {
             0 => Self::Port(slot),
@@ -63,6 +73,8 @@ impl Token {
             5 => Self::Command,
             6 => Self::Resolvers,
             7 => Self::Uplink,
+            9 => Self::Kick(without_ring, ring),
+            10 => Self::Vmm(slot),
             _ => Self::Forward(slot),
         }
     }
@@ -72,6 +84,8 @@ impl Token {
 pub(crate) const READ: EventFlags = EventFlags::IN;
 /// Readable or writable; told again and again.
 pub(crate) const READ_WRITE: EventFlags = EventFlags::IN.union(EventFlags::OUT);
+/// Made readable anew; told once each time, and not to be read.
+pub(crate) const KICKS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 /// Everything about a stream, told once when it changes.
 pub(crate) const EDGES: EventFlags = EventFlags::IN
     .union(EventFlags::OUT)
@@ -152,6 +166,9 @@ mod tests {
         let slot = Slot::from_bits(0x00ab_cdef_0000_0005);
         for token in [
             Token::Port(slot),
+            Token::Kick(slot, 31),
+            Token::Kick(slot, 255),
+            Token::Vmm(slot),
             Token::Socket(slot),
             Token::DnsStream(slot),
             Token::Query(1 << 40),

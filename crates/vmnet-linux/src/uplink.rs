@@ -1,25 +1,27 @@
-//! The host's way to the outside: the address by which others reach it, and the interface that the NAT's sockets leave
+//! The host's way to the outside: the addresses by which others reach it, and the interface that the NAT's sockets leave
 //! by if one was chosen.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_ROUTE};
-use vmnet_core::Subnet;
+use vmnet_core::{Prefix, Subnet};
 
 use crate::kernel::route::link_index;
 use crate::lane::StartError;
 use crate::sys::interfaces::{self, Address};
 use crate::sys::packet::bind_to_interface;
 
-/// Groups of `rtnetlink(7)`: links, IPv4 addresses and routes, IPv6 addresses.
+/// Groups of `rtnetlink(7)`: links, addresses and routes of both families.
 const RTMGRP_LINK: u32 = 0x1;
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
-/// An address that every default route leads to. Nothing is sent there.
+const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+/// Addresses that every default route leads to. Nothing is sent there.
 const ANYWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const ANYWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Watches the host's addresses and routes.
 pub(crate) struct Uplink {
@@ -54,9 +56,10 @@ impl Uplink {
     pub(crate) fn new(external: Option<&str>) -> Result<Self, StartError> {
         let external = external.map(External::find).transpose()?;
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        let mut groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE;
+        let mut groups =
+            RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
         if external.is_some() {
-            groups |= RTMGRP_LINK | RTMGRP_IPV6_IFADDR;
+            groups |= RTMGRP_LINK;
         }
         socket.bind(&NetlinkAddr::new(0, groups))?;
         socket.set_non_blocking(true)?;
@@ -118,12 +121,23 @@ impl Uplink {
     /// Addresses inside `except`, the network's own subnet, mean guests.
     pub(crate) fn address(&self, except: Subnet) -> Option<IpAddr> {
         let by = self.interface();
-        routed(by.as_deref())
-            .or_else(|| any_address(by.as_deref()))
-            .filter(|address| match address {
-                IpAddr::V4(address) => !except.contains(*address),
-                IpAddr::V6(_) => true,
-            })
+        let address = routed(ANYWHERE.into(), by.as_deref())
+            .or_else(|| any_address(by.as_deref(), IpAddr::is_ipv4))?;
+        match address {
+            IpAddr::V4(address) if except.contains(address) => None,
+            address => Some(address),
+        }
+    }
+
+    /// The same by IPv6; `except` is the network's own prefix.
+    pub(crate) fn address6(&self, except: Prefix) -> Option<Ipv6Addr> {
+        let by = self.interface();
+        let address = routed(ANYWHERE6.into(), by.as_deref())
+            .or_else(|| any_address(by.as_deref(), IpAddr::is_ipv6))?;
+        match address {
+            IpAddr::V6(address) if !except.contains(address) => Some(address),
+            _ => None,
+        }
     }
 }
 
@@ -157,28 +171,36 @@ impl External {
     }
 }
 
-fn routed(by: Option<&str>) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+/// The address from which the host would speak to `anywhere`.
+fn routed(anywhere: IpAddr, by: Option<&str>) -> Option<IpAddr> {
+    let any = match anywhere {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
     if let Some(name) = by {
         bind_to_interface(&socket, name).ok()?;
     }
     // Connecting a datagram socket only looks the route up.
-    socket.connect(SocketAddr::from((ANYWHERE, 9))).ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+    socket.connect(SocketAddr::from((anywhere, 9))).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| is_outside(*address))
 }
 
-/// The first address of the interface, or of any that is not loopback.
-fn any_address(by: Option<&str>) -> Option<IpAddr> {
+/// The first address of a family that the interface has, or any that is not loopback.
+fn any_address(by: Option<&str>, of_family: fn(&IpAddr) -> bool) -> Option<IpAddr> {
     let is_ours = |address: &Address| by.is_none_or(|name| address.interface == name);
     let mut addresses = interfaces::addresses().ok()?.into_iter();
     addresses
-        .find(|address| is_ours(address) && is_outside(address.ip))
+        .find(|address| is_ours(address) && of_family(&address.ip) && is_outside(address.ip))
         .map(|address| address.ip)
 }
 
 fn is_outside(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_unspecified(),
-        IpAddr::V6(_) => false,
+        // A link-local address means another host on each link.
+        IpAddr::V6(address) => {
+            !address.is_loopback() && !address.is_unspecified() && !address.is_unicast_link_local()
+        }
     }
 }

@@ -26,7 +26,7 @@ fn forward(protocol: Protocol, address: Ipv4Addr, port: u16) -> Forward {
     Forward {
         protocol,
         listen: SocketAddr::from((address, port)),
-        guest: ForwardGuest::Address(Ipv4Addr::new(192, 168, 77, 2)),
+        guest: ForwardGuest::Address([192, 168, 77, 2].into()),
         guest_port: port,
     }
 }

@@ -172,7 +172,7 @@ fn a_slow_store_delays_the_answer_and_nothing_else() {
     };
     assert_eq!(
         (record.address, record.mac, record.state),
-        (address, mac(1), LeaseState::Bound)
+        (address.into(), mac(1), LeaseState::Bound)
     );
     let left = record.expires.duration_since(SystemTime::now()).unwrap();
     assert!(left > LEASE / 2 && left <= LEASE, "{left:?}");
@@ -227,14 +227,14 @@ fn a_store_that_fails_acknowledges_nothing() {
     receipt.done(true);
     assert_eq!(guest.answer(SOON), Some((ACK, address)));
     // What was not asked for again is written again in time: here, that the lease has been given back.
-    assert!(network.release(address));
+    assert!(network.release(address.into()));
     let (writes, receipt) = batches.recv_timeout(SOON).unwrap();
-    assert_eq!(writes, [LeaseWrite::Remove(address)]);
+    assert_eq!(writes, [LeaseWrite::Remove(address.into())]);
     receipt.done(false);
     let (writes, receipt) = batches.recv_timeout(SOON).unwrap();
-    assert_eq!(writes, [LeaseWrite::Remove(address)]);
+    assert_eq!(writes, [LeaseWrite::Remove(address.into())]);
     receipt.done(true);
-    assert!(!network.release(address));
+    assert!(!network.release(address.into()));
 }
 
 #[test]
@@ -257,9 +257,10 @@ fn a_store_that_never_answers_stops_leases_only() {
 #[test]
 fn what_was_stored_is_there_after_a_restart() {
     let record = |last: u8, state, expires| LeaseRecord {
-        address: ip(last),
+        address: ip(last).into(),
         mac: mac(last),
         client_id: None,
+        iaid: None,
         host_name: Some(format!("guest{last}")),
         state,
         expires,
@@ -279,16 +280,22 @@ fn what_was_stored_is_there_after_a_restart() {
     let network = start(Settings {
         restored: stored,
         reservations: vec![
-            (Reservee::Mac(mac(8)), ip(8)),
-            (Reservee::Mac(mac(9)), ip(200)),
+            (Reservee::Mac(mac(8)), ip(8).into()),
+            (Reservee::Mac(mac(9)), ip(200).into()),
         ],
         ..settings(Some(keeper))
     })
     .unwrap();
     // What ended meanwhile, and what was skipped, is put right in the store.
     let (writes, receipt) = batches.recv_timeout(SOON).unwrap();
-    assert!(writes.contains(&LeaseWrite::Remove(ip(99))), "{writes:?}");
-    assert!(writes.contains(&LeaseWrite::Remove(ip(1))), "{writes:?}");
+    assert!(
+        writes.contains(&LeaseWrite::Remove(ip(99).into())),
+        "{writes:?}"
+    );
+    assert!(
+        writes.contains(&LeaseWrite::Remove(ip(1).into())),
+        "{writes:?}"
+    );
     assert!(put(&writes).iter().all(|put| put.address == ip(6)));
     receipt.done(true);
     let rows = network.leases();
@@ -296,10 +303,10 @@ fn what_was_stored_is_there_after_a_restart() {
     assert_eq!(
         states,
         [
-            (ip(4), LeaseState::Bound),
-            (ip(5), LeaseState::Bound),
-            (ip(6), LeaseState::Expired),
-            (ip(7), LeaseState::Released),
+            (ip(4).into(), LeaseState::Bound),
+            (ip(5).into(), LeaseState::Bound),
+            (ip(6).into(), LeaseState::Expired),
+            (ip(7).into(), LeaseState::Released),
         ]
     );
     assert_eq!(rows[0].name.as_deref(), Some("guest4"));
@@ -307,7 +314,7 @@ fn what_was_stored_is_there_after_a_restart() {
     assert!(rows[1].expires <= SystemTime::now() + LEASE);
     assert_eq!(
         network.reservations(),
-        [(Reservee::Mac(mac(8)), ip(8))],
+        [(Reservee::Mac(mac(8)), ip(8).into())],
         "the other is not of this network"
     );
     let mut guest = Guest::new(&network, 4);
@@ -333,18 +340,18 @@ fn reservations_of_a_live_network() {
     guest.request(first);
     assert_eq!(guest.answer(SOON), Some((ACK, first)));
     let refused = network
-        .reserve(Reservee::Mac(mac(2)), first)
+        .reserve(Reservee::Mac(mac(2)), first.into())
         .unwrap_err()
         .to_string();
     assert!(refused.contains(&mac(1).to_string()), "{refused}");
     for bad in [ip(1), ip(15), ip(0), ip(16)] {
-        let refused = network.reserve(Reservee::Mac(mac(2)), bad);
+        let refused = network.reserve(Reservee::Mac(mac(2)), bad.into());
         assert!(matches!(refused, Err(ReserveRefused::Conflict(_))), "{bad}");
     }
     let kept = if first == ip(9) { ip(10) } else { ip(9) };
-    network.reserve(Reservee::Mac(mac(1)), kept).unwrap();
-    network.reserve(Reservee::Mac(mac(1)), kept).unwrap();
-    let taken = network.reserve(Reservee::Name("web".to_owned()), kept);
+    network.reserve(Reservee::Mac(mac(1)), kept.into()).unwrap();
+    network.reserve(Reservee::Mac(mac(1)), kept.into()).unwrap();
+    let taken = network.reserve(Reservee::Name("web".to_owned()), kept.into());
     assert!(taken.unwrap_err().to_string().contains("reserved for"));
     guest.renew(first);
     assert_eq!(guest.answer(SOON).map(|(kind, _)| kind), Some(NAK));
@@ -354,8 +361,8 @@ fn reservations_of_a_live_network() {
     let rows = network.leases();
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert!(rows[0].reserved && rows[0].address == kept);
-    assert_eq!(network.unreserve(&Reservee::Mac(mac(1))), Some(kept));
-    assert_eq!(network.unreserve(&Reservee::Mac(mac(1))), None);
-    assert!(network.release(kept));
+    assert_eq!(network.unreserve(kept.into()), Some(Reservee::Mac(mac(1))));
+    assert_eq!(network.unreserve(kept.into()), None);
+    assert!(network.release(kept.into()));
     assert!(network.leases().is_empty());
 }

@@ -143,9 +143,9 @@ fn a_host_address_answers_and_ports_tell_what_they_are() {
     );
     // Rules: to whom there can be one.
     for (guest, good) in [
-        (ForwardGuest::Address(at(9)), true),
-        (ForwardGuest::Address(at(50)), false),
-        (ForwardGuest::Address(at(255)), false),
+        (ForwardGuest::Address(at(9).into()), true),
+        (ForwardGuest::Address(at(50).into()), false),
+        (ForwardGuest::Address(at(255).into()), false),
         (ForwardGuest::Address([10, 0, 0, 1].into()), false),
         (ForwardGuest::Mac(MAC), true),
         (ForwardGuest::Name("web".parse().unwrap()), true),

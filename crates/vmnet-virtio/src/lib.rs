@@ -8,7 +8,9 @@
 //! | [`memory`] | the memory that a VMM shares with us: mapped, translated, copied from and to |
 //! | [`ring`] | split and packed virtqueues, the device's side (virtio 1.2 §2.7, §2.8) |
 //! | [`net`] | frames of a network device in these rings (virtio 1.2 §5.1) |
+//! | [`session`] | the conversation with a VMM by vhost-user: what makes rings begin and end |
 //! | [`driver`] | the other side of the same rings, in memory of our own |
+//! | [`frontend`] | the other side of that conversation: a device that serves such rings |
 //!
 //! **For a vhost-user session**: make a [`memory::MemoryMap`] of the regions of a memory table (a
 //! [`memory::RegionSource`] each), share it by [`std::sync::Arc`], start a [`ring::Ring`] for each
@@ -41,6 +43,8 @@ compile_error!("guest addresses are 64 bits, and so must be pointers");
 compile_error!("virtio 1 is little-endian, and rings are accessed in place");
 
 pub mod driver;
+pub mod frontend;
 pub mod memory;
 pub mod net;
 pub mod ring;
+pub mod session;

@@ -19,6 +19,23 @@ impl Protocol {
     pub const UDP: Self = Self(17);
     /// ICMP for IPv6, RFC 4443.
     pub const ICMPV6: Self = Self(58);
+
+    /// Hop-by-hop options, an extension header of IPv6 (RFC 8200 §4.3).
+    pub const HOP_BY_HOP: Self = Self(0);
+    /// A routing header (RFC 8200 §4.4).
+    pub const ROUTING: Self = Self(43);
+    /// A fragment header (RFC 8200 §4.5).
+    pub const FRAGMENT: Self = Self(44);
+    /// An authentication header (RFC 4302).
+    pub const AUTHENTICATION: Self = Self(51);
+    /// Destination options (RFC 8200 §4.6).
+    pub const DESTINATION_OPTIONS: Self = Self(60);
+    /// A mobility header (RFC 6275).
+    pub const MOBILITY: Self = Self(135);
+    /// The host identity protocol (RFC 7401).
+    pub const HIP: Self = Self(139);
+    /// Shim6 (RFC 5533).
+    pub const SHIM6: Self = Self(140);
 }
 
 /// The part of the transport checksum that does not depend on the payload

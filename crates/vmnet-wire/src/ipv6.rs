@@ -1,10 +1,19 @@
-//! IPv6 headers (RFC 8200): the fixed header. Extension headers are not walked here.
+//! IPv6 headers (RFC 8200): the fixed header, and the chain of extension headers behind it.
+//!
+//! The chain is walked as far as the bytes at hand reach, and no further than [`CHAIN_MAX`] headers. Options are looked at
+//! only as far as RFC 8200 §4.2 asks of a node that knows none but padding and the router alert (RFC 2711).
 
 use core::net::Ipv6Addr;
 use zerocopy::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::ip::Protocol;
+
+mod chain;
+pub use chain::{Fragment, FragmentHeader, Problem, Told};
+
+/// Extension headers of one packet that are walked. RFC 8200 §4.1 names seven places for one.
+pub const CHAIN_MAX: usize = 8;
 
 /// The 40 bytes of the fixed header.
 #[derive(
@@ -79,4 +88,79 @@ impl Header {
     pub fn set_payload_len(&mut self, len: usize) {
         self.payload_len.set(u16::try_from(len).unwrap_or(u16::MAX));
     }
+
+    /// Something else follows.
+    pub fn set_next_header(&mut self, next_header: Protocol) {
+        self.next_header = next_header.0;
+    }
 }
+
+/// Why bytes are no IPv6 packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// Shorter than its header, or than the length that it claims.
+    Short,
+    /// Not version 6.
+    Version,
+    /// The chain of extension headers has no end in the bytes at hand, is longer than [`CHAIN_MAX`], or cuts a fragment
+    /// anew.
+    Chain,
+}
+
+/// A packet: its headers, and as much of what follows them as was given.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// The fixed header.
+    pub header: &'a Header,
+    /// What follows all headers. In a fragment that is not the first, what its fragment header says.
+    pub protocol: Protocol,
+    /// Bytes of the fixed header and of all extension headers; in a fragment that is not the first, to the end of its
+    /// fragment header.
+    pub header_len: usize,
+    /// The fragment header, if there is one.
+    pub fragment: Option<Fragment>,
+    /// What a receiver must not pass over.
+    pub problem: Option<Problem>,
+    /// Bytes after the headers that belong to the packet; link padding is cut off.
+    pub payload: &'a [u8],
+    /// Length of the payload by the header; `payload` may be shorter if only a head was given.
+    pub payload_len: usize,
+}
+
+impl<'a> Packet<'a> {
+    /// Reads the head of a packet of which `len` bytes exist in all.
+    ///
+    /// # Errors
+    /// What is wrong with the headers.
+    pub fn read(head: &'a [u8], len: usize) -> Result<Self, Malformed> {
+        let (header, _) = Header::ref_from_prefix(head).map_err(|_| Malformed::Short)?;
+        if header.version_class_label.get() >> 28 != 6 {
+            return Err(Malformed::Version);
+        }
+        let end = Header::LEN + header.payload_len();
+        if end > len {
+            return Err(Malformed::Short);
+        }
+        let bytes = head.get(..end).unwrap_or(head);
+        let chain = chain::walk(bytes, header.next_header())?;
+        Ok(Self {
+            header,
+            protocol: chain.protocol,
+            header_len: chain.end,
+            fragment: chain.fragment,
+            problem: chain.problem,
+            payload: bytes.get(chain.end..).unwrap_or(&[]),
+            payload_len: end.checked_sub(chain.end).ok_or(Malformed::Chain)?,
+        })
+    }
+
+    /// One piece of a larger packet. A fragment header that says that it is all there is makes none (RFC 6946).
+    #[must_use]
+    pub fn piece(&self) -> Option<Fragment> {
+        self.fragment
+            .filter(|fragment| fragment.offset > 0 || fragment.more)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,10 @@ use crate::ip::{self, Protocol};
 use crate::offload::{Checksum, Kind, Segmentation};
 use crate::{ipv4, ipv6, tcp, udp};
 
-/// Ethernet, the longest IPv4 header and the longest TCP header.
+mod fragments;
+pub use fragments::Fragments;
+
+/// Ethernet, the longest IPv4 header and the longest TCP header; an IPv6 header leaves room for some extensions.
 const HEADERS_MAX: usize = 14 + 60 + 60;
 
 /// Where the headers of a frame stand.
@@ -37,7 +40,7 @@ pub struct Layout {
 
 impl Layout {
     /// Finds the headers in the head of a frame of `len` bytes; `None` if it carries no whole TCP, UDP or
-    /// ICMP header, or is a fragment.
+    /// ICMP header, is a fragment, or has a header before it that changes what a checksum covers.
     #[must_use]
     pub fn find(head: &[u8], len: usize) -> Option<Self> {
         let (ethernet, packet) = ethernet::Header::read(head)?;
@@ -59,12 +62,16 @@ impl Layout {
                 )
             }
             EtherType::IPV6 => {
-                let header = ipv6::Header::read(packet)?;
-                let transport = before + ipv6::Header::LEN;
+                let packet = ipv6::Packet::read(packet, len.checked_sub(before)?).ok()?;
+                if packet.piece().is_some() || packet.problem.is_some() {
+                    return None;
+                }
+                let transport = before + packet.header_len;
+                let header = packet.header;
                 (
                     transport,
-                    transport + header.payload_len(),
-                    header.next_header(),
+                    transport + packet.payload_len,
+                    packet.protocol,
                     IpAddr::V6(header.source()),
                     IpAddr::V6(header.destination()),
                 )
@@ -165,6 +172,13 @@ impl Head {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
 
+    fn push(&mut self, more: &[u8]) -> Option<()> {
+        let end = self.len + more.len();
+        self.bytes.get_mut(self.len..end)?.copy_from_slice(more);
+        self.len = end;
+        Some(())
+    }
+
     fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes.get_mut(..self.len).unwrap_or(&mut [])
     }
@@ -241,7 +255,9 @@ impl Cut {
             let total = self.layout.transport - ethernet::Header::LEN + transport_len;
             ipv4::rewrite(packet, total, id, ipv4::Fragment::default());
         } else if let Ok((header, _)) = ipv6::Header::mut_from_prefix(packet) {
-            header.set_payload_len(transport_len);
+            let before = ethernet::Header::LEN + ipv6::Header::LEN;
+            let extensions = self.layout.transport.saturating_sub(before);
+            header.set_payload_len(extensions + transport_len);
         }
     }
 
@@ -292,72 +308,6 @@ impl Cut {
                 header.set(body.len(), sum);
             }
         }
-    }
-}
-
-/// Cuts an IPv4 packet that is larger than the MTU (RFC 791 §2.3).
-#[derive(Debug)]
-pub struct Fragments {
-    template: Head,
-    header_len: usize,
-    id: u16,
-    step: usize,
-    next: usize,
-    payload_len: usize,
-}
-
-impl Fragments {
-    /// Prepares to cut `frame`, whose checksums are right; `None` if it carries no IPv4 packet, or one
-    /// that is a fragment already or must not be cut.
-    #[must_use]
-    pub fn new(frame: &[u8], mtu: usize) -> Option<Self> {
-        let (ethernet, bytes) = ethernet::Header::read(frame)?;
-        if ethernet.ether_type() != EtherType::IPV4 {
-            return None;
-        }
-        let packet = ipv4::Packet::read(bytes, bytes.len()).ok()?;
-        if packet.header.is_fragment() || packet.header.dont_fragment() {
-            return None;
-        }
-        let step = mtu.checked_sub(packet.header_len)? & !7;
-        if step == 0 {
-            return None;
-        }
-        Some(Self {
-            template: Head::copy(frame.get(..ethernet::Header::LEN + packet.header_len)?)?,
-            header_len: ethernet::Header::LEN + packet.header_len,
-            id: packet.header.id(),
-            step,
-            next: 0,
-            payload_len: packet.payload_len,
-        })
-    }
-}
-
-impl Iterator for Fragments {
-    type Item = (Head, Range<usize>);
-
-    /// The headers of the next fragment, and the place of its payload in the frame.
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.payload_len {
-            return None;
-        }
-        let end = (self.next + self.step).min(self.payload_len);
-        let mut head = self.template;
-        let place = ipv4::Fragment {
-            offset: self.next,
-            more: end < self.payload_len,
-        };
-        let total = self.header_len - ethernet::Header::LEN + (end - self.next);
-        ipv4::rewrite(
-            head.bytes_mut().get_mut(ethernet::Header::LEN..)?,
-            total,
-            self.id,
-            place,
-        );
-        let range = self.header_len + self.next..self.header_len + end;
-        self.next = end;
-        Some((head, range))
     }
 }
 

@@ -21,9 +21,15 @@ const ICMPV6_CHECKSUM_OFFSET: u16 = 2;
 /// completing it changes no address that was looked at before, and its segmentation is that of its protocol.
 #[must_use]
 pub fn is_sound(frame: &[u8], offload: &Offload) -> bool {
-    let layout = Layout::find(frame, frame.len());
+    is_sound_of(frame, frame.len(), offload)
+}
+
+/// The same of a frame of `len` bytes, of which `head` holds all headers.
+#[must_use]
+pub fn is_sound_of(head: &[u8], len: usize, offload: &Offload) -> bool {
+    let (frame, layout) = (head, Layout::find(head, len));
     let checksum = match offload.checksum {
-        Checksum::Partial { start, offset } => place_is_sound(frame, layout, start, offset),
+        Checksum::Partial { start, offset } => place_is_sound(frame, len, layout, start, offset),
         Checksum::Unverified | Checksum::Valid | Checksum::Wrong => true,
     };
     let Some(segmentation) = offload.segmentation else {
@@ -44,15 +50,23 @@ pub fn is_sound(frame: &[u8], offload: &Offload) -> bool {
     checksum && fits && segmentation.size > 0
 }
 
-fn place_is_sound(frame: &[u8], layout: Option<Layout>, start: u16, offset: u16) -> bool {
+fn place_is_sound(
+    frame: &[u8],
+    len: usize,
+    layout: Option<Layout>,
+    start: u16,
+    offset: u16,
+) -> bool {
     let at = usize::from(start) + usize::from(offset);
-    if at + 2 > frame.len() {
+    if at + 2 > len {
         return false;
     }
     match layout {
         Some(layout) if usize::from(start) == layout.transport => {
             checksum_offset(layout.protocol) == Some(offset)
         }
+        // What neighbour discovery says stands behind its header, and was looked at before too.
+        Some(layout) if layout.protocol == Protocol::ICMPV6 => false,
         // Of a packet inside this one.
         Some(layout) => usize::from(start) >= layout.payload,
         None => network_header_end(frame).is_some_and(|end| at >= end),
@@ -68,7 +82,8 @@ fn checksum_offset(protocol: Protocol) -> Option<u16> {
     }
 }
 
-/// Where a frame's addresses end, behind tags too; `None` if it has nothing behind them that has a checksum.
+/// Where a frame's addresses and the headers behind them end, behind tags too; `None` if it has nothing behind them that has
+/// a checksum.
 fn network_header_end(frame: &[u8]) -> Option<usize> {
     let (header, mut rest) = ethernet::Header::read(frame)?;
     let (mut ether_type, mut at) = (header.ether_type(), ethernet::Header::LEN);
@@ -84,7 +99,7 @@ fn network_header_end(frame: &[u8]) -> Option<usize> {
     }
     match ether_type {
         EtherType::IPV4 => Some(at + header_len(rest)?),
-        EtherType::IPV6 => Some(at + ipv6::Header::LEN),
+        EtherType::IPV6 => Some(at + headers_len(rest)?),
         EtherType::ARP | EtherType::VLAN | EtherType::SERVICE_VLAN => None,
         _ => Some(at),
     }
@@ -96,6 +111,18 @@ fn header_len(packet: &[u8]) -> Option<usize> {
     (ipv4::Header::LEN..=packet.len())
         .contains(&len)
         .then_some(len)
+}
+
+/// Bytes of an IPv6 packet that were looked at: its header, all extension headers, each of which says what the next is, and
+/// the ports of UDP. A fragment has no checksum that could be completed, and all of ICMPv6 was looked at.
+fn headers_len(packet: &[u8]) -> Option<usize> {
+    let packet = ipv6::Packet::read(packet, usize::MAX).ok()?;
+    match packet.protocol {
+        _ if packet.piece().is_some() => None,
+        Protocol::ICMPV6 => None,
+        Protocol::UDP => Some(packet.header_len + 4),
+        _ => Some(packet.header_len),
+    }
 }
 
 fn is_tagged(frame: &[u8]) -> bool {

@@ -19,6 +19,12 @@ pub enum Kind {
     Dgram,
     /// A bound datagram socket: each path that sends to it is a guest.
     DgramListener,
+    /// A listening stream socket by which the VMM of one guest comes, and may come again: vhost-user. The guest's memory
+    /// is shared.
+    VhostUser,
+    /// The same the other way round: the descriptor is a directory, in which the VMM listens on a socket of the name
+    /// `socket`, now or later.
+    VhostUserClient,
 }
 
 /// What an interface is to be.
@@ -55,6 +61,9 @@ pub struct InterfaceOptions {
     /// Checksums are made where they are missing; not together with `virtio_header`; no without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum_offload: Option<bool>,
+    /// The name of the VMM's socket in the directory; of `vhost_user_client` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
 }
 
 impl InterfaceOptions {
@@ -72,6 +81,7 @@ impl InterfaceOptions {
             virtio_header: None,
             tso: None,
             checksum_offload: None,
+            socket: None,
         }
     }
 }

@@ -23,11 +23,11 @@ pub struct Lease {
     pub network: String,
     /// The name of its network.
     pub network_name: Option<String>,
-    /// The address.
+    /// The address, IPv4 or IPv6.
     pub address: String,
     /// Whose it is.
     pub mac: String,
-    /// DHCP option 61 in hexadecimal, as the guest sent it.
+    /// DHCP option 61 in hexadecimal, as the guest sent it; its DUID if the address is IPv6.
     pub client_id: Option<String>,
     /// The guest's name.
     pub name: Option<String>,
@@ -50,12 +50,12 @@ pub struct Leases {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
-    /// The address.
+    /// The address, IPv4 or IPv6. A guest may have one of each.
     pub address: String,
     /// The guest with this MAC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// The guest with this client id (DHCP option 61), in hexadecimal.
+    /// The guest with this client id (DHCP option 61; its DUID if the address is IPv6), in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// The guest that calls itself so.

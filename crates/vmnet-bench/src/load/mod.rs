@@ -16,7 +16,7 @@ pub(crate) mod tally;
 
 use crate::control::{Hello, Reply, Request, read_line, write_line};
 use std::io::{self, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use tally::Tallies;
@@ -54,10 +54,15 @@ pub(crate) fn run(load: &Load) -> io::Result<()> {
     crate::sys::raise_open_files();
     let tallies = Tallies::default();
     if load.role == Role::Server {
-        stream::listen((Ipv4Addr::UNSPECIFIED, STREAM_PORT).into(), tallies.clone())?;
-        let ports = SHORT_PORT..SHORT_PORT + SHORT_PORTS;
-        let addresses = ports.map(|port| (Ipv4Addr::UNSPECIFIED, port).into());
-        short::listen(&addresses.collect::<Vec<_>>())?;
+        for any in [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ] {
+            stream::listen((any, STREAM_PORT).into(), tallies.clone())?;
+            let ports = SHORT_PORT..SHORT_PORT + SHORT_PORTS;
+            let addresses = ports.map(|port| (any, port).into());
+            short::listen(&addresses.collect::<Vec<_>>())?;
+        }
     }
     let mut control = UnixStream::connect(&load.control)?;
     write_line(

@@ -81,18 +81,29 @@ pub(crate) fn listen(at: &[SocketAddr]) -> io::Result<()> {
     Ok(())
 }
 
-fn listener(at: SocketAddr) -> io::Result<TcpListener> {
+/// A socket that listens at an address of one family.
+pub(super) fn listener(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = rustix::net::socket_with(
-        AddressFamily::INET,
+        family(at),
         SocketType::STREAM,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
     rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    if at.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     rustix::net::bind(&socket, &at)?;
     // Longer than the number of clients that ever connect at once: the queue must never be what is measured.
     rustix::net::listen(&socket, 4096)?;
     Ok(TcpListener::from(socket))
+}
+
+fn family(of: SocketAddr) -> AddressFamily {
+    match of {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    }
 }
 
 fn accept(listener: &TcpListener, poll: &OwnedFd, open: &mut HashMap<u64, TcpStream>) {
@@ -152,8 +163,7 @@ enum Step {
 impl Client {
     fn start(server: SocketAddr, poll: &OwnedFd) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket =
-            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        let socket = rustix::net::socket_with(family(server), SocketType::STREAM, flags, None)?;
         match rustix::net::connect(&socket, &server) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),

@@ -6,7 +6,7 @@ use super::tally::{Tallies, Tally};
 use crate::control::Latency;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ const STALL: Duration = Duration::from_secs(10);
 
 /// Serves every wish on this address, one thread a connection.
 pub(crate) fn listen(at: SocketAddr, tallies: Tallies) -> io::Result<()> {
-    let listener = TcpListener::bind(at)?;
+    let listener = super::short::listener(at)?;
+    listener.set_nonblocking(false)?;
     thread::spawn(move || {
         while let Ok((stream, peer)) = listener.accept() {
             let tallies = tallies.clone();
@@ -254,6 +255,7 @@ fn percentiles(mut times: Vec<u64>) -> Option<Latency> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
     #[test]
     fn percentiles_of_a_known_run() {

@@ -58,6 +58,8 @@ struct Started {
 pub(crate) struct Instance {
     pub(crate) agent: Agent,
     pub(crate) network: Option<u32>,
+    /// Where its command is.
+    inside: Namespace,
     /// Kept for its drop, which comes after that of the agent: most processes end when their command does.
     _processes: Vec<Guarded>,
 }
@@ -128,8 +130,23 @@ impl Instance {
         Ok(Self {
             agent: started.agent,
             network: started.network,
+            inside,
             _processes: started.processes,
         })
+    }
+}
+
+impl Instance {
+    /// Waits until the command has an IPv6 address and a way out.
+    pub(crate) fn await_ipv6(&self) -> Result<(), Refusal> {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !self.inside.has_ipv6()? {
+            if Instant::now() > limit {
+                return Err("its command has no IPv6 within 10 s".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 }
 

@@ -7,13 +7,7 @@ use std::process::Command;
 
 pub(super) fn start(name: &str, mtu: u32, testbed: &Testbed) -> Result<Started, Refusal> {
     let mut command = Command::new("pasta");
-    command.args([
-        "--foreground",
-        "--ipv4-only",
-        "--config-net",
-        "--mtu",
-        &mtu.to_string(),
-    ]);
+    command.args(["--foreground", "--config-net", "--mtu", &mtu.to_string()]);
     // No forwarding of ports: its scan for them is not what is measured, and several instances stand side by side.
     command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--"]);
     let client = testbed.client_command(name);

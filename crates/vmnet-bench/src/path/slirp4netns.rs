@@ -16,6 +16,7 @@ pub(super) fn start(name: &str, mtu: u32, testbed: &Testbed) -> Result<Started, 
     let mut command = Command::new("slirp4netns");
     command.args([
         "--configure",
+        "--enable-ipv6",
         &format!("--mtu={mtu}"),
         &pid.to_string(),
         "tap0",

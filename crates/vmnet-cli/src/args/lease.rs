@@ -1,7 +1,7 @@
 //! `vmnet lease`.
 
 use clap::{ArgGroup, Subcommand};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use vmnet_wire::ethernet::Mac;
 
 const EXAMPLES: &str = "\
@@ -19,7 +19,8 @@ const RESERVE_EXAMPLES: &str = "\
 Examples:
   vmnet lease reserve lab 192.168.64.10 --name web
   vmnet lease reserve lab 192.168.64.11 --mac 52:54:00:12:34:56
-  vmnet lease reserve lab 192.168.64.12 --client-id 01525400123456";
+  vmnet lease reserve lab 192.168.64.12 --client-id 01525400123456
+  vmnet lease reserve lab fd12:3456:789a:1::10 --name web";
 
 const UNRESERVE_EXAMPLES: &str = "\
 Examples:
@@ -67,12 +68,12 @@ pub(crate) struct List {
 pub(crate) struct Reserve {
     /// The network's name or UUID.
     pub(crate) network: String,
-    /// The address.
-    pub(crate) address: Ipv4Addr,
+    /// The address, IPv4 or IPv6.
+    pub(crate) address: IpAddr,
     /// For the guest with this MAC.
     #[arg(long)]
     pub(crate) mac: Option<Mac>,
-    /// For the guest that sends this client id (DHCP option 61), in hexadecimal.
+    /// For the guest that sends this client id (DHCP option 61; for IPv6 its DUID), in hexadecimal.
     #[arg(long, value_name = "HEX", value_parser = client_id)]
     pub(crate) client_id: Option<String>,
     /// For the guest that calls itself so.
@@ -84,8 +85,8 @@ pub(crate) struct Reserve {
 pub(crate) struct Address {
     /// The network's name or UUID.
     pub(crate) network: String,
-    /// The address.
-    pub(crate) address: Ipv4Addr,
+    /// The address, IPv4 or IPv6.
+    pub(crate) address: IpAddr,
 }
 
 /// Hexadecimal digits, with or without colons between the bytes.

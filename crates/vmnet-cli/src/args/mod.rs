@@ -56,6 +56,7 @@ const ATTACH_EXAMPLES: &str = "\
 Examples:
   vmnet attach lab --stream /tmp/lab.sock
   qemu-system-x86_64 ... -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/tmp/lab.sock -device virtio-net,netdev=n0
+  vmnet attach lab --vhost-user /tmp/lab.vhost  for a VMM whose guest's memory is shared (a memfd)
   vmnet attach lab --netns 4711 --name web      a card for the namespace of process 4711";
 
 /// The command line.
@@ -183,19 +184,36 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
+/// How frames travel between QEMU and us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NicKind {
+    /// vhost-user if the machine can have it, else a socket.
+    Auto,
+    /// Rings in the guest's memory, which is shared.
+    VhostUser,
+    /// A socket.
+    Socket,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Qemu {
     #[command(flatten)]
     pub(crate) joining: Joining,
     #[command(flatten)]
     pub(crate) making: Making,
+    /// How frames travel between QEMU and the network.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) nic: NicKind,
+    /// Pairs of rings, for a guest with several processors; by vhost-user only.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) queues: u8,
     /// QEMU and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "QEMU")]
     pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("kind").required(true).args(["stream", "dgram", "fd", "tap", "netns"])))]
+#[command(group(ArgGroup::new("kind").required(true).args(["stream", "dgram", "vhost_user", "fd", "tap", "netns"])))]
 pub(crate) struct Attach {
     /// The network's name or UUID; it is made if it is not there.
     pub(crate) network: NetworkName,
@@ -207,6 +225,12 @@ pub(crate) struct Attach {
     /// Receive frames here as datagrams, as vfkit and libkrun send them.
     #[arg(long, value_name = "PATH")]
     pub(crate) dgram: Option<PathBuf>,
+    /// Listen here for the VMM of one guest that shares its memory: vhost-user, the fastest way.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) vhost_user: Option<PathBuf>,
+    /// The VMM is the one that listens there: connect to it, again and again.
+    #[arg(long, requires = "vhost_user")]
+    pub(crate) connect: bool,
     /// An open descriptor: a stream, datagram or sequenced-packet unix socket, or a tap with a virtio-net header.
     #[arg(long, value_name = "N")]
     pub(crate) fd: Option<i32>,
@@ -240,13 +264,13 @@ pub(crate) struct Attach {
     #[arg(long)]
     pub(crate) isolated: bool,
     /// Frames have a virtio-net header of 12 bytes in front.
-    #[arg(long, conflicts_with_all = ["tap", "netns"])]
+    #[arg(long, conflicts_with_all = ["tap", "netns", "vhost_user"])]
     pub(crate) virtio_header: bool,
     /// TCP frames of up to 64 KiB pass in one.
-    #[arg(long, conflicts_with_all = ["tap", "netns"])]
+    #[arg(long, conflicts_with_all = ["tap", "netns", "vhost_user"])]
     pub(crate) tso: bool,
     /// Make checksums where guests leave them out.
-    #[arg(long, conflicts_with_all = ["tap", "netns", "virtio_header"])]
+    #[arg(long, conflicts_with_all = ["tap", "netns", "vhost_user", "virtio_header"])]
     pub(crate) checksum_offload: bool,
     #[arg(
         short,

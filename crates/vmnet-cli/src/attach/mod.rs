@@ -35,6 +35,7 @@ pub(crate) fn run(attach: &Attach) -> Result<(), Box<dyn Error>> {
         kind,
         descriptor,
         inhabitant,
+        socket,
         _socket,
     } = attachment(attach)?;
     let listens = matches!(kind, Kind::StreamListener | Kind::DgramListener);
@@ -46,6 +47,7 @@ pub(crate) fn run(attach: &Attach) -> Result<(), Box<dyn Error>> {
     }
     let opened = Opened::open(&attach.network, &attach.making)?;
     let mut options = options(attach, kind);
+    options.socket = socket;
     if inhabitant.is_some() {
         options.only_mac = Some(true);
         if options.mac.is_none() && options.id.is_none() {
@@ -61,7 +63,7 @@ pub(crate) fn run(attach: &Attach) -> Result<(), Box<dyn Error>> {
         publish: attach.publish.clone(),
     })?;
     if let Some(inhabitant) = &inhabitant {
-        inhabitant.configure(membership.mtu(), membership.mac()?)?;
+        inhabitant.configure(&membership)?;
     }
     announce(&membership)?;
     let keeper = Keeper::start(membership)?;
@@ -145,6 +147,8 @@ struct Attachment {
     kind: Kind,
     descriptor: OwnedFd,
     inhabitant: Option<Inhabitant>,
+    /// The name of the VMM's own socket.
+    socket: Option<String>,
     _socket: Option<SocketFile>,
 }
 
@@ -153,6 +157,7 @@ fn attachment(attach: &Attach) -> Result<Attachment, Box<dyn Error>> {
         kind,
         descriptor,
         inhabitant: None,
+        socket: None,
         _socket,
     };
     if let Some(path) = &attach.stream {
@@ -162,6 +167,16 @@ fn attachment(attach: &Attach) -> Result<Attachment, Box<dyn Error>> {
     if let Some(path) = &attach.dgram {
         let (socket, file) = socket_file::bind_dgram(path)?;
         return Ok(of(Kind::DgramListener, socket.into(), Some(file)));
+    }
+    if let Some(path) = attach.vhost_user.as_ref().filter(|_| attach.connect) {
+        let (directory, name) = socket_file::place_of(path)?;
+        let mut attachment = of(Kind::VhostUserClient, directory, None);
+        attachment.socket = Some(name);
+        return Ok(attachment);
+    }
+    if let Some(path) = &attach.vhost_user {
+        let (listener, file) = socket_file::listen_stream(path)?;
+        return Ok(of(Kind::VhostUser, listener.into(), Some(file)));
     }
     if let Some(name) = &attach.tap {
         return Ok(of(Kind::Tap, tap::open_existing(name)?, None));

@@ -6,9 +6,10 @@
 
 use crate::args::Attach;
 use crate::command::channel::{Channel, FromInside, ToInside};
-use crate::command::interface::{Interface, InterfaceError};
+use crate::command::interface::{Interface, InterfaceError, Whose};
 use crate::command::leased::{self, Leased, pause};
 use crate::identity::{self, GuestName};
+use crate::network::membership::Membership;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::error::Error;
 use std::io;
@@ -64,8 +65,12 @@ impl Inhabitant {
     }
 
     /// Lets the child configure its interface; returns when that is done.
-    pub(super) fn configure(&self, mtu: u16, mac: Mac) -> Result<(), Box<dyn Error>> {
-        let attached = ToInside::Attached { mtu, mac: mac.0 };
+    pub(super) fn configure(&self, joined: &Membership) -> Result<(), Box<dyn Error>> {
+        let attached = ToInside::Attached {
+            mtu: joined.mtu(),
+            mac: joined.mac()?.0,
+            routers: joined.network().router_advertisement,
+        };
         self.channel()?.send(&attached, &[])?;
         match self.hear()?.0 {
             FromInside::Starting => Ok(()),
@@ -142,14 +147,21 @@ fn act(netns: &Netns, attach: &Attach, channel: &Channel) -> Result<(), Box<dyn 
     })?;
     channel.send(&FromInside::Tap, &[tap.as_fd()])?;
     drop(tap);
-    let Some((ToInside::Attached { mtu, mac }, _)) = channel.receive()? else {
+    let Some((ToInside::Attached { mtu, mac, routers }, _)) = channel.receive()? else {
         return Ok(());
     };
+    let routers = routers && !attach.no_dhcp;
+    if routers {
+        interface.expect_routers(Whose::Theirs);
+    }
     interface.bring_up(mtu, Mac(mac))?;
     let mut leased = Leased::new(interface, None);
     if !attach.no_dhcp {
         let name = attach.name.as_ref().map(GuestName::as_str);
         leased.configure(channel, leased::identity(mac, name))?;
+    }
+    if routers {
+        leased.await_prefix();
     }
     channel.send(&FromInside::Starting, &[])?;
     loop {

@@ -19,6 +19,8 @@ pub(crate) enum ToInside {
         mtu: u16,
         /// The interface's MAC.
         mac: [u8; 6],
+        /// Routers advertise themselves on the network: IPv6 comes by itself.
+        routers: bool,
     },
     /// Pass this signal to the command.
     Signal(i32),

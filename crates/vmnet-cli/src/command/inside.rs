@@ -5,7 +5,7 @@
 
 use super::channel::{Channel, FromInside, ToInside};
 use super::foreground::release_input_and_output;
-use super::interface::{self, Interface};
+use super::interface::{self, Interface, Whose};
 use super::leased::{self, Leased, pause};
 use super::{Ending, Program};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -73,9 +73,13 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
     let resolv = mounts::prepare("# No lease yet.\n")?;
     channel.send(&FromInside::Tap, &[tap.as_fd()])?;
     drop(tap);
-    let Some((ToInside::Attached { mtu, mac }, _)) = channel.receive()? else {
+    let Some((ToInside::Attached { mtu, mac, routers }, _)) = channel.receive()? else {
         return Ok(());
     };
+    let routers = routers && plan.dhcp;
+    if routers {
+        interface.expect_routers(Whose::Ours);
+    }
     interface.bring_up(mtu, Mac(mac))?;
     let mut inside = Inside {
         channel,
@@ -87,6 +91,9 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
     if plan.dhcp {
         let identity = leased::identity(mac, plan.name.as_deref());
         inside.leased.configure(channel, identity)?;
+    }
+    if routers {
+        inside.leased.await_prefix();
     }
     let prepare = || {
         if plan.capabilities {

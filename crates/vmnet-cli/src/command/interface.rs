@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use vmnet_linux::dhcp_client::Lease;
 use vmnet_linux::kernel::route::{self, LinkChange, RouteError, Routes};
+use vmnet_linux::kernel::sysctl;
 use vmnet_linux::kernel::tap::{self, TapError};
 use vmnet_wire::ethernet::Mac;
 
@@ -20,6 +21,15 @@ pub(crate) enum InterfaceError {
     Route(#[from] RouteError),
     #[error("the interface {0} is gone: {1}")]
     Gone(String, #[source] std::io::Error),
+}
+
+/// Whose namespace it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// We have made it for the command.
+    Ours,
+    /// Somebody has made it, and set up as it is to be.
+    Theirs,
 }
 
 /// The interface of this namespace.
@@ -57,6 +67,37 @@ impl Interface {
             lease: None,
         };
         Ok((interface, tap))
+    }
+
+    /// Lets the kernel take what routers advertise (RFC 4862), at once: before the interface comes up.
+    ///
+    /// Nobody else can have its addresses, which are made of its MAC and guarded by the network; so they are not probed for
+    /// a second, and routers are asked without the pause that keeps a thousand hosts from asking at once. They are told to
+    /// the link instead, so that forwarded ports lead to them before anything was sent from there.
+    pub(crate) fn expect_routers(&self, whose: Whose) {
+        let at_once = [
+            ("accept_dad", "0"),
+            ("router_solicitation_delay", "0"),
+            ("ndisc_notify", "1"),
+        ];
+        let ours = [
+            ("disable_ipv6", "0"),
+            ("accept_ra", "1"),
+            ("autoconf", "1"),
+            ("addr_gen_mode", "0"),
+        ];
+        let ours = ours.iter().filter(|_| whose == Whose::Ours);
+        for (setting, value) in at_once.iter().chain(ours) {
+            if let Err(error) = sysctl::write_ipv6(&self.name, setting, value) {
+                tracing::debug!(setting, %error, "IPv6 may take longer to come, or not come");
+            }
+        }
+    }
+
+    /// Whether it has an IPv6 address of more than the link, that can be used.
+    pub(crate) fn has_prefix(&mut self) -> bool {
+        let addresses = self.routes.ipv6_addresses(self.index);
+        addresses.is_ok_and(|addresses| !addresses.is_empty())
     }
 
     /// Brings the tap up with its MAC, once somebody reads its other side.

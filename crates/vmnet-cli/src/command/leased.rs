@@ -13,6 +13,11 @@ use vmnet_wire::ethernet::Mac;
 /// How long a first lease may take before it is given up.
 const LEASE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a command waits for IPv6, which the kernel asks for when the interface comes up.
+const PREFIX_WITHIN: Duration = Duration::from_millis(250);
+/// How soon it is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// The interface, its DHCP client once there is one, and the resolver file that the lease fills.
 pub(crate) struct Leased {
     interface: Interface,
@@ -59,6 +64,18 @@ impl Leased {
         }
         self.client = Some(client);
         Ok(())
+    }
+
+    /// Waits until a router has told the prefix and the kernel has made an address of it; not for long.
+    pub(crate) fn await_prefix(&mut self) {
+        let deadline = Instant::now() + PREFIX_WITHIN;
+        while !self.interface.has_prefix() {
+            if Instant::now() >= deadline {
+                tracing::warn!("no router has told an IPv6 prefix yet: IPv6 may come later");
+                return;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// Does what is due: hears the server, renews.

@@ -22,7 +22,7 @@ use private::PrivateError;
 use std::io;
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
-use vmnet_linux::lane::{Attachment, Handle, PortOptions, Settings};
+use vmnet_linux::lane::{Attachment, Handle, PortOptions, Settings, VhostUserSocket};
 use vmnet_wire::ethernet::Mac;
 
 /// A network could not be found or made, or not be joined.
@@ -63,7 +63,12 @@ pub(crate) struct Guest<'a> {
 /// A network that was joined; dropping it leaves.
 pub(crate) enum Joined {
     /// Started in this process.
-    Private { handle: Handle, mtu: u16, mac: Mac },
+    Private {
+        handle: Handle,
+        mtu: u16,
+        mac: Mac,
+        routers: bool,
+    },
     /// The service's.
     Service(Box<Membership>),
 }
@@ -147,7 +152,7 @@ impl Network {
     ) -> Result<Joined, NetworkError> {
         match self {
             Self::Private(settings) => {
-                let mtu = settings.mtu;
+                let (mtu, routers) = (settings.mtu, settings.router_advertisement);
                 let mac = match guest.mac {
                     Some(mac) => mac,
                     None => identity::random_mac().map_err(NetworkError::Random)?,
@@ -158,11 +163,17 @@ impl Network {
                     ..PortOptions::default()
                 };
                 let handle = private::start(*settings, attachment, options, guest.publish)?;
-                Ok(Joined::Private { handle, mtu, mac })
+                Ok(Joined::Private {
+                    handle,
+                    mtu,
+                    mac,
+                    routers,
+                })
             }
             Self::Service(opened) => {
-                let (kind, descriptor) = split(attachment);
+                let (kind, descriptor, socket) = split(attachment);
                 let mut options = InterfaceOptions::new(kind);
+                options.socket = socket;
                 options.id = guest.id.map(|id| id.to_string());
                 options.mac = guest.mac.map(|mac| mac.to_string());
                 options.only_mac = Some(true);
@@ -179,11 +190,18 @@ impl Network {
     }
 }
 
-fn split(attachment: Attachment) -> (Kind, OwnedFd) {
+/// What the service calls it, its descriptor, and the name of a socket in that.
+fn split(attachment: Attachment) -> (Kind, OwnedFd, Option<String>) {
     match attachment {
-        Attachment::Tap(descriptor) => (Kind::Tap, descriptor),
-        Attachment::Stream(descriptor) => (Kind::Stream, descriptor),
-        Attachment::Dgram(descriptor) => (Kind::Dgram, descriptor),
+        Attachment::Tap(descriptor) => (Kind::Tap, descriptor, None),
+        Attachment::Stream(descriptor) => (Kind::Stream, descriptor, None),
+        Attachment::Dgram(descriptor) => (Kind::Dgram, descriptor, None),
+        Attachment::VhostUser(VhostUserSocket::Listen(listener)) => {
+            (Kind::VhostUser, listener.into(), None)
+        }
+        Attachment::VhostUser(VhostUserSocket::Connect(directory, name)) => {
+            (Kind::VhostUserClient, directory, Some(name))
+        }
     }
 }
 
@@ -193,6 +211,14 @@ impl Joined {
         match self {
             Self::Private { mtu, .. } => *mtu,
             Self::Service(membership) => membership.mtu(),
+        }
+    }
+
+    /// Whether routers advertise themselves on the network.
+    pub(crate) fn has_routers(&self) -> bool {
+        match self {
+            Self::Private { routers, .. } => *routers,
+            Self::Service(membership) => membership.network().router_advertisement,
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vmnet_linux::kernel::route::{RouteError, Routes};
 use vmnet_linux::lane::{
     self, AttachError, Attachment, Dhcp6, Forward, ForwardError, ForwardGuest, Handle, Ipv4,
-    PortOptions, Protocol, Settings, StartError,
+    MTU_MIN_IPV6, PortOptions, Protocol, Settings, StartError,
 };
 
 /// How long leases last.
@@ -38,7 +38,9 @@ pub(super) fn settings(making: &Making) -> Result<Settings, PrivateError> {
     tracing::info!(%subnet, "a private network");
     let mut settings = Settings::shared(NAME, Ipv4::new(subnet), LEASE_TIME);
     settings.mtu = making.mtu.unwrap_or(settings.mtu);
-    if !making.no_ipv6 {
+    // Nobody asked for IPv6 where the MTU is too small for it.
+    let fits = settings.mtu >= MTU_MIN_IPV6 || making.ipv6_prefix.is_some();
+    if fits && !making.no_ipv6 {
         settings.ipv6 = Some(subnet::choose_prefix(making.ipv6_prefix, &taken)?);
         settings.nat66 = true;
         settings.router_advertisement = true;

@@ -59,6 +59,8 @@ fn kind(kind: Kind) -> &'static str {
         Kind::StreamListener => "stream-listener",
         Kind::Dgram => "dgram",
         Kind::DgramListener => "dgram-listener",
+        Kind::VhostUser => "vhost-user",
+        Kind::VhostUserClient => "vhost-user-client",
     }
 }
 

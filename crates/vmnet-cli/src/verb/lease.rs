@@ -7,7 +7,7 @@ use crate::span;
 use openvmnet::client::Client;
 use openvmnet::service::{Lease, LeaseState, Reservation, Reserved};
 use serde::Serialize;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Leases, and addresses that are kept.
 #[derive(Debug, Default, Serialize)]
@@ -154,7 +154,7 @@ fn table(addresses: &Addresses, now: u64) -> String {
             });
         }
     }
-    rows.sort_by_key(|row| (row.network, row.address.parse::<Ipv4Addr>().ok()));
+    rows.sort_by_key(|row| (row.network, row.address.parse::<IpAddr>().ok()));
     let mut table = Table::new([
         "NETWORK",
         "ADDRESS",

@@ -160,6 +160,8 @@ fn the_document_has_the_words_for_each_choice() {
         word(&Kind::StreamListener),
         word(&Kind::Dgram),
         word(&Kind::DgramListener),
+        word(&Kind::VhostUser),
+        word(&Kind::VhostUserClient),
     ];
     for word in words {
         assert!(DOCUMENT.contains(&format!("`{word}`")), "{word}");

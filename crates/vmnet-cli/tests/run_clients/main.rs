@@ -3,7 +3,9 @@
 //! | file | what is seen |
 //! | --- | --- |
 //! | `dhcp.rs` | dhclient, dhcpcd and udhcpc take a lease; our own client sets up the namespace |
+//! | `dhcp6.rs` | ISC's, dhcpcd, WIDE's and systemd's clients take addresses by DHCPv6 |
 //! | `dns.rs` | dig over UDP and TCP, truncation, fail-over, names of guests |
+//! | `ipv6.rs` | addresses, the world, names and forwarded ports by IPv6; a host without |
 //! | `life.rs` | exit status, signals, and that nothing is left |
 //! | `ports.rs` | forwarded ports, with the client's address |
 //! | `reach.rs` | what can be reached, what is refused, and how soon |
@@ -11,7 +13,9 @@
 #[path = "../asking/mod.rs"]
 mod asking;
 mod dhcp;
+mod dhcp6;
 mod dns;
+mod ipv6;
 mod life;
 mod ports;
 mod reach;

@@ -10,20 +10,18 @@ use crate::link::Link;
 /// An ARP packet of a guest, which may be for anyone: the switch forwards it too. Answers whether it was for the gateway.
 pub(crate) fn receive(link: &mut Link<'_>, ethernet_source: Mac, packet: &Packet) -> bool {
     let gateway = link.gateway;
+    let Some(own) = gateway.v4() else {
+        return false;
+    };
     // A probe (RFC 5227) has no sender address, and a proxy's answer is not believed.
-    if gateway.ipv4.is_guest(packet.sender()) && packet.sender_mac() == ethernet_source {
+    if gateway.is_guest(IpAddr::V4(packet.sender())) && packet.sender_mac() == ethernet_source {
         link.neighbours
             .learn(link.now, IpAddr::V4(packet.sender()), ethernet_source);
     }
-    let ours = packet.target() == gateway.address();
+    let ours = packet.target() == own;
     if ours && packet.operation() == Operation::Request {
         let ethernet = link.ethernet(ethernet_source, EtherType::ARP);
-        let reply = Packet::reply(
-            gateway.mac,
-            gateway.address(),
-            packet.sender_mac(),
-            packet.sender(),
-        );
+        let reply = Packet::reply(gateway.mac, own, packet.sender_mac(), packet.sender());
         link.send(ethernet_source, &[ethernet.as_bytes(), reply.as_bytes()]);
     }
     ours

@@ -1,5 +1,5 @@
 //! ICMP of the gateway itself: echo replies (RFC 792), and errors about packets of guests, of which it
-//! sends a bounded number (RFC 1812 §4.3.2).
+//! sends a bounded number (RFC 1812 §4.3.2, RFC 4443 §2.4). What differs with IPv6 is in `icmp6`.
 
 use core::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -8,11 +8,12 @@ use vmnet_wire::checksum::{self, Sum};
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::icmpv4::{self, Header};
 use vmnet_wire::ip::Protocol;
-use vmnet_wire::ipv4;
+use vmnet_wire::{icmpv6, ipv4};
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
 use crate::frame::Span;
+use crate::gateway::icmp6;
 use crate::link::{Link, Route};
 use crate::subnet::Subnet;
 
@@ -31,7 +32,7 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let filled = *self.filled.get_or_insert_with(|| {
             self.tokens = BURST;
             now
@@ -60,7 +61,9 @@ pub(crate) fn echo_reply(
     request: &Header,
     Span { start, len }: Span,
 ) {
-    let gateway = IpAddr::V4(link.gateway.address());
+    let Some(gateway) = link.gateway.facing(guest) else {
+        return;
+    };
     let route = link.divisible(Route::new(gateway, guest, Protocol::ICMPV4));
     let headers = link.headers(to, route, len);
     // Only the type changes: 8 becomes 0 (RFC 1624).
@@ -80,7 +83,62 @@ pub(crate) fn echo_reply(
     link.deliver(to, &[headers.bytes(), reply.as_bytes()], body, offload);
 }
 
-/// An ICMP error to a guest.
+/// Why a packet went nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cause {
+    /// No way there.
+    NoRoute,
+    /// Nobody there.
+    Host,
+    /// Nobody listens there.
+    Port,
+    /// Forbidden, or meant to have no way out.
+    Prohibited,
+    /// From an address of the link alone (IPv6).
+    BeyondScope,
+    /// Too many hops.
+    Expired,
+    /// Larger than the way takes: this is what it takes, in bytes.
+    TooBig(u32),
+}
+
+impl Cause {
+    /// Type, code and second word of the ICMP message that says so to a guest of this family.
+    fn message(self, family: IpAddr) -> (u8, u8, u32) {
+        use icmpv4::unreachable as v4;
+        use icmpv6::unreachable as v6;
+        match (family, self) {
+            (IpAddr::V4(_), Self::Expired) => (icmpv4::TIME_EXCEEDED, 0, 0),
+            (IpAddr::V4(_), Self::TooBig(mtu)) => {
+                let mtu = mtu.min(u32::from(u16::MAX));
+                (icmpv4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu)
+            }
+            (IpAddr::V4(_), cause) => {
+                let code = match cause {
+                    Self::NoRoute => v4::NETWORK,
+                    Self::Port => v4::PORT,
+                    Self::Prohibited => v4::PROHIBITED,
+                    _ => v4::HOST,
+                };
+                (icmpv4::UNREACHABLE, code, 0)
+            }
+            (IpAddr::V6(_), Self::Expired) => (icmpv6::TIME_EXCEEDED, 0, 0),
+            (IpAddr::V6(_), Self::TooBig(mtu)) => (icmpv6::PACKET_TOO_BIG, 0, mtu),
+            (IpAddr::V6(_), cause) => {
+                let code = match cause {
+                    Self::NoRoute => v6::NO_ROUTE,
+                    Self::Port => v6::PORT,
+                    Self::Prohibited => v6::PROHIBITED,
+                    Self::BeyondScope => v6::BEYOND_SCOPE,
+                    _ => v6::ADDRESS,
+                };
+                (icmpv6::UNREACHABLE, code, 0)
+            }
+        }
+    }
+}
+
+/// An ICMP error to a guest, of the guest's family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Error<'a> {
     /// Who reports it: the gateway, or a router of the outside.
@@ -88,8 +146,8 @@ pub(crate) struct Error<'a> {
     /// ICMP type and code.
     pub(crate) kind: u8,
     pub(crate) code: u8,
-    /// For "fragmentation needed".
-    pub(crate) mtu: u16,
+    /// The second word: an MTU, a place in the packet, or zero.
+    pub(crate) word: u32,
     /// The guest's packet, from its IP header on; cut to what an error carries.
     pub(crate) packet: &'a [u8],
 }
@@ -102,12 +160,48 @@ pub(crate) fn send_error(
     guest: IpAddr,
     error: &Error<'_>,
 ) {
-    if !may_be_reported(error.packet, link.gateway.ipv4.subnet()) {
+    let may = match link.gateway.ipv4 {
+        _ if guest.is_ipv6() => icmp6::may_be_reported(error),
+        Some(ipv4) => may_be_reported(error.packet, ipv4.subnet()),
+        None => false,
+    };
+    if !may {
         return;
     }
     if !limiter.take(link.now) {
         return link.drop(Drop::IcmpRate);
     }
+    match (guest, error.from) {
+        (IpAddr::V4(_), _) => send_error4(link, to, guest, error),
+        (IpAddr::V6(guest), IpAddr::V6(from)) => icmp6::send_error(link, to, (from, guest), error),
+        (IpAddr::V6(_), IpAddr::V4(_)) => {}
+    }
+}
+
+/// Tells a guest why its packet, `packet`, goes nowhere: the gateway itself says so.
+pub(crate) fn report(
+    link: &mut Link<'_>,
+    limiter: &mut Limiter,
+    to: Mac,
+    guest: IpAddr,
+    cause: Cause,
+    packet: &[u8],
+) {
+    let Some(from) = link.gateway.facing(guest) else {
+        return;
+    };
+    let (kind, code, word) = cause.message(guest);
+    let error = Error {
+        from,
+        kind,
+        code,
+        word,
+        packet,
+    };
+    send_error(link, limiter, to, guest, &error);
+}
+
+fn send_error4(link: &mut Link<'_>, to: Mac, guest: IpAddr, error: &Error<'_>) {
     let header_len = error
         .packet
         .first()
@@ -116,7 +210,8 @@ pub(crate) fn send_error(
         .packet
         .get(..header_len + QUOTED)
         .unwrap_or(error.packet);
-    let header = Header::new(error.kind, error.code, 0, error.mtu);
+    let mtu = u16::try_from(error.word).unwrap_or(u16::MAX);
+    let header = Header::new(error.kind, error.code, 0, mtu);
     let sum = Sum::new().with(header.as_bytes()).with(quoted).finish();
     let route = Route::new(error.from, guest, Protocol::ICMPV4);
     let headers = link.headers(to, route, Header::LEN + quoted.len());

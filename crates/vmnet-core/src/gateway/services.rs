@@ -1,29 +1,35 @@
 //! DHCP and DNS joined to the network: who asked, where the answer goes. What leases bring with them is in
 //! `leases`.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::collections::BTreeSet;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use vmnet_wire::checksum::Sum;
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::ip::{self, Protocol};
 use vmnet_wire::segment::Fragments;
-use vmnet_wire::udp;
+use vmnet_wire::{ipv4, ipv6, udp};
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
 use crate::event::Event;
-use crate::gateway::{dhcp, dns};
+use crate::gateway::guest_names::GuestNames;
+use crate::gateway::leases::Leasing;
+use crate::gateway::{dhcp, dhcp6, dns};
 use crate::link::{Link, Route};
+use crate::nat::destination::DNS;
 use crate::nat::table::Table;
 use crate::outbox::{Action, SocketId};
 
 /// Who asked a DNS question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Asker {
-    /// By a datagram.
-    Datagram { mac: Mac, from: SocketAddr },
+    /// By a datagram to this address of ours.
+    Datagram {
+        mac: Mac,
+        from: SocketAddr,
+        to: IpAddr,
+    },
     /// By a stream.
     Stream(SocketId),
 }
@@ -31,11 +37,9 @@ pub(super) enum Asker {
 /// The gateway's services that keep state.
 #[derive(Debug)]
 pub(crate) struct Services {
-    pub(crate) dhcp: Option<dhcp::Server>,
-    /// `None`: leases are acknowledged at once and stored nowhere.
-    pub(super) ledger: Option<dhcp::Ledger>,
-    /// Addresses of restored leases whose guests were not heard yet.
-    pub(super) restored: BTreeSet<Ipv4Addr>,
+    pub(crate) dhcp: Option<Leasing<dhcp::Server, Ipv4Addr>>,
+    pub(crate) dhcp6: Option<Leasing<dhcp6::Server, Ipv6Addr>>,
+    pub(super) names: GuestNames,
     pub(crate) dns: DnsProxy,
     /// Filled by the proxy, emptied at once.
     outputs: Vec<dns::Output<Asker>>,
@@ -54,6 +58,11 @@ impl DnsProxy {
         self.0.set_resolvers(now, resolvers);
     }
 
+    /// The addresses that have a name, one of each family.
+    pub(crate) fn addresses_of(&self, name: &dns::Label) -> [Option<IpAddr>; 2] {
+        self.0.addresses_of(name.as_str())
+    }
+
     pub(crate) fn address_named(&self, name: &dns::Label) -> Option<Ipv4Addr> {
         self.0.address_named(name)
     }
@@ -64,29 +73,35 @@ impl DnsProxy {
 }
 
 impl Services {
-    pub(crate) fn new(dhcp: Option<dhcp::Server>, store_leases: bool, dns: DnsProxy) -> Self {
+    pub(crate) fn new(
+        dhcp: Option<dhcp::Server>,
+        dhcp6: Option<dhcp6::Server>,
+        store_leases: bool,
+        dns: DnsProxy,
+    ) -> Self {
         Self {
-            dhcp,
-            ledger: store_leases.then(dhcp::Ledger::default),
-            restored: BTreeSet::new(),
+            dhcp: dhcp.map(|server| Leasing::new(server, store_leases)),
+            dhcp6: dhcp6.map(|server| Leasing::new(server, store_leases)),
+            names: GuestNames::default(),
             dns,
             outputs: Vec::new(),
         }
     }
 
-    /// A DNS question by a datagram.
+    /// A DNS question by a datagram between the two of `ends`: a guest, and an address of ours.
     pub(crate) fn receive_dns(
         &mut self,
         link: &mut Link<'_>,
         streams: &Table,
         mac: Mac,
-        from: SocketAddr,
+        ends: (SocketAddr, IpAddr),
         message: &[u8],
     ) {
+        let (from, to) = ends;
         self.question(
             link,
             streams,
-            Asker::Datagram { mac, from },
+            Asker::Datagram { mac, from, to },
             dns::Transport::Udp,
             guest(mac),
             message,
@@ -157,10 +172,8 @@ impl Services {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let dhcp = self.dhcp.as_ref().and_then(dhcp::Server::next_deadline);
-        let ledger = self.ledger.as_ref().and_then(dhcp::Ledger::next_deadline);
         let dns = self.dns.0.next_deadline();
-        dhcp.into_iter().chain(ledger).chain(dns).min()
+        self.leases_deadline().into_iter().chain(dns).min()
     }
 
     fn empty(&mut self, link: &mut Link<'_>, streams: &Table) {
@@ -183,10 +196,11 @@ impl Services {
                 }
                 dns::Output::Forget { query } => link.out.push(Action::Forget { query }),
                 dns::Output::Reply {
-                    asker: Asker::Datagram { mac, from },
+                    asker: Asker::Datagram { mac, from, to },
                     message,
                 } => {
-                    self.send(link, mac, 53, from, &message);
+                    let own = SocketAddr::new(to, DNS);
+                    self.send_from(link, mac, own, from, &message);
                 }
                 dns::Output::Reply {
                     asker: Asker::Stream(socket),
@@ -203,7 +217,7 @@ impl Services {
         self.outputs = outputs;
     }
 
-    /// Sends a datagram from the gateway, in fragments if it must be.
+    /// Sends a datagram from the gateway, by the address that a guest of that address knows.
     pub(super) fn send(
         &self,
         link: &mut Link<'_>,
@@ -212,10 +226,29 @@ impl Services {
         to: SocketAddr,
         payload: &[u8],
     ) {
-        let source = IpAddr::V4(link.gateway.address());
+        if let Some(own) = link.gateway.facing(to.ip()) {
+            self.send_from(link, mac, SocketAddr::new(own, port), to, payload);
+        }
+    }
+
+    /// Sends a datagram from an address of ours, in fragments if it must be.
+    fn send_from(
+        &self,
+        link: &mut Link<'_>,
+        mac: Mac,
+        own: SocketAddr,
+        to: SocketAddr,
+        payload: &[u8],
+    ) {
+        let (source, port) = (own.ip(), own.port());
         let len = udp::Header::LEN + payload.len();
         let mut route = Route::new(source, to.ip(), Protocol::UDP);
-        if len + 20 > usize::from(link.gateway.mtu) {
+        let header = if source.is_ipv4() {
+            ipv4::Header::LEN
+        } else {
+            ipv6::Header::LEN
+        };
+        if len + header > usize::from(link.gateway.mtu) {
             route = link.divisible(route);
         }
         let headers = link.headers(mac, route, len);
@@ -236,14 +269,30 @@ impl Services {
         }
     }
 
-    /// What is known of every address, if there is a DHCP server.
+    /// What is known of every IPv4 address, if there is a DHCP server.
     pub(crate) fn leases(&self) -> impl Iterator<Item = &dhcp::Lease> {
-        self.dhcp.iter().flat_map(dhcp::Server::leases)
+        let dhcp = self.dhcp.iter();
+        dhcp.flat_map(|dhcp| dhcp.register().leases())
+    }
+
+    /// What is known of every IPv6 address, if there is a DHCPv6 server.
+    pub(crate) fn leases6(&self) -> impl Iterator<Item = &dhcp6::Lease> {
+        let dhcp6 = self.dhcp6.iter();
+        dhcp6.flat_map(|dhcp6| dhcp6.register().leases())
     }
 
     /// The address is leased, and not to this MAC.
     pub(crate) fn is_anothers(&self, address: Ipv4Addr, mac: Mac) -> bool {
-        let lease = self.dhcp.as_ref().and_then(|dhcp| dhcp.lease(address));
+        let lease = (self.dhcp.as_ref()).and_then(|dhcp| dhcp.register().lease(address));
+        lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
+    }
+
+    /// The same of an IPv6 address.
+    pub(crate) fn is_anothers6(&self, address: Ipv6Addr, mac: Mac) -> bool {
+        let lease = self
+            .dhcp6
+            .as_ref()
+            .and_then(|dhcp| dhcp.server.lease(address));
         lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
     }
 

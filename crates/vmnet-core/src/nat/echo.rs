@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use vmnet_wire::checksum;
 use vmnet_wire::ethernet::Mac;
-use vmnet_wire::icmpv4::{self, Header};
-use vmnet_wire::ip::Protocol;
+use vmnet_wire::ip::{self, Protocol};
 use vmnet_wire::offload::Offload;
+use vmnet_wire::{icmpv4, icmpv6};
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
@@ -27,6 +27,8 @@ pub(crate) struct Echo {
     pub(crate) guest: SocketAddr,
     pub(crate) mac: Mac,
     pub(crate) seen: Instant,
+    /// Where the first request went: its sender hears if there can be no socket.
+    pub(crate) first: SocketAddr,
 }
 
 impl Echo {
@@ -39,10 +41,10 @@ impl Echo {
         len: usize,
         ttl: u8,
     ) {
-        let Some(reply) = Header::read(head) else {
+        let Some((is_reply, sequence)) = read(head, self.guest.is_ipv6()) else {
             return link.drop(Drop::Malformed);
         };
-        if reply.kind != icmpv4::ECHO_REPLY || !from.is_ipv4() {
+        if !is_reply || from.is_ipv4() != self.guest.is_ipv4() {
             return link.drop(Drop::Protocol);
         }
         self.seen = link.now;
@@ -50,23 +52,50 @@ impl Echo {
             return;
         };
         self.mac = mac;
-        let mut route = Route::new(from, self.guest.ip(), Protocol::ICMPV4);
+        let v6 = self.guest.is_ipv6();
+        let protocol = if v6 {
+            Protocol::ICMPV6
+        } else {
+            Protocol::ICMPV4
+        };
+        let mut route = Route::new(from, self.guest.ip(), protocol);
         route.ttl = ttl.saturating_sub(1).max(1);
         let route = link.divisible(route);
         let headers = link.headers(self.mac, route, len);
+        let body = Span {
+            start: icmpv4::Header::LEN,
+            len: len.saturating_sub(icmpv4::Header::LEN),
+        };
+        if v6 {
+            // Its checksum is over the host's address too, which is not the guest's: it is made anew.
+            let pseudo = ip::pseudo_header(from, self.guest.ip(), protocol, len);
+            let reply = icmpv6::Header::echo(icmpv6::ECHO_REPLY, self.guest.port(), sequence)
+                .with_checksum(pseudo.folded());
+            let offload = Offload {
+                checksum: Offload::partial(headers.len(), icmpv6::Header::CHECKSUM_OFFSET),
+                segmentation: None,
+            };
+            let pieces = [headers.bytes(), reply.as_bytes()];
+            return link.deliver(self.mac, &pieces, body, offload);
+        }
+        let Some(reply) = icmpv4::Header::read(head) else {
+            return;
+        };
         let id = self.guest.port();
         let sum = checksum::update(reply.checksum(), reply.id.get(), id);
-        let reply =
-            Header::new(reply.kind, reply.code, id, reply.sequence.get()).with_checksum(sum);
-        let body = Span {
-            start: Header::LEN,
-            len: len.saturating_sub(Header::LEN),
-        };
-        link.deliver(
-            self.mac,
-            &[headers.bytes(), reply.as_bytes()],
-            body,
-            Offload::VALID,
-        );
+        let reply = icmpv4::Header::new(reply.kind, reply.code, id, sequence).with_checksum(sum);
+        let pieces = [headers.bytes(), reply.as_bytes()];
+        link.deliver(self.mac, &pieces, body, Offload::VALID);
     }
+}
+
+/// Whether a message is a reply, and its sequence number.
+fn read(head: &[u8], v6: bool) -> Option<(bool, u16)> {
+    Some(if v6 {
+        let header = icmpv6::Header::read(head)?;
+        (header.kind == icmpv6::ECHO_REPLY, header.sequence())
+    } else {
+        let header = icmpv4::Header::read(head)?;
+        (header.kind == icmpv4::ECHO_REPLY, header.sequence.get())
+    })
 }

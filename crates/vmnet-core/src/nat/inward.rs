@@ -1,22 +1,21 @@
 //! What happened to the host's sockets, and what guests hear of it.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 use vmnet_wire::ethernet::Mac;
-use vmnet_wire::icmpv4::{self, unreachable};
 use vmnet_wire::ip::Protocol;
-use vmnet_wire::{ipv4, udp};
+use vmnet_wire::{icmpv4, icmpv6, ipv4, ipv6, udp};
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
 use crate::event::{Event, HostError, IcmpError};
-use crate::gateway::icmp::{self, Error};
+use crate::gateway::icmp::{self, Cause, Error};
 use crate::link::{Link, TTL};
 use crate::nat::Nat;
 use crate::nat::flow::Key;
 use crate::nat::port_forward::seen_by_guest;
 use crate::nat::table::Flow;
-use crate::nat::tcp::{Ends, Failure, Peek, Tcp, UNREACHABLE};
+use crate::nat::tcp::{Ends, Failure, Peek, Tcp};
 use crate::nat::udp::Mapping;
 use crate::outbox::{Action, ForwardId, Outbox, SocketId};
 
@@ -78,16 +77,9 @@ impl Nat {
                 socket,
                 error,
                 original,
-            } => self.error(link, socket, &error, original),
+            } => self.told(link, socket, error.to, Report::Heard(error), original),
             Event::TooLarge { socket, to, mtu } => {
-                let error = IcmpError {
-                    to,
-                    from: IpAddr::V4(link.gateway.address()),
-                    kind: icmpv4::UNREACHABLE,
-                    code: unreachable::FRAGMENTATION_NEEDED,
-                    mtu,
-                };
-                self.error(link, socket, &error, &[]);
+                self.told(link, socket, to, Report::Cause(Cause::TooBig(mtu)), &[]);
             }
             Event::Answer { .. } | Event::QueryFailed { .. } | Event::StreamQuery { .. } => {}
         }
@@ -102,20 +94,29 @@ impl Nat {
                 match failure {
                     Failure::Retried => return,
                     Failure::Reset => {}
-                    Failure::Unreachable(code) => {
+                    Failure::Unreachable(cause) => {
                         let about = Quoted {
                             guest,
                             peer,
                             protocol: Protocol::TCP,
                             head: &quoted,
+                            len: quoted.len(),
                         };
-                        let from = IpAddr::V4(link.gateway.address());
-                        self.quote(link, mac, about, (from, UNREACHABLE, code, 0));
+                        self.quote(link, mac, about, Report::Cause(cause));
                     }
                 }
             }
             Some(Flow::Udp(mapping)) if mapping.forward.is_some() => return,
-            Some(Flow::Udp(_) | Flow::Echo(_)) => {
+            Some(flow @ (Flow::Udp(_) | Flow::Echo(_))) => {
+                let first = match flow {
+                    Flow::Udp(mapping) => mapping.first,
+                    Flow::Echo(echo) => Some(echo.first),
+                    Flow::Tcp(_) => None,
+                };
+                // The host knows nothing of this family: other datagrams of the guest will find no way either.
+                if let Some(to) = first.filter(|_| error == HostError::NetworkUnreachable) {
+                    self.told(link, socket, to, Report::Cause(Cause::NoRoute), &[]);
+                }
                 link.drop(if error == HostError::Forbidden {
                     Drop::Forbidden
                 } else {
@@ -128,20 +129,22 @@ impl Nat {
         self.table.remove(socket);
     }
 
-    /// A router or the peer reported an error about a datagram: the guest hears of it as if the report had
-    /// been sent to it (RFC 5508 §4).
-    fn error(&mut self, link: &mut Link<'_>, socket: SocketId, error: &IcmpError, original: &[u8]) {
-        let mtu = u16::try_from(error.mtu).unwrap_or(u16::MAX);
+    /// Something is wrong with a datagram that was sent to `to`: the guest hears of it as if the report had been sent to
+    /// it (RFC 5508 §4).
+    fn told(
+        &mut self,
+        link: &mut Link<'_>,
+        socket: SocketId,
+        to: SocketAddr,
+        report: Report,
+        original: &[u8],
+    ) {
         let gateway = link.gateway;
         match self.table.get_mut(socket) {
             Some(Flow::Udp(mapping)) if mapping.is_lost() => {}
             Some(Flow::Udp(mapping)) => {
-                let peer = mapping.seen_as(error.to, &gateway);
-                let from = if error.from == error.to.ip() {
-                    peer.ip()
-                } else {
-                    error.from
-                };
+                let peer = mapping.seen_as(to, &gateway);
+                let report = report.seen_from(to.ip(), peer.ip());
                 let (mac, guest) = (mapping.mac, mapping.guest);
                 let header = udp::Header::new(guest.port(), peer.port(), original.len(), 0);
                 let about = Quoted {
@@ -149,67 +152,80 @@ impl Nat {
                     peer,
                     protocol: Protocol::UDP,
                     head: header.as_bytes(),
+                    len: udp::Header::LEN + original.len(),
                 };
-                self.quote(link, mac, about, (from, error.kind, error.code, mtu));
+                self.quote(link, mac, about, report);
             }
             Some(Flow::Echo(echo)) => {
                 let (mac, guest) = (echo.mac, echo.guest);
-                let sequence =
-                    icmpv4::Header::read(original).map_or(0, |header| header.sequence.get());
-                let header = icmpv4::Header::new(icmpv4::ECHO_REQUEST, 0, guest.port(), sequence);
-                let about = Quoted {
+                let mut about = Quoted {
                     guest,
-                    peer: error.to,
+                    peer: to,
                     protocol: Protocol::ICMPV4,
-                    head: header.as_bytes(),
+                    head: &[],
+                    len: original.len().max(icmpv4::Header::LEN),
                 };
-                self.quote(link, mac, about, (error.from, error.kind, error.code, mtu));
+                if guest.is_ipv4() {
+                    let sequence = icmpv4::Header::read(original).map(|h| h.sequence.get());
+                    let id = guest.port();
+                    let request = icmpv4::ECHO_REQUEST;
+                    let header = icmpv4::Header::new(request, 0, id, sequence.unwrap_or(0));
+                    about.head = header.as_bytes();
+                    self.quote(link, mac, about, report);
+                } else {
+                    let sequence = icmpv6::Header::read(original).map(icmpv6::Header::sequence);
+                    let request = icmpv6::ECHO_REQUEST;
+                    let header = icmpv6::Header::echo(request, guest.port(), sequence.unwrap_or(0));
+                    (about.protocol, about.head) = (Protocol::ICMPV6, header.as_bytes());
+                    self.quote(link, mac, about, report);
+                }
             }
             Some(Flow::Tcp(_)) | None => {}
         }
     }
 
-    fn quote(
-        &mut self,
-        link: &mut Link<'_>,
-        mac: Mac,
-        about: Quoted<'_>,
-        report: (IpAddr, u8, u8, u16),
-    ) {
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (about.guest.ip(), about.peer.ip())
-        else {
-            return link.drop(Drop::Protocol);
+    fn quote(&mut self, link: &mut Link<'_>, mac: Mac, about: Quoted<'_>, report: Report) {
+        let guest = about.guest.ip();
+        let mut packet = [0; ipv6::Header::LEN + 8];
+        let len = match (guest, about.peer.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let fields = ipv4::Fields {
+                    source,
+                    destination,
+                    protocol: about.protocol,
+                    ttl: TTL,
+                    id: 0,
+                    dont_fragment: true,
+                };
+                let header = ipv4::Header::new(&fields, about.head.len());
+                fill(&mut packet, &[header.as_bytes(), about.head])
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = ipv6::Header::new(source, destination, about.protocol, TTL, about.len);
+                fill(&mut packet, &[header.as_bytes(), about.head])
+            }
+            _ => return link.drop(Drop::Protocol),
         };
-        let fields = ipv4::Fields {
-            source,
-            destination,
-            protocol: about.protocol,
-            ttl: TTL,
-            id: 0,
-            dont_fragment: true,
-        };
-        let mut packet = [0; ipv4::Header::LEN + 8];
-        let header = ipv4::Header::new(&fields, about.head.len());
-        for (to, from) in packet
-            .iter_mut()
-            .zip(header.as_bytes().iter().chain(about.head))
-        {
-            *to = *from;
+        let packet = packet.get(..len).unwrap_or(&[]);
+        match report {
+            Report::Cause(cause) => {
+                icmp::report(link, &mut self.limiter, mac, guest, cause, packet);
+            }
+            Report::Heard(error) => {
+                // Who reports by the other family speaks another language.
+                if error.from.is_ipv4() != guest.is_ipv4() {
+                    return link.drop(Drop::Protocol);
+                }
+                let error = Error {
+                    from: error.from,
+                    kind: error.kind,
+                    code: error.code,
+                    word: error.mtu,
+                    packet,
+                };
+                icmp::send_error(link, &mut self.limiter, mac, guest, &error);
+            }
         }
-        let (from, kind, code, mtu) = report;
-        let from = if from.is_ipv4() {
-            from
-        } else {
-            IpAddr::V4(link.gateway.address())
-        };
-        let error = Error {
-            from,
-            kind,
-            code,
-            mtu,
-            packet: &packet,
-        };
-        icmp::send_error(link, &mut self.limiter, mac, about.guest.ip(), &error);
     }
 
     /// A rule is gone, and its mapping with it.
@@ -288,12 +304,11 @@ impl Nat {
     pub(crate) fn accepted(
         &mut self,
         link: &mut Link<'_>,
-        guest: (Ipv4Addr, u16),
+        guest: SocketAddr,
         client: SocketAddr,
         room: usize,
     ) -> Option<SocketId> {
-        let guest = SocketAddr::new(IpAddr::V4(guest.0), guest.1);
-        let mut peer = seen_by_guest(client, &link.gateway);
+        let mut peer = seen_by_guest(client, guest.ip(), &link.gateway)?;
         let mut key = Key::new(Protocol::TCP, guest, peer);
         let mut tries = 0;
         while self.table.look_up(&key).is_some() {
@@ -329,4 +344,37 @@ struct Quoted<'a> {
     peer: SocketAddr,
     protocol: Protocol,
     head: &'a [u8],
+    /// Bytes of what the packet carried, as far as they are known.
+    len: usize,
+}
+
+/// What is told of it.
+#[derive(Clone, Copy)]
+enum Report {
+    /// What we know ourselves.
+    Cause(Cause),
+    /// What a router or the peer has told the host.
+    Heard(IcmpError),
+}
+
+impl Report {
+    /// What the peer itself reports comes from it as the guest knows it.
+    fn seen_from(mut self, real: IpAddr, seen: IpAddr) -> Self {
+        if let Self::Heard(error) = &mut self
+            && error.from == real
+        {
+            error.from = seen;
+        }
+        self
+    }
+}
+
+/// Writes pieces one behind the other, and answers how many bytes there are.
+fn fill(packet: &mut [u8], pieces: &[&[u8]]) -> usize {
+    let bytes = pieces.iter().copied().flatten();
+    packet
+        .iter_mut()
+        .zip(bytes)
+        .map(|(to, from)| *to = *from)
+        .count()
 }

@@ -83,6 +83,13 @@ impl Nat {
         None
     }
 
+    /// A read could not be carried out: its flow is the next in line.
+    pub(crate) fn put_back(&mut self, read: &Read) {
+        if let Some(Flow::Tcp(flow)) = self.table.get_mut(read.socket) {
+            flow.put_back(&mut self.agenda);
+        }
+    }
+
     /// A port has room again: who waited may read.
     pub(crate) fn unpark(&mut self) {
         self.agenda.reads.extend(self.parked.drain(..));

@@ -2,16 +2,15 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use vmnet_wire::ethernet::Mac;
-use vmnet_wire::icmpv4;
+use vmnet_wire::ethernet::{self, Mac};
 use vmnet_wire::ip::Protocol;
 use vmnet_wire::offload::{Checksum, Kind, Segmentation};
 use vmnet_wire::tcp::{Flags, Segment, Seq};
-use vmnet_wire::{ipv4, udp};
+use vmnet_wire::{icmpv4, icmpv6, ipv4, ipv6, udp};
 
 use crate::drop::Drop;
 use crate::frame::Span;
-use crate::gateway::icmp;
+use crate::gateway::icmp::{self, Cause};
 use crate::link::{Gateway, Link};
 use crate::nat::Nat;
 use crate::nat::destination::{DNS, resolve};
@@ -66,6 +65,32 @@ impl<'a> Outward<'a> {
         }
     }
 
+    /// An IPv6 packet in a frame of a network with this MTU. Nobody on the way may cut it, unless it came in pieces.
+    pub(crate) fn ipv6(
+        mac: Mac,
+        bytes: &'a [u8],
+        packet: &ipv6::Packet<'a>,
+        mtu: u16,
+        offload: vmnet_wire::offload::Offload,
+    ) -> Self {
+        let len = packet.header_len + packet.payload_len;
+        Self {
+            mac,
+            source: IpAddr::V6(packet.header.source()),
+            destination: IpAddr::V6(packet.header.destination()),
+            ttl: packet.header.hop_limit,
+            dont_fragment: len <= usize::from(mtu) || offload.segmentation.is_some(),
+            packet: bytes,
+            head: packet.payload,
+            body: Span {
+                start: ethernet::Header::LEN + packet.header_len,
+                len: packet.payload_len,
+            },
+            segmentation: offload.segmentation,
+            checksum: offload.checksum,
+        }
+    }
+
     /// Hops that are left to it behind this one.
     fn hops_left(&self) -> u8 {
         self.ttl.saturating_sub(1).max(1)
@@ -91,53 +116,49 @@ impl Nat {
         if packet.checksum == Checksum::Wrong {
             return link.drop(Drop::Checksum);
         }
-        let ours = packet.destination == IpAddr::V4(link.gateway.address());
+        let ours = link.gateway.is_own(packet.destination);
         match protocol {
+            // Nobody outside can answer an address of the link alone (RFC 4291 §2.5.6).
+            _ if is_of_link(packet.source) && !ours => {
+                link.drop(Drop::ForeignSource);
+                self.report(link, packet, Cause::BeyondScope);
+            }
             // Nothing is forwarded, so nothing expires either.
-            _ if !link.gateway.nat44 && !ours => self.refuse_way(link, protocol, packet),
+            _ if !link.gateway.has_way_out(packet.source) && !ours => {
+                self.refuse_way(link, protocol, packet);
+            }
             Protocol::TCP => self.receive_tcp(link, packet),
             // Only what we forward expires: the gateway's services are at the end of the way (RFC 1812 §5.3.1).
             _ if packet.ttl <= 1 && !ours => self.expired(link, packet),
             Protocol::UDP => self.receive_udp(link, packet),
-            Protocol::ICMPV4 => self.receive_echo(link, packet),
+            Protocol::ICMPV4 if packet.source.is_ipv4() => self.receive_echo(link, packet),
+            Protocol::ICMPV6 if packet.source.is_ipv6() => self.receive_echo(link, packet),
             _ => link.drop(Drop::Protocol),
         }
     }
 
     /// There is no way out. Of the codes for that RFC 1812 §5.2.7.1 has "administratively prohibited" for a network that
     /// is to have none; and systems give up at once when they hear it, by TCP as by UDP, while they take "network
-    /// unreachable" for something that passes (RFC 1122 §4.2.3.9).
+    /// unreachable" for something that passes (RFC 1122 §4.2.3.9). The same code is RFC 4443's.
     fn refuse_way(&mut self, link: &mut Link<'_>, protocol: Protocol, packet: &Outward<'_>) {
         let to = SocketAddr::new(packet.destination, 1);
         let way = resolve(to, protocol, &link.gateway, &self.host, &self.forwards);
         let cause = way.err().unwrap_or(Drop::NoWayOut);
         link.drop(cause);
         if cause == Drop::NoWayOut {
-            self.report(
-                link,
-                packet,
-                icmpv4::UNREACHABLE,
-                icmpv4::unreachable::PROHIBITED,
-            );
+            self.report(link, packet, Cause::Prohibited);
         }
     }
 
     fn expired(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
         link.drop(Drop::Expired);
-        self.report(link, packet, icmpv4::TIME_EXCEEDED, 0);
+        self.report(link, packet, Cause::Expired);
     }
 
     /// Tells a guest by ICMP why its packet goes nowhere.
-    fn report(&mut self, link: &mut Link<'_>, packet: &Outward<'_>, kind: u8, code: u8) {
-        let from = IpAddr::V4(link.gateway.address());
-        let error = icmp::Error {
-            from,
-            kind,
-            code,
-            mtu: 0,
-            packet: packet.packet,
-        };
-        icmp::send_error(link, &mut self.limiter, packet.mac, packet.source, &error);
+    fn report(&mut self, link: &mut Link<'_>, packet: &Outward<'_>, cause: Cause) {
+        let (mac, guest) = (packet.mac, packet.source);
+        icmp::report(link, &mut self.limiter, mac, guest, cause, packet.packet);
     }
 
     fn receive_tcp(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
@@ -229,12 +250,7 @@ impl Nat {
         };
         if !self.table.has_room(link, ends.mac) {
             link.drop(Drop::FlowsFull);
-            return self.report(
-                link,
-                packet,
-                icmpv4::UNREACHABLE,
-                icmpv4::unreachable::PROHIBITED,
-            );
+            return self.report(link, packet, Cause::Prohibited);
         }
         let isn = self.isn(link, &key);
         let agenda = &mut self.agenda;
@@ -277,6 +293,11 @@ impl Nat {
         if len > body.len {
             return link.drop(Drop::Malformed);
         }
+        // With IPv6 there is no datagram without a checksum (RFC 8200 §8.1).
+        let partial = matches!(packet.checksum, Checksum::Partial { .. });
+        if packet.source.is_ipv6() && header.checksum() == 0 && !partial {
+            return link.drop(Drop::Checksum);
+        }
         let guest = SocketAddr::new(packet.source, header.source_port());
         let seen = SocketAddr::new(packet.destination, header.destination_port());
         let Some((id, to)) = self.datagram_leaves_by(link, packet, guest, seen) else {
@@ -286,6 +307,7 @@ impl Nat {
             return;
         };
         mapping.set_alias(to, seen);
+        mapping.first.get_or_insert(to);
         (mapping.seen, mapping.mac) = (link.now, packet.mac);
         let how = Datagram {
             to,
@@ -346,7 +368,7 @@ impl Nat {
             Err(cause) => {
                 link.drop(cause);
                 if cause == Drop::NoService {
-                    self.report(link, packet, icmpv4::UNREACHABLE, icmpv4::unreachable::PORT);
+                    self.report(link, packet, Cause::Port);
                 }
                 None
             }
@@ -384,35 +406,39 @@ impl Nat {
     }
 
     fn receive_echo(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
-        let Some(request) = icmpv4::Header::read(packet.head) else {
-            return link.drop(Drop::Malformed);
+        let v6 = packet.source.is_ipv6();
+        let (request, protocol) = if v6 {
+            let header = icmpv6::Header::read(packet.head);
+            let echo = header.map(|h| (h.kind == icmpv6::ECHO_REQUEST, h.id()));
+            (echo, Protocol::ICMPV6)
+        } else {
+            let header = icmpv4::Header::read(packet.head);
+            let echo = header.map(|h| (h.kind == icmpv4::ECHO_REQUEST, h.id.get()));
+            (echo, Protocol::ICMPV4)
         };
-        if request.kind != icmpv4::ECHO_REQUEST {
-            return link.drop(Drop::Protocol);
-        }
+        let id = match request {
+            Some((true, id)) => id,
+            Some((false, _)) => return link.drop(Drop::Protocol),
+            None => return link.drop(Drop::Malformed),
+        };
         let to = SocketAddr::new(packet.destination, 0);
-        let to = match resolve(
-            to,
-            Protocol::ICMPV4,
-            &link.gateway,
-            &self.host,
-            &self.forwards,
-        ) {
+        let to = match resolve(to, protocol, &link.gateway, &self.host, &self.forwards) {
             Ok(destination) => destination.address,
             Err(cause) => return link.drop(cause),
         };
-        let guest = SocketAddr::new(packet.source, request.id.get());
-        let key = Key::mapping(Protocol::ICMPV4, guest);
+        let guest = SocketAddr::new(packet.source, id);
+        let key = Key::mapping(protocol, guest);
         let id = match self.table.look_up(&key) {
             Some(id) => id,
             None => {
                 let mac = packet.mac;
-                let target = Target::Echo { v6: false };
+                let target = Target::Echo { v6 };
                 let made = self.socket(link, (mac, key), target, echo::IDLE, |now| {
                     Flow::Echo(Echo {
                         guest,
                         mac,
                         seen: now,
+                        first: to,
                     })
                 });
                 let Some(id) = made else { return };
@@ -436,10 +462,15 @@ impl Nat {
     }
 }
 
+/// An address that means nothing outside the link.
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 fn is_opening(flags: Flags) -> bool {
     flags.has(Flags::SYN) && flags.0 & (Flags::ACK | Flags::RST | Flags::FIN).0 == 0
 }
 
 fn is_dns(to: SocketAddr, gateway: &Gateway) -> bool {
-    gateway.dns && to == SocketAddr::new(IpAddr::V4(gateway.address()), DNS)
+    gateway.dns && to.port() == DNS && gateway.is_own(to.ip())
 }

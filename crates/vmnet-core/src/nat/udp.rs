@@ -21,8 +21,9 @@ pub(crate) const IDLE: Duration = Duration::from_secs(300);
 /// Peers that a mapping's guest knows by another address, at most.
 const ALIASES_MAX: usize = 256;
 
-/// Bytes of IPv4 and UDP headers.
-const HEADERS: usize = 28;
+/// Bytes of IP and UDP headers.
+const HEADERS4: usize = 28;
+const HEADERS6: usize = 48;
 
 /// A peer that the guest knows by another address than the host does.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Mapping {
     pub(crate) seen: Instant,
     /// The socket is that of a forwarding rule, and lives as long.
     pub(crate) forward: Option<ForwardId>,
+    /// Where the first datagram went: its sender hears if there can be no socket.
+    pub(crate) first: Option<SocketAddr>,
     aliases: Vec<Alias>,
 }
 
@@ -54,7 +57,16 @@ impl Mapping {
             mac,
             seen: now,
             forward,
+            first: None,
             aliases: Vec::new(),
+        }
+    }
+
+    fn headers(&self) -> usize {
+        if self.guest.is_ipv4() {
+            HEADERS4
+        } else {
+            HEADERS6
         }
     }
 
@@ -66,7 +78,7 @@ impl Mapping {
     /// Without a way out nobody of the outside has a way in, but by a rule: the guest has spoken to the host alone,
     /// which it knows by another address.
     fn is_stranger(&self, from: SocketAddr, gateway: &Gateway) -> bool {
-        !gateway.nat44
+        !gateway.has_way_out(self.guest.ip())
             && self.forward.is_none()
             && !self.aliases.iter().any(|alias| alias.real == from)
     }
@@ -108,7 +120,9 @@ impl Mapping {
         if self.forward.is_none() {
             return real;
         }
-        let mut seen = port_forward::seen_by_guest(real, gateway);
+        let Some(mut seen) = port_forward::seen_by_guest(real, self.guest.ip(), gateway) else {
+            return real;
+        };
         // Two clients of different addresses may have one port: the later gets another.
         while seen != real && self.real(seen).is_some() {
             seen.set_port(seen.port().checked_add(1).unwrap_or(1024));
@@ -150,7 +164,7 @@ impl Mapping {
         let segment = segment.filter(|size| usize::from(*size) < len && *size > 0);
         match segment.map(usize::from) {
             // Datagrams that must be cut each by itself cannot go as one.
-            Some(size) if size + HEADERS > usize::from(link.gateway.mtu) => {
+            Some(size) if size + self.headers() > usize::from(link.gateway.mtu) => {
                 for start in (0..len).step_by(size) {
                     let len = size.min(len - start);
                     self.send(link, from, Span { start, len }, None, ttl);
@@ -172,7 +186,7 @@ impl Mapping {
         let mut route = Route::new(from.ip(), self.guest.ip(), Protocol::UDP);
         route.ttl = ttl.saturating_sub(1).max(1);
         // A datagram larger than the MTU must be cut on its way, so it may be.
-        if segment.is_none() && body.len + HEADERS > usize::from(link.gateway.mtu) {
+        if segment.is_none() && body.len + self.headers() > usize::from(link.gateway.mtu) {
             route = link.divisible(route);
         }
         let headers = link.headers(self.mac, route, len);

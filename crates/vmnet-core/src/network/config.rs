@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use vmnet_wire::ethernet::Mac;
 
-use crate::gateway::{dhcp, dns};
+use crate::gateway::{dhcp, dhcp6, dns, ra};
+use crate::link::Gateway;
 use crate::prefix::Prefix;
 use crate::subnet::Ipv4;
 
 /// The smallest MTU that IPv4 lets a link have and DHCP option 26 may name (RFC 2132 §5.1 says 68; a host
 /// must take 576).
 pub const MTU_MIN: u16 = 576;
+/// The smallest MTU that IPv6 lets a link have (RFC 8200 §5).
+pub const MTU_MIN_IPV6: u16 = 1280;
 /// The largest MTU: what fits an IPv4 packet, less what our buffers add.
 pub const MTU_MAX: u16 = 65_520;
 
@@ -25,11 +28,11 @@ pub struct Config {
     pub ipv4: Option<Ipv4>,
     /// The gateway's MAC address. Nobody else may have it, unless there is no gateway.
     pub gateway_mac: Mac,
-    /// The largest IP packet on the network, [`MTU_MIN`] to [`MTU_MAX`].
+    /// The largest IP packet on the network, [`MTU_MIN`] to [`MTU_MAX`]; with `ipv6` at least [`MTU_MIN_IPV6`].
     pub mtu: u16,
     /// Guests get their addresses from the gateway. Needs `ipv4`.
     pub dhcp: Option<Dhcp>,
-    /// What the gateway knows of names. Needs `ipv4`.
+    /// What the gateway knows of names. Needs `ipv4` or `ipv6`.
     pub dns: Dns,
     /// What DHCP names as resolvers while [`Dns::Off`]; otherwise it names the gateway.
     pub resolvers_offered: Vec<Ipv4Addr>,
@@ -99,6 +102,9 @@ pub enum ConfigError {
     /// See [`MTU_MIN`] and [`MTU_MAX`].
     #[error("the MTU is {0}; it must be {MTU_MIN} to {MTU_MAX}")]
     Mtu(u16),
+    /// See [`MTU_MIN_IPV6`].
+    #[error("the MTU is {0}; IPv6 needs {MTU_MIN_IPV6} at least: take that, or no IPv6 prefix")]
+    MtuOfIpv6(u16),
     /// A service needs an address.
     #[error(
         "a network whose gateway has no address cannot have {0}: give it a subnet, or switch that off"
@@ -112,6 +118,9 @@ pub enum ConfigError {
     /// The DHCP server cannot work with it.
     #[error(transparent)]
     Dhcp(#[from] dhcp::ConfigError),
+    /// The DHCPv6 server cannot work with it.
+    #[error(transparent)]
+    Dhcp6(#[from] dhcp6::ConfigError),
     /// The DNS proxy cannot work with it.
     #[error(transparent)]
     Dns(#[from] dns::ConfigError),
@@ -152,17 +161,35 @@ fn neighbour(address: Ipv4Addr, distance: i32) -> Ipv4Addr {
 }
 
 impl Config {
+    /// The gateway, if it has an address.
+    pub(super) fn gateway(&self) -> Option<Gateway> {
+        (self.ipv4.is_some() || self.ipv6.is_some()).then_some(Gateway {
+            mac: self.gateway_mac,
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+            mtu: self.mtu,
+            nat44: self.nat44,
+            nat66: self.nat66,
+            dns: self.dns != Dns::Off,
+        })
+    }
+
     /// What needs an address has one.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if !(MTU_MIN..=MTU_MAX).contains(&self.mtu) {
             return Err(ConfigError::Mtu(self.mtu));
+        }
+        if self.ipv6.is_some() && self.mtu < MTU_MIN_IPV6 {
+            return Err(ConfigError::MtuOfIpv6(self.mtu));
+        }
+        if self.dns != Dns::Off && self.ipv4.is_none() && self.ipv6.is_none() {
+            return Err(ConfigError::NoAddress("DNS"));
         }
         let without = |on: bool, what| match self.ipv4 {
             None if on => Err(ConfigError::NoAddress(what)),
             _ => Ok(()),
         };
         without(self.dhcp.is_some(), "DHCP")?;
-        without(self.dns != Dns::Off, "DNS")?;
         without(self.nat44, "NAT")?;
         let without = |on: bool, what| match self.ipv6 {
             None if on => Err(ConfigError::NoPrefix(what)),
@@ -195,20 +222,46 @@ impl Config {
         })
     }
 
+    /// Settings of the DHCPv6 server, if there is one.
+    pub(super) fn dhcp6(&self) -> Option<dhcp6::Config> {
+        let (prefix, dhcp6) = (self.ipv6?, self.dhcp6?);
+        Some(dhcp6::Config {
+            prefix,
+            mac: self.gateway_mac,
+            lease_time: dhcp6.lease_time,
+            domain: self.domain.clone(),
+            resolvers: match self.dns {
+                Dns::Off => Vec::new(),
+                Dns::Local | Dns::Proxy => vec![prefix.gateway()],
+            },
+        })
+    }
+
+    /// What the gateway tells guests as a router, if it does.
+    pub(super) fn advertisement(&self) -> Option<ra::Contents> {
+        let prefix = self.ipv6.filter(|_| self.router_advertisement)?;
+        Some(ra::Contents {
+            prefix,
+            mtu: self.mtu,
+            mac: self.gateway_mac,
+            router: self.nat66,
+            dhcp6: self.dhcp6.is_some(),
+            domain: (self.dns != Dns::Off).then(|| self.domain.clone()),
+        })
+    }
+
     /// Settings of the DNS proxy, which keeps names even if it answers nobody: forwarded ports lead to names.
     pub(super) fn dns(&self) -> dns::Config {
-        let subnet = self.ipv4.map(|ipv4| ipv4.subnet());
+        let (ipv4, ipv6) = (self.ipv4, self.ipv6);
+        let subnet = ipv4.map(|ipv4| ipv4.subnet());
+        let subnet = subnet.map(|subnet| (subnet.network().into(), subnet.prefix_len()));
+        let prefix = ipv6.map(|prefix| (prefix.network().into(), Prefix::LEN));
+        let own4 = ipv4.map(|ipv4| ipv4.gateway().into());
+        let own6 = ipv6.map(|prefix| prefix.gateway().into());
         dns::Config {
             domain: self.domain.clone(),
-            gateway: self
-                .ipv4
-                .map(|ipv4| ipv4.gateway().into())
-                .into_iter()
-                .collect(),
-            subnets: subnet
-                .map(|subnet| (subnet.network().into(), subnet.prefix_len()))
-                .into_iter()
-                .collect(),
+            gateway: own4.into_iter().chain(own6).collect(),
+            subnets: subnet.into_iter().chain(prefix).collect(),
             asks_outside: self.dns == Dns::Proxy,
             seed: self.seed,
         }

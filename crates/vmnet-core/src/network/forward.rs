@@ -1,6 +1,6 @@
 //! Rules that lead from ports of the host to guests, and who these guests are now.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -34,11 +34,12 @@ impl Network {
         out: &mut Outbox,
     ) -> Option<SocketId> {
         let gateway = self.gateway?;
-        let (guest, forward) = self.forward_guest(now, rule)?;
+        let forward = *self.nat.forwards.rule(rule)?;
         if forward.protocol != ForwardProtocol::Udp {
             return None;
         }
-        let guest = SocketAddr::new(IpAddr::V4(guest), forward.guest_port);
+        // One socket has all clients of the rule: its guest is of the family that it listens for.
+        let guest = self.forward_guest(now, &forward, forward.listen.ip())?;
         let mut link = link!(self, gateway, now, out);
         Some(self.nat.forward_socket(&mut link, rule, guest))
     }
@@ -54,26 +55,74 @@ impl Network {
         out: &mut Outbox,
     ) -> Option<SocketId> {
         let gateway = self.gateway?;
-        let (guest, forward) = self.forward_guest(now, rule)?;
-        let mut link = link!(self, gateway, now, out);
-        self.nat
-            .accepted(&mut link, (guest, forward.guest_port), client, room)
-    }
-
-    /// The address of the guest that a rule leads to, if it has one.
-    fn forward_guest(&self, now: Instant, rule: ForwardId) -> Option<(Ipv4Addr, Forward)> {
         let forward = *self.nat.forwards.rule(rule)?;
-        Some((self.address_of_guest(now, &forward.guest)?, forward))
+        let guest = self.forward_guest(now, &forward, client.ip())?;
+        let mut link = link!(self, gateway, now, out);
+        self.nat.accepted(&mut link, guest, client, room)
     }
 
-    /// The address that the guest of a rule has now.
-    fn address_of_guest(&self, now: Instant, guest: &ForwardGuest) -> Option<Ipv4Addr> {
+    /// The address and port of the guest that a rule leads to, if it has one: best one of the client's family.
+    fn forward_guest(&self, now: Instant, rule: &Forward, client: IpAddr) -> Option<SocketAddr> {
+        let v6 = client.to_canonical().is_ipv6();
+        let address = self.address_of_guest(now, &rule.guest, v6)?;
+        Some(SocketAddr::new(address, rule.guest_port))
+    }
+
+    /// The address that the guest of a rule has now: of this family (`v6`), or else of the other.
+    fn address_of_guest(&self, now: Instant, guest: &ForwardGuest, v6: bool) -> Option<IpAddr> {
+        let of = |v6: bool| {
+            if v6 {
+                self.address6_of_guest(now, guest).map(IpAddr::V6)
+            } else {
+                self.address4_of_guest(now, guest).map(IpAddr::V4)
+            }
+        };
+        of(v6).or_else(|| of(!v6))
+    }
+
+    fn address4_of_guest(&self, now: Instant, guest: &ForwardGuest) -> Option<Ipv4Addr> {
+        self.gateway?.ipv4?;
         match guest {
-            ForwardGuest::Address(address) => Some(*address),
+            ForwardGuest::Address(IpAddr::V4(address)) => Some(*address),
+            ForwardGuest::Address(IpAddr::V6(_)) => None,
             ForwardGuest::Port(port) => self.address_of(now, *port),
             ForwardGuest::Mac(mac) => self.address_of_mac(now, *mac),
             ForwardGuest::Name(name) => self.address_named(now, name),
         }
+    }
+
+    fn address6_of_guest(&self, now: Instant, guest: &ForwardGuest) -> Option<Ipv6Addr> {
+        self.gateway?.ipv6?;
+        match guest {
+            ForwardGuest::Address(IpAddr::V6(address)) => Some(*address),
+            ForwardGuest::Address(IpAddr::V4(_)) => None,
+            ForwardGuest::Port(port) => self.address6_of(now, *port),
+            ForwardGuest::Mac(mac) => self.neighbours.address6_of(now, *mac),
+            ForwardGuest::Name(name) => {
+                let mut given = self.ports_named(name).peekable();
+                if given.peek().is_some() {
+                    return given.find_map(|port| self.address6_of(now, port));
+                }
+                if let [_, Some(IpAddr::V6(address))] = self.services.dns.addresses_of(name) {
+                    return Some(address);
+                }
+                // Names come with leases: whoever has the IPv4 address of the name is meant.
+                let address = IpAddr::V4(self.address_named(now, name)?);
+                let mac = self.neighbours.look_up(now, address)?;
+                self.neighbours.address6_of(now, mac)
+            }
+        }
+    }
+
+    /// The IPv6 address of the guest behind a port, if several that of the one heard last. It is none that the link
+    /// alone knows.
+    #[must_use]
+    pub fn address6_of(&self, now: Instant, port: PortId) -> Option<Ipv6Addr> {
+        let last = |mac: &Mac| self.fdb.seen_behind(port, *mac);
+        let mut macs: Vec<Mac> = self.macs_behind(port).collect();
+        macs.sort_by_key(|mac| core::cmp::Reverse(last(mac)));
+        macs.into_iter()
+            .find_map(|mac| self.neighbours.address6_of(now, mac))
     }
 
     /// The address of the guest behind a port: the one it has leased, if several that of the one heard last; else the
@@ -96,7 +145,7 @@ impl Network {
             .services
             .dhcp
             .iter()
-            .flat_map(|dhcp| dhcp.leases_of(mac));
+            .flat_map(|dhcp| dhcp.register().leases_of(mac));
         leases
             .filter(|lease| lease.state == State::Bound)
             .max_by_key(|lease| lease.expires)
@@ -107,26 +156,29 @@ impl Network {
     /// The address of the guest with this name: if its owner gave it to a port, of the guest there, whoever else calls
     /// itself so; else in DNS, or by its lease.
     fn address_named(&self, now: Instant, name: &Label) -> Option<Ipv4Addr> {
-        let is_it = |given: &str| {
-            let mut labels = given.split('.');
-            labels
-                .next()
-                .is_some_and(|first| first.eq_ignore_ascii_case(name.as_str()))
-        };
-        let mut given = self
-            .ports
-            .iter()
-            .filter(|(_, port)| port.name.as_deref().is_some_and(is_it))
-            .map(|(port, _)| port)
-            .peekable();
+        let mut given = self.ports_named(name).peekable();
         if given.peek().is_some() {
             return given.find_map(|port| self.address_of(now, port));
         }
         let leased = || {
             let dhcp = self.services.dhcp.as_ref()?;
-            dhcp.named(name.as_str()).map(|lease| lease.address)
+            (dhcp.register().named(name.as_str())).map(|lease| lease.address)
         };
         self.services.dns.address_named(name).or_else(leased)
+    }
+
+    /// The ports to which their owner gave this name.
+    fn ports_named(&self, name: &Label) -> impl Iterator<Item = PortId> {
+        let is_it = move |given: &str| {
+            let mut labels = given.split('.');
+            labels
+                .next()
+                .is_some_and(|first| first.eq_ignore_ascii_case(name.as_str()))
+        };
+        self.ports
+            .iter()
+            .filter(move |(_, port)| port.name.as_deref().is_some_and(is_it))
+            .map(|(port, _)| port)
     }
 
     /// Sockets of UDP rules follow their guests to their addresses, and lead nowhere while these have none.
@@ -135,17 +187,18 @@ impl Network {
             return;
         };
         // Many rules may lead to few guests.
-        let mut known: HashMap<ForwardGuest, Option<Ipv4Addr>> = HashMap::new();
+        let mut known: HashMap<(ForwardGuest, bool), Option<IpAddr>> = HashMap::new();
         let follow: Vec<(ForwardId, SocketAddr)> = self
             .nat
             .forwards
             .followers()
-            .map(|(rule, guest, guest_port)| {
+            .map(|(id, rule)| {
+                let v6 = rule.listen.ip().to_canonical().is_ipv6();
                 let address = *known
-                    .entry(guest)
-                    .or_insert_with(|| self.address_of_guest(now, &guest));
-                let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                (rule, SocketAddr::new(IpAddr::V4(address), guest_port))
+                    .entry((rule.guest, v6))
+                    .or_insert_with(|| self.address_of_guest(now, &rule.guest, v6));
+                let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                (id, SocketAddr::new(address, rule.guest_port))
             })
             .collect();
         for (rule, guest) in follow {

@@ -160,7 +160,7 @@ impl Network {
                 let mut link = link!(self, gateway, now, out);
                 Ok(arp::receive(&mut link, from.mac, packet))
             }
-            EtherType::IPV4 => {
+            EtherType::IPV4 if gateway.ipv4.is_some() => {
                 let len = frame.len.saturating_sub(ethernet::Header::LEN);
                 match ipv4::Packet::read(payload, len) {
                     Ok(packet) => {
@@ -171,6 +171,9 @@ impl Network {
                     Err(ipv4::Malformed::Checksum) => Err(Drop::Checksum),
                     Err(_) => Err(Drop::Malformed),
                 }
+            }
+            EtherType::IPV6 if gateway.ipv6.is_some() => {
+                self.receive_ipv6(gateway, now, from, (frame, payload), out)
             }
             _ if from.for_gateway => Err(Drop::Protocol),
             _ => Ok(false),
@@ -188,8 +191,9 @@ impl Network {
     ) -> Result<bool, Drop> {
         let (source, to) = (packet.header.source(), packet.header.destination());
         let start = ethernet::Header::LEN + packet.header_len;
-        let broadcast = to.is_broadcast() || to == gateway.ipv4.subnet().broadcast();
-        let ours = to == gateway.address();
+        let subnet = gateway.ipv4.map(|ipv4| ipv4.subnet());
+        let broadcast = to.is_broadcast() || subnet.is_some_and(|net| to == net.broadcast());
+        let ours = gateway.is_own(IpAddr::V4(to));
         if (broadcast || ours) && !packet.header.is_fragment() && is_dhcp(packet) {
             let mut link = link!(self, gateway, now, out);
             let request = dhcp::Request {
@@ -206,7 +210,7 @@ impl Network {
         if !from.for_gateway {
             return Ok(false);
         }
-        if !gateway.ipv4.is_guest(source) {
+        if !gateway.is_guest(IpAddr::V4(source)) {
             return Err(Drop::ForeignSource);
         }
         if self.is_anothers(from, source) {
@@ -232,8 +236,9 @@ impl Network {
                 }
                 let (header, message) = datagram(packet)?;
                 let guest = SocketAddr::new(IpAddr::V4(source), header.source_port());
+                let ends = (guest, IpAddr::V4(to));
                 self.services
-                    .receive_dns(&mut link, &self.nat.table, from.mac, guest, message);
+                    .receive_dns(&mut link, &self.nat.table, from.mac, ends, message);
             }
             Protocol::ICMPV4 if ours => {
                 let request = icmpv4::Header::read(packet.payload).ok_or(Drop::Malformed)?;
@@ -263,27 +268,20 @@ impl Network {
         let header = packet.header;
         let key = Key {
             port: from.port,
-            source: header.source(),
-            destination: header.destination(),
+            source: IpAddr::V4(header.source()),
+            destination: IpAddr::V4(header.destination()),
             protocol: header.protocol(),
-            id: header.id(),
+            id: u32::from(header.id()),
         };
-        let offset = header.fragment_offset();
-        let place = offset..offset + packet.payload_len;
-        let kept = self
-            .reassembly
-            .receive(now, key, place, header.more_fragments())?;
-        let start = ethernet::Header::LEN + packet.header_len;
-        let span = Span {
-            start,
-            len: packet.payload_len,
+        let piece = Piece {
+            offset: header.fragment_offset(),
+            more: header.more_fragments(),
+            span: Span {
+                start: ethernet::Header::LEN + packet.header_len,
+                len: packet.payload_len,
+            },
         };
-        out.push(Action::Hold {
-            buffer: kept.buffer,
-            at: offset,
-            span,
-        });
-        let Some(len) = kept.complete else {
+        let Some((buffer, len)) = self.hold(now, key, piece, out)? else {
             return Ok(());
         };
         let ethernet = ethernet::Header::new(self.mac, from.mac, EtherType::IPV4);
@@ -296,19 +294,46 @@ impl Network {
         out.push(Action::Reassemble {
             port: from.port,
             headers,
-            buffer: kept.buffer,
+            buffer,
             len,
         });
         Ok(())
     }
+
+    /// Keeps a piece; if it was the last that was missing, answers in which buffer the whole is, and its length.
+    pub(super) fn hold(
+        &mut self,
+        now: Instant,
+        key: Key,
+        piece: Piece,
+        out: &mut Outbox,
+    ) -> Result<Option<(usize, usize)>, Drop> {
+        let Piece { offset, more, span } = piece;
+        let place = offset..offset + span.len;
+        let kept = self.reassembly.receive(now, key, place, more)?;
+        out.push(Action::Hold {
+            buffer: kept.buffer,
+            at: offset,
+            span,
+        });
+        Ok(kept.complete.map(|len| (kept.buffer, len)))
+    }
+}
+
+/// A piece of a packet: where it stands in the whole and in the frame in hand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    pub(super) offset: usize,
+    pub(super) more: bool,
+    pub(super) span: Span,
 }
 
 /// Whence a frame came, and whether it was for the gateway alone.
 #[derive(Clone, Copy, Debug)]
-struct From {
-    port: PortId,
-    mac: Mac,
-    for_gateway: bool,
+pub(super) struct From {
+    pub(super) port: PortId,
+    pub(super) mac: Mac,
+    pub(super) for_gateway: bool,
 }
 
 fn is_dhcp(packet: &ipv4::Packet<'_>) -> bool {
@@ -323,7 +348,12 @@ fn goes_to(packet: &ipv4::Packet<'_>, port: u16) -> bool {
 
 /// A datagram for a service: all of it must be there.
 fn datagram<'a>(packet: &ipv4::Packet<'a>) -> Result<(&'a udp::Header, &'a [u8]), Drop> {
-    let (header, payload) = udp::Header::read(packet.payload).ok_or(Drop::Malformed)?;
+    datagram_in(packet.payload)
+}
+
+/// A datagram that is to be there as a whole, with its header.
+pub(super) fn datagram_in(bytes: &[u8]) -> Result<(&udp::Header, &[u8]), Drop> {
+    let (header, payload) = udp::Header::read(bytes).ok_or(Drop::Malformed)?;
     let len = header
         .len()
         .checked_sub(udp::Header::LEN)

@@ -1,9 +1,9 @@
 //! Leases stored, put back and ended, and addresses reserved: what the host has to do with them.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 use std::time::Instant;
 
-use crate::gateway::dhcp::{self, Lease, ReserveError, Reservee, RestoreError, StoreTicket};
+use crate::gateway::register::{Lease, ReserveError, Reservee, RestoreError, StoreTicket};
 use crate::link::Link;
 use crate::network::Network;
 use crate::outbox::Outbox;
@@ -28,13 +28,13 @@ impl Network {
 
     /// Puts stored leases back, at start, after the reservations. The answer are those that do not fit to this network
     /// or to another lease; they are taken out of the store in time.
-    pub fn restore_leases(&mut self, leases: Vec<Lease>) -> Vec<(Ipv4Addr, RestoreError)> {
+    pub fn restore_leases(&mut self, leases: Vec<Lease<IpAddr>>) -> Vec<(IpAddr, RestoreError)> {
         self.services.restore_leases(leases)
     }
 
     /// Ends a lease at once; its address is free. Answers whether there was one. A guest that still uses the
     /// address is not told: it is refused when it renews, if another has the address by then.
-    pub fn release_lease(&mut self, now: Instant, address: Ipv4Addr, out: &mut Outbox) -> bool {
+    pub fn release_lease(&mut self, now: Instant, address: IpAddr, out: &mut Outbox) -> bool {
         let Some(gateway) = self.gateway else {
             return false;
         };
@@ -48,20 +48,17 @@ impl Network {
     ///
     /// # Errors
     /// See [`ReserveError`].
-    pub fn reserve(&mut self, reservee: Reservee, address: Ipv4Addr) -> Result<(), ReserveError> {
-        let dhcp = self.services.dhcp.as_mut();
-        dhcp.ok_or(ReserveError::NoServer)?
-            .reserve(reservee, address)
+    pub fn reserve(&mut self, reservee: Reservee, address: IpAddr) -> Result<(), ReserveError> {
+        self.services.reserve(reservee, address)
     }
 
-    /// Takes a reservation back and returns its address.
-    pub fn unreserve(&mut self, reservee: &Reservee) -> Option<Ipv4Addr> {
-        self.services.dhcp.as_mut()?.unreserve(reservee)
+    /// Takes the reservation of an address back and returns for whom it was.
+    pub fn unreserve(&mut self, address: IpAddr) -> Option<Reservee> {
+        self.services.unreserve(address)
     }
 
     /// All reservations, by address.
-    pub fn reservations(&self) -> impl Iterator<Item = (&Reservee, Ipv4Addr)> {
-        let dhcp = self.services.dhcp.iter();
-        dhcp.flat_map(dhcp::Server::reservations)
+    pub fn reservations(&self) -> impl Iterator<Item = (&Reservee, IpAddr)> {
+        self.services.reservations()
     }
 }

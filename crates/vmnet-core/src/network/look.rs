@@ -1,14 +1,15 @@
 //! What a network tells about itself.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use vmnet_wire::ethernet::Mac;
 
 use crate::drop::{Drop, Drops};
-use crate::gateway::{dhcp, dns};
+use crate::gateway::{dhcp, dhcp6, dns};
 use crate::network::Network;
 use crate::outbox::PortId;
+use crate::prefix::Prefix;
 use crate::subnet::Ipv4;
 use crate::switch::port::Port;
 
@@ -47,9 +48,14 @@ impl Network {
         self.nat.table.len()
     }
 
-    /// Addresses that guests have, had, or were offered.
+    /// IPv4 addresses that guests have, had, or were offered.
     pub fn leases(&self) -> impl Iterator<Item = &dhcp::Lease> {
         self.services.leases()
+    }
+
+    /// IPv6 addresses that guests have, had, or were offered by DHCPv6.
+    pub fn leases6(&self) -> impl Iterator<Item = &dhcp6::Lease> {
+        self.services.leases6()
     }
 
     /// The MAC addresses that were seen behind a port.
@@ -75,22 +81,47 @@ impl Network {
         self.neighbours.address_of(now, mac)
     }
 
+    /// The IPv6 address that a MAC speaks from, or has told that it takes; none that the link alone knows.
+    #[must_use]
+    pub fn spoken_from6(&self, now: Instant, mac: Mac) -> Option<Ipv6Addr> {
+        self.neighbours.address6_of(now, mac)
+    }
+
     /// The gateway's MAC address; nobody's, if there is no gateway.
     #[must_use]
     pub fn gateway_mac(&self) -> Mac {
         self.mac
     }
 
-    /// The subnet and the gateway's address, if there is a gateway.
+    /// The subnet and the gateway's address in it, if there are any.
     #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4> {
-        self.gateway.map(|gateway| gateway.ipv4)
+        self.gateway?.ipv4
+    }
+
+    /// The IPv6 prefix, if the gateway knows IPv6.
+    #[must_use]
+    pub fn ipv6(&self) -> Option<Prefix> {
+        self.gateway?.ipv6
     }
 
     /// The gateway's IPv4 address.
     #[must_use]
     pub fn gateway_address(&self) -> Option<Ipv4Addr> {
         self.ipv4().map(|ipv4| ipv4.gateway())
+    }
+
+    /// The gateway's IPv6 address.
+    #[must_use]
+    pub fn gateway_address6(&self) -> Option<Ipv6Addr> {
+        self.ipv6().map(|prefix| prefix.gateway())
+    }
+
+    /// A guest of this network may have this address.
+    #[must_use]
+    pub fn is_guest_address(&self, address: IpAddr) -> bool {
+        self.gateway
+            .is_some_and(|gateway| gateway.is_guest(address))
     }
 
     /// The largest IP packet.

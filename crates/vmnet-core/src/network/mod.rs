@@ -3,12 +3,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `config` | what a network is to be |
-//! | `frames` | a frame came: who takes it |
+//! | `frames`, `frames6` | a frame came: who takes it; IPv6 packets |
 //! | `forward` | rules that lead to guests, and who these are now |
 //! | `leases` | leases stored, put back and ended, addresses reserved |
 //! | `look` | what a network tells about itself |
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use slotmap::SlotMap;
@@ -16,12 +16,14 @@ use vmnet_wire::ethernet::Mac;
 
 use crate::drop::Drops;
 use crate::event::{Event, Read};
-use crate::gateway::dhcp;
+use crate::gateway::ra::Advertiser;
 use crate::gateway::services::{DnsProxy, Services};
-use crate::link::{Gateway, Link, Neighbours, PacketIds};
+use crate::gateway::{dhcp, dhcp6};
+use crate::link::{Gateway, Link, PacketIds};
 use crate::nat::Nat;
 use crate::nat::destination::HostAccess;
 use crate::nat::table::Flow;
+use crate::neighbours::Neighbours;
 use crate::outbox::{Outbox, PortId};
 use crate::reassembly::Reassembly;
 use crate::switch::fdb::Fdb;
@@ -46,10 +48,11 @@ macro_rules! link {
 mod config;
 mod forward;
 mod frames;
+mod frames6;
 mod leases;
 mod look;
 
-pub use config::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN};
+pub use config::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, MTU_MIN_IPV6};
 
 /// One network.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub struct Network {
     fdb: Fdb,
     neighbours: Neighbours,
     services: Services,
+    /// The gateway tells guests that it is a router.
+    advertiser: Option<Advertiser>,
     nat: Nat,
     reassembly: Reassembly,
     ids: PacketIds,
@@ -79,17 +84,13 @@ impl Network {
     /// What of `config` cannot be.
     pub fn new(now: Instant, config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let gateway = config.ipv4.map(|ipv4| Gateway {
-            mac: config.gateway_mac,
-            ipv4,
-            mtu: config.mtu,
-            nat44: config.nat44,
-            dns: config.dns != Dns::Off,
-        });
+        let gateway = config.gateway();
         let dhcp = config.dhcp().map(dhcp::Server::new).transpose()?;
+        let dhcp6 = config.dhcp6().map(dhcp6::Server::new).transpose()?;
         let dns = DnsProxy::new(&config.dns())?;
         let host = HostAccess {
             outside: None,
+            outside6: None,
             loopback: config.host_loopback,
         };
         Ok(Self {
@@ -100,7 +101,10 @@ impl Network {
             ports: SlotMap::with_key(),
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
-            services: Services::new(dhcp, config.store_leases, dns),
+            services: Services::new(dhcp, dhcp6, config.store_leases, dns),
+            advertiser: config
+                .advertisement()
+                .map(|contents| Advertiser::new(now, &contents, config.seed)),
             nat: Nat::new(now, config.flows_max, host),
             reassembly: Reassembly::default(),
             ids: PacketIds::default(),
@@ -111,9 +115,13 @@ impl Network {
 
     // ---- changes ---------------------------------------------------------------------------
 
-    /// A guest's place on the switch.
+    /// A guest's place on the switch. If the gateway is a router, [`Network::flush`] tells the guest so.
     pub fn add_port(&mut self, port: Port) -> PortId {
-        self.ports.insert(port)
+        let port = self.ports.insert(port);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.plugged(port);
+        }
+        port
     }
 
     /// A port is gone, with everything that was known behind it. Its guests' connections wait a little.
@@ -128,6 +136,9 @@ impl Network {
         self.fdb.forget_port(port);
         self.reassembly.forget_port(port);
         self.ports.remove(port);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.unplugged(port);
+        }
         self.follow = true;
         // Who waited for room at this port would wait forever.
         self.nat.unpark();
@@ -146,6 +157,12 @@ impl Network {
     /// The address by which the outside reaches the host, if it has any: its services are the gateway's.
     pub fn set_outside(&mut self, address: Option<IpAddr>) {
         self.nat.host.outside = address;
+    }
+
+    /// The IPv6 address by which the outside reaches the host, if it has any. Without one, TCP services of the
+    /// host are the gateway's by what [`Network::set_outside`] says.
+    pub fn set_outside6(&mut self, address: Option<Ipv6Addr>) {
+        self.nat.host.outside6 = address;
     }
 
     /// Flows of the NAT that may exist at once from now on. If more do, each new one takes the place of one.
@@ -188,7 +205,13 @@ impl Network {
         self.nat.next_read(&mut link)
     }
 
-    /// A burst of frames and events is over: acknowledgements go out, and rules follow their guests.
+    /// A read could not be carried out, as its port has no room: it comes again, once the port is ready
+    /// ([`Network::set_port_ready`]).
+    pub fn put_back(&mut self, read: &Read) {
+        self.nat.put_back(read);
+    }
+
+    /// A burst of frames and events is over: acknowledgements go out, rules and names follow their guests.
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
         let moved = self.neighbours.take_moved();
         if core::mem::take(&mut self.follow) || moved {
@@ -196,7 +219,19 @@ impl Network {
         }
         if let Some(gateway) = self.gateway {
             let mut link = link!(self, gateway, now, out);
+            self.services.follow_names(&mut link);
             self.nat.flush(&mut link);
+            if let Some(advertiser) = &mut self.advertiser {
+                advertiser.flush(&mut link);
+            }
+        }
+    }
+
+    /// The network is about to end: guests are told that its router, resolver and prefix do. Carry out what comes of
+    /// it, and call nothing else.
+    pub fn shutdown(&mut self, now: Instant, out: &mut Outbox) {
+        if let (Some(gateway), Some(advertiser)) = (self.gateway, &mut self.advertiser) {
+            advertiser.end(&mut link!(self, gateway, now, out));
         }
     }
 
@@ -207,6 +242,7 @@ impl Network {
             .next_deadline()
             .into_iter()
             .chain(self.services.next_deadline())
+            .chain(self.advertiser.as_ref().map(Advertiser::next_deadline))
             .min()
     }
 
@@ -218,5 +254,8 @@ impl Network {
         let mut link = link!(self, gateway, now, out);
         self.nat.timeout(&mut link);
         self.follow |= self.services.timeout(&mut link, &self.nat.table);
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.timeout(&mut link);
+        }
     }
 }

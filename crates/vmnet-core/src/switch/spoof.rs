@@ -1,10 +1,12 @@
-//! Nobody speaks in the gateway's name: every frame of a guest is looked at before it goes anywhere.
+//! Nobody speaks in the gateway's name: every frame of a guest is looked at before it goes anywhere. IPv6 has its own
+//! guard.
 
 use vmnet_wire::ethernet::EtherType;
 use vmnet_wire::{arp, ipv4};
 
 use crate::drop::Drop;
 use crate::link::Gateway;
+use crate::switch::guard;
 
 /// Tags that are looked behind.
 const TAGS_MAX: usize = 4;
@@ -31,10 +33,11 @@ pub(crate) fn refuse(
     }
     let spoofed = match ether_type {
         EtherType::ARP => arp::Packet::read(payload).is_some_and(|packet| {
-            packet.sender() == gateway.address() || packet.sender_mac() == gateway.mac
+            gateway.v4() == Some(packet.sender()) || packet.sender_mac() == gateway.mac
         }),
         EtherType::IPV4 => ipv4::Packet::read(payload, usize::MAX)
-            .is_ok_and(|packet| packet.header.source() == gateway.address()),
+            .is_ok_and(|packet| gateway.v4() == Some(packet.header.source())),
+        EtherType::IPV6 if gateway.ipv6.is_some() => return guard::refuse(gateway, payload),
         // So many tags have no honest meaning here.
         EtherType::VLAN | EtherType::SERVICE_VLAN => true,
         _ => false,
@@ -53,7 +56,7 @@ mod tests {
         let gateway = Gateway::shared("192.168.64.0/24");
         let [guest, other] = [[192, 168, 64, 2].into(), [192, 168, 64, 3].into()];
         for tags in 0..=TAGS_MAX + 1 {
-            for (sender, expected) in [(gateway.address(), false), (guest, tags <= TAGS_MAX)] {
+            for (sender, expected) in [(gateway.v4().unwrap(), false), (guest, tags <= TAGS_MAX)] {
                 let mut ether_type = EtherType::ARP;
                 let mut payload = arp::Packet::request(Mac([4; 6]), sender, other)
                     .as_bytes()

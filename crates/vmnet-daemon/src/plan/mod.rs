@@ -14,7 +14,7 @@ use openvmnet::service::{Mode, NetworkConfiguration, ServiceError};
 use std::net::SocketAddr;
 use std::time::Duration;
 use uuid::Uuid;
-use vmnet_linux::lane::{Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, Prefix, Settings};
+use vmnet_linux::lane::{Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings};
 
 pub(crate) use subnet::Occupied;
 
@@ -96,7 +96,9 @@ impl Plan {
         let resolvers = asked.resolvers.as_ref();
         let resolvers = resolvers.map(|all| all.iter().map(|one| text::resolver(one)).collect());
         let uuid = uuid_of(asked)?;
-        let ipv6 = prefix::of(asked, private, uuid, occupied)?;
+        // Nobody asked for IPv6 where the MTU is too small for it.
+        let without = private || mtu < MTU_MIN_IPV6;
+        let ipv6 = prefix::of(asked, without, uuid, occupied)?;
         let serves6 = ipv6.is_some() && !private;
         Ok(Self {
             uuid,
@@ -308,9 +310,16 @@ fn check_mode(asked: &NetworkConfiguration, private: bool) -> Result<(), Service
 
 /// What needs IPv6 is not asked of a network without.
 fn check_ipv6(asked: &NetworkConfiguration, private: bool) -> Result<(), ServiceError> {
+    let mtu = asked.mtu.unwrap_or(MTU);
+    let wanted = asked.ipv6_prefix.is_some() || asked.ipv6 == Some(true);
+    if wanted && mtu < MTU_MIN_IPV6 {
+        return Err(invalid(format!(
+            "the MTU is {mtu}; IPv6 needs {MTU_MIN_IPV6} at least: take that, or no IPv6"
+        )));
+    }
     let services = [asked.nat66, asked.router_advertisement, asked.dhcp6];
     if services.contains(&Some(true)) {
-        if asked.ipv6 == Some(false) {
+        if asked.ipv6 == Some(false) || mtu < MTU_MIN_IPV6 {
             return Err(invalid(
                 "a network without IPv6 has neither NAT66 nor router advertisements nor DHCPv6: leave one of them out",
             ));

@@ -14,10 +14,10 @@ const PREFIXES: Uuid = Uuid::from_u128(0x3b1d_7c52_0a8e_4f6b_9c41_766d_6e36_7021
 /// So many of them the host may use before we give up. Each is one of 2^56.
 const TRIES: u8 = 64;
 
-/// The prefix of a network; `None` if it knows no IPv6.
+/// The prefix of a network; `None` if it knows no IPv6, which it does not `without` having been asked for a prefix.
 pub(super) fn of(
     asked: &NetworkConfiguration,
-    private: bool,
+    without: bool,
     network: Uuid,
     occupied: &Occupied,
 ) -> Result<Option<Prefix>, ServiceError> {
@@ -30,7 +30,7 @@ pub(super) fn of(
             }),
         };
     }
-    if private || asked.ipv6 == Some(false) {
+    if without || asked.ipv6 == Some(false) {
         return Ok(None);
     }
     let own = (0..TRIES).map(|attempt| made_of(machine(), network, attempt));

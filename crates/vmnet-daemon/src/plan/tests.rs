@@ -392,6 +392,19 @@ fn ipv6_that_cannot_be_is_refused() {
     let mut private = asked(Mode::Host);
     (private.private, private.ipv6) = (Some(true), Some(true));
     refused(&private, "prefix");
+    // RFC 8200 §5.
+    for change in [
+        (|asked| asked.ipv6 = Some(true)) as Change,
+        |asked| asked.ipv6_prefix = Some("fd12::/64".to_owned()),
+        |asked| asked.nat66 = Some(true),
+    ] {
+        let mut small = with(|asked| asked.mtu = Some(1279));
+        assert_eq!(make(&small).unwrap().ipv6, None);
+        change(&mut small);
+        refused(&small, "IPv6");
+        small.mtu = Some(1280);
+        assert!(make(&small).unwrap().ipv6.is_some());
+    }
 }
 
 #[test]

@@ -57,6 +57,12 @@ pub(crate) fn address(text: &str) -> Result<Ipv4Addr, ServiceError> {
         .map_err(|_| invalid(format!("`{text}` is no IPv4 address")))
 }
 
+/// An address of either family.
+pub(crate) fn any_address(text: &str) -> Result<IpAddr, ServiceError> {
+    text.parse()
+        .map_err(|_| invalid(format!("`{text}` is no IP address")))
+}
+
 pub(crate) fn mac(text: &str) -> Result<Mac, ServiceError> {
     let mac: Mac = text
         .parse()

@@ -1,6 +1,6 @@
 //! DHCP leases, as they are kept.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -27,13 +27,16 @@ pub enum LeaseState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseRecord {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The hardware address of the client.
     #[serde(with = "mac_text")]
     pub mac: Mac,
-    /// Its client identifier, if it sent one.
+    /// Its client identifier, if it sent one; its DUID if the address is IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<Vec<u8>>,
+    /// Which of its IPv6 addresses this is (IAID).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iaid: Option<u32>,
     /// Its name, if it sent one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_name: Option<String>,
@@ -49,14 +52,14 @@ pub enum LeaseChange {
     /// This is what is known of its address now.
     Put(LeaseRecord),
     /// Nothing is known of this address any more.
-    Remove(Ipv4Addr),
+    Remove(IpAddr),
 }
 
 /// The network and lease in a row.
 pub(super) fn of_row(key: &[u8], value: &[u8]) -> Option<(Uuid, LeaseRecord)> {
     let (network, address) = key.split_at_checked(16)?;
     let lease: LeaseRecord = serde_json::from_slice(value).ok()?;
-    (lease.address.octets() == address).then_some((Uuid::from_slice(network).ok()?, lease))
+    (octets(lease.address) == address).then_some((Uuid::from_slice(network).ok()?, lease))
 }
 
 impl Store {
@@ -115,6 +118,14 @@ impl Store {
     }
 }
 
-fn lease_key(network: Uuid, address: Ipv4Addr) -> Vec<u8> {
-    [network.as_bytes().as_slice(), &address.octets()].concat()
+fn lease_key(network: Uuid, address: IpAddr) -> Vec<u8> {
+    [network.as_bytes().as_slice(), &octets(address)].concat()
+}
+
+/// Four bytes or sixteen: so IPv4 addresses are where they always were.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }

@@ -11,12 +11,17 @@ use super::{lease, network};
 
 /// The version of the format that this program writes. Raise it when an earlier program would read the rows wrongly, and add
 /// the step to [`STEPS`]. A new field that may be missing is no new version.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 /// How a file of version `n` becomes one of version `n + 1`: the entry at index `n - 1`.
-const STEPS: &[Step] = &[];
+const STEPS: &[Step] = &[leases_of_both_families];
 
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
+
+/// Version 2: leases may be of IPv6 addresses, which earlier programs cannot read. Rows of version 1 are as they were.
+fn leases_of_both_families(_: &WriteTransaction) -> Result<(), redb::Error> {
+    Ok(())
+}
 
 const SCHEMA: TableDefinition<'_, &str, u64> = TableDefinition::new("schema");
 
@@ -31,7 +36,7 @@ pub(super) enum Table {
     Reservation,
     /// Network id and name of the forward.
     Forward,
-    /// Network id and IPv4 address.
+    /// Network id and address, of either family.
     Lease,
 }
 

@@ -145,7 +145,7 @@ impl Supervisor {
                         "{address} is no guest's address on this network"
                     )));
                 }
-                Ok(ForwardGuest::Address(address))
+                Ok(ForwardGuest::Address(address.into()))
             }
             (None, Some(mac), None, None) => Ok(ForwardGuest::Mac(text::mac(mac)?)),
             (None, None, Some(name), None) => {

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use uuid::Uuid;
 use vmnet_linux::lane::{
     AttachError, Attachment, GuestSocket, ListenerId, PortId, PortKind, PortOffload, PortOptions,
-    PortRow,
+    PortRow, VhostUserSocket,
 };
 use vmnet_wire::ethernet::Mac;
 
@@ -87,7 +87,8 @@ impl Supervisor {
             isolated,
             offload,
         };
-        let place = match self.attach(network, options.kind, descriptor, port) {
+        let socket = vmm_socket(&options)?;
+        let place = match self.attach(network, (options.kind, socket), descriptor, port) {
             Ok(place) => place,
             Err(error) => {
                 self.forget_unused(&options, id);
@@ -118,7 +119,7 @@ impl Supervisor {
     fn attach(
         &self,
         network: Uuid,
-        kind: Kind,
+        (kind, socket): (Kind, Option<String>),
         descriptor: OwnedFd,
         options: PortOptions,
     ) -> Result<Place, ServiceError> {
@@ -132,6 +133,21 @@ impl Supervisor {
                 .map(Place::Port),
             Kind::Dgram => handle
                 .attach(Attachment::Dgram(descriptor), options)
+                .map(Place::Port),
+            Kind::VhostUser => handle
+                .attach(
+                    Attachment::VhostUser(VhostUserSocket::Listen(descriptor.into())),
+                    options,
+                )
+                .map(Place::Port),
+            Kind::VhostUserClient => handle
+                .attach(
+                    Attachment::VhostUser(VhostUserSocket::Connect(
+                        descriptor,
+                        socket.unwrap_or_default(),
+                    )),
+                    options,
+                )
                 .map(Place::Port),
             Kind::StreamListener => handle
                 .listen(GuestSocket::Stream(descriptor.into()), options)
@@ -268,6 +284,7 @@ impl Supervisor {
                 PortKind::Tap => Kind::Tap,
                 PortKind::Stream => Kind::Stream,
                 PortKind::Dgram => Kind::Dgram,
+                PortKind::VhostUser => Kind::VhostUser,
             },
             listener: Some(listener),
             id: None,
@@ -288,8 +305,12 @@ impl Supervisor {
             Place::Port(port) => ports.and_then(|ports| ports.get(&port)),
             Place::Listener(_) => None,
         };
-        let header = member.offload.virtio_header || member.kind == Kind::Tap;
-        let large = member.offload.tso || member.kind == Kind::Tap;
+        let by_itself = matches!(
+            member.kind,
+            Kind::Tap | Kind::VhostUser | Kind::VhostUserClient
+        );
+        let header = member.offload.virtio_header || by_itself;
+        let large = member.offload.tso || by_itself;
         let frame = if large {
             LARGE_FRAME
         } else {
@@ -344,6 +365,27 @@ impl Supervisor {
                 ),
             }),
         }
+    }
+}
+
+/// The name of a VMM's socket, which interfaces of one kind have, and no others.
+fn vmm_socket(options: &InterfaceOptions) -> Result<Option<String>, ServiceError> {
+    let refuse = |reason: &str| {
+        Err(ServiceError::InvalidArgument {
+            reason: reason.to_owned(),
+        })
+    };
+    match (&options.socket, options.kind) {
+        (Some(name), Kind::VhostUserClient) => match name.as_str() {
+            "" | "." | ".." => refuse("the name of the VMM's socket is empty or a directory's"),
+            name if name.contains(['/', '\0']) || name.len() > 64 => {
+                refuse("the VMM's socket has a name of at most 64 bytes in the directory, no path")
+            }
+            name => Ok(Some(name.to_owned())),
+        },
+        (None, Kind::VhostUserClient) => refuse("the name of the VMM's socket is missing"),
+        (Some(_), _) => refuse("only interfaces of the kind vhost_user_client have a `socket`"),
+        (None, _) => Ok(None),
     }
 }
 

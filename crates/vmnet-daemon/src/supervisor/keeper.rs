@@ -36,6 +36,7 @@ fn to_store(write: LeaseWrite) -> store::LeaseChange {
             address: lease.address,
             mac: lease.mac,
             client_id: lease.client_id,
+            iaid: lease.iaid,
             host_name: lease.host_name,
             state: match lease.state {
                 LeaseState::Bound => store::LeaseState::Bound,
@@ -53,6 +54,7 @@ fn from_store(lease: store::LeaseRecord) -> LeaseRecord {
         address: lease.address,
         mac: lease.mac,
         client_id: lease.client_id,
+        iaid: lease.iaid,
         host_name: lease.host_name,
         state: match lease.state {
             store::LeaseState::Bound => LeaseState::Bound,

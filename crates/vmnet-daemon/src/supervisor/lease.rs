@@ -3,9 +3,9 @@
 use super::keeper::seconds;
 use super::{Supervisor, failed, not_stored, text};
 use openvmnet::service::{Lease, LeaseState, Lifetime, Reservation, Reserved, ServiceError};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use uuid::Uuid;
-use vmnet_core::gateway::dhcp::ReserveError;
+use vmnet_core::gateway::register::ReserveError;
 use vmnet_linux::lane::{self, ReserveRefused, Reservee};
 
 impl Supervisor {
@@ -34,7 +34,7 @@ impl Supervisor {
     }
 
     pub(crate) fn release_lease(&self, network: &str, address: &str) -> Result<(), ServiceError> {
-        let address = text::address(address)?;
+        let address = text::any_address(address)?;
         let running = self.running(self.find(network)?)?;
         if running.handle.release(address) {
             return Ok(());
@@ -50,7 +50,13 @@ impl Supervisor {
         reservation: &Reservation,
     ) -> Result<(), ServiceError> {
         let uuid = self.find(network)?;
-        let before = self.reservation_for(uuid, &reservee(reservation)?);
+        let address = text::any_address(&reservation.address)?;
+        // An IPv6 address can be written in many ways; it is kept in one.
+        let reservation = &Reservation {
+            address: address.to_string(),
+            ..reservation.clone()
+        };
+        let before = self.reservation_for(uuid, &reservee(reservation)?, address);
         self.reserve(uuid, reservation)?;
         let running = self.running(uuid)?;
         if running.lifetime == Lifetime::Held {
@@ -67,7 +73,7 @@ impl Supervisor {
                     .handle
                     .reserve(reservee(reservation)?, before)
                     .is_ok(),
-                None => running.handle.unreserve(&reservee(reservation)?).is_some(),
+                None => running.handle.unreserve(address).is_some(),
             };
             if !undone {
                 tracing::error!(%uuid, "a reservation that could not be written down is in force until the end");
@@ -85,9 +91,11 @@ impl Supervisor {
         }
     }
 
-    fn reservation_for(&self, network: Uuid, reservee: &Reservee) -> Option<Ipv4Addr> {
+    /// The address of the same family that is kept for a guest now.
+    fn reservation_for(&self, network: Uuid, reservee: &Reservee, like: IpAddr) -> Option<IpAddr> {
         let all = self.running(network).ok()?.handle.reservations();
         all.into_iter()
+            .filter(|(_, address)| address.is_ipv4() == like.is_ipv4())
             .find(|(other, _)| other == reservee)
             .map(|(_, address)| address)
     }
@@ -98,12 +106,16 @@ impl Supervisor {
         network: Uuid,
         reservation: &Reservation,
     ) -> Result<(), ServiceError> {
-        let address = text::address(&reservation.address)?;
+        let address = text::any_address(&reservation.address)?;
         let running = self.running(network)?;
-        if running.plan.dhcp.is_none() {
+        let (is_on, server) = match address {
+            IpAddr::V4(_) => (running.plan.dhcp.is_some(), "DHCP"),
+            IpAddr::V6(_) => (running.plan.dhcp6, "DHCPv6"),
+        };
+        if !is_on {
             return Err(ServiceError::InvalidArgument {
                 reason: format!(
-                    "the network {} gives no addresses: its DHCP is off",
+                    "the network {} gives no such addresses: its {server} is off",
                     running.plan.label()
                 ),
             });
@@ -128,18 +140,18 @@ impl Supervisor {
 
     pub(crate) fn unreserve_lease(&self, network: &str, address: &str) -> Result<(), ServiceError> {
         let uuid = self.find(network)?;
-        let address = text::address(address)?;
+        let address = text::any_address(address)?;
         let running = self.running(uuid)?;
         let all = running.handle.reservations();
-        let Some((reservee, _)) = all.into_iter().find(|(_, other)| *other == address) else {
+        if !all.iter().any(|(_, other)| *other == address) {
             return Err(ServiceError::NotFound {
                 reason: format!("{address} is not reserved on {network}"),
             });
-        };
+        }
         self.store
             .remove_reservation(uuid, &address.to_string())
             .map_err(|error| not_stored(&error))?;
-        running.handle.unreserve(&reservee);
+        running.handle.unreserve(address);
         Ok(())
     }
 
@@ -161,14 +173,14 @@ impl Supervisor {
     }
 
     /// The reservations of a network that were written down.
-    pub(super) fn stored_reservations(&self, network: Uuid) -> Vec<(Reservee, Ipv4Addr)> {
+    pub(super) fn stored_reservations(&self, network: Uuid) -> Vec<(Reservee, IpAddr)> {
         let stored = self.store.reservations(network).into_iter();
-        let read = |value| -> Result<(Reservee, Ipv4Addr), ServiceError> {
+        let read = |value| -> Result<(Reservee, IpAddr), ServiceError> {
             let reservation: Reservation =
                 serde_json::from_value(value).map_err(|error| failed(&error))?;
             Ok((
                 reservee(&reservation)?,
-                text::address(&reservation.address)?,
+                text::any_address(&reservation.address)?,
             ))
         };
         stored
@@ -208,7 +220,7 @@ fn reservee(reservation: &Reservation) -> Result<Reservee, ServiceError> {
     }
 }
 
-fn describe(reservee: &Reservee, address: Ipv4Addr) -> Reservation {
+fn describe(reservee: &Reservee, address: IpAddr) -> Reservation {
     let mut reservation = Reservation {
         address: address.to_string(),
         mac: None,

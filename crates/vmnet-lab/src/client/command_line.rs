@@ -1,4 +1,5 @@
-//! The subcommands of `vmnet-lab-client`. Addresses are `ADDRESS:PORT`; names are resolved by the system.
+//! The subcommands of `vmnet-lab-client`. Addresses are `ADDRESS:PORT`; names are resolved by the system, to an IPv4
+//! address if they have one.
 //!
 //! Success prints one line and exits with 0; a failure prints what was wrong and exits with 1.
 
@@ -7,14 +8,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use super::{connect, datagram, listen, transfer, wrong};
+use super::{connect, datagram, flood, listen, transfer, wrong};
 
 /// What there is.
 const USAGE: &str = "\
 get ADDR BYTES | put ADDR BYTES | close-first ADDR BYTES | close-last ADDR BYTES
 outcome ADDR SECONDS | at-once ADDR COUNT | one-after-another ADDR COUNT | churn ADDR SECONDS
-udp-echo ADDR COUNT SIZE | udp-ask ADDR TEXT | tcp-ask ADDR | resolve NAME
-udp-two-peers ADDR ADDR | listen-tcp PORT | listen-udp PORT | serve-pattern PORT";
+udp-echo ADDR COUNT SIZE | udp-ask ADDR TEXT | tcp-ask ADDR | resolve NAME | resolve6 NAME | six-first ADDR SECONDS
+udp-two-peers ADDR ADDR | flood6 GATEWAY INTERFACE SECONDS | listen-tcp PORT | listen-udp PORT | serve-pattern PORT";
 
 /// Runs one subcommand; the line to print.
 ///
@@ -52,6 +53,20 @@ pub fn run(arguments: &[&str]) -> io::Result<String> {
         }
         ["resolve", name] => address(&format!("{name}:0")).map(|found| found.ip().to_string()),
         ["listen-tcp", port] => listen::tcp(number(port)?).map(done),
+        ["resolve6", name] => {
+            let found = of_family(&all(&format!("{name}:0"))?, SocketAddr::is_ipv6);
+            let found = found.ok_or_else(|| wrong(format!("{name} has no IPv6 address")))?;
+            Ok(found.ip().to_string())
+        }
+        ["six-first", at, seconds] => {
+            let timeout = Duration::from_secs(number(seconds)?);
+            connect::six_first(all(at)?, timeout)
+        }
+        ["flood6", gateway, interface, seconds] => {
+            let time = Duration::from_secs(number(seconds)?);
+            let sent = flood::run(number(gateway)?, interface, time)?;
+            Ok(format!("ok {sent} packets"))
+        }
         ["udp-two-peers", one, other] => datagram::two_peers(address(one)?, address(other)?),
         ["serve-pattern", port] => listen::pattern(number(port)?).map(done),
         ["listen-udp", port] => listen::udp(number(port)?).map(done),
@@ -60,12 +75,21 @@ pub fn run(arguments: &[&str]) -> io::Result<String> {
 }
 
 fn address(text: &str) -> io::Result<SocketAddr> {
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|error| wrong(format!("{text}: {error}")))?;
-    found
-        .find(SocketAddr::is_ipv4)
-        .ok_or_else(|| wrong(format!("{text} has no IPv4 address")))
+    let found = all(text)?;
+    of_family(&found, SocketAddr::is_ipv4)
+        .or_else(|| found.first().copied())
+        .ok_or_else(|| wrong(format!("{text} has no address")))
+}
+
+fn of_family(found: &[SocketAddr], is: fn(&SocketAddr) -> bool) -> Option<SocketAddr> {
+    found.iter().copied().find(is)
+}
+
+fn all(text: &str) -> io::Result<Vec<SocketAddr>> {
+    let found = text.to_socket_addrs();
+    Ok(found
+        .map_err(|error| wrong(format!("{text}: {error}")))?
+        .collect())
 }
 
 fn number<T: FromStr>(text: &str) -> io::Result<T> {

@@ -27,6 +27,26 @@ pub fn outcome(address: SocketAddr, timeout: Duration) -> (String, Duration) {
     (word, took)
 }
 
+/// Connects to the addresses of a name one after another, those of IPv6 first; which one it was, and how long it took.
+///
+/// # Errors
+/// None of them can be reached.
+pub fn six_first(mut found: Vec<SocketAddr>, timeout: Duration) -> io::Result<String> {
+    let begin = Instant::now();
+    found.sort_by_key(SocketAddr::is_ipv4);
+    let mut words = Vec::new();
+    for address in found {
+        let (word, _) = outcome(address, timeout);
+        let connected = word == "connected";
+        words.push(format!("{} {word}", address.ip()));
+        if connected {
+            let took = begin.elapsed().as_millis();
+            return Ok(format!("{} {took} ms", words.join(", ")));
+        }
+    }
+    Err(wrong(words.join(", ")))
+}
+
 /// Opens `count` connections to an echo server, and when all are open, uses each of them.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use super::wrong;
 /// # Errors
 /// If one never comes back, or comes back changed.
 pub fn echo(address: SocketAddr, count: usize, size: usize) -> io::Result<()> {
-    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    let socket = any_port(address)?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut buffer = vec![0; 65_536];
@@ -42,7 +42,7 @@ pub fn echo(address: SocketAddr, count: usize, size: usize) -> io::Result<()> {
 /// # Errors
 /// Those of the socket; a refusal comes as `ConnectionRefused`.
 pub fn ask(address: SocketAddr, message: &str) -> io::Result<String> {
-    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    let socket = any_port(address)?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut buffer = vec![0; 65_536];
@@ -58,7 +58,7 @@ pub fn ask(address: SocketAddr, message: &str) -> io::Result<String> {
 /// # Errors
 /// As [`ask`].
 pub fn two_peers(one: SocketAddr, other: SocketAddr) -> io::Result<String> {
-    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    let socket = any_port(one)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut buffer = vec![0; 2048];
     let mut ask = |peer| {
@@ -74,6 +74,15 @@ pub fn two_peers(one: SocketAddr, other: SocketAddr) -> io::Result<String> {
         io::Result::Ok(String::from_utf8_lossy(&buffer[..len]).trim().to_owned())
     };
     Ok(format!("{} {}", ask(one)?, ask(other)?))
+}
+
+/// A socket of the family of `peer`.
+fn any_port(peer: SocketAddr) -> io::Result<UdpSocket> {
+    UdpSocket::bind(if peer.is_ipv6() {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    })
 }
 
 fn with_three_tries(mut once: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {

@@ -8,12 +8,14 @@
 //! | `connect.rs` | one connection and its outcome, many at once, many one after another |
 //! | `transfer.rs` | files over HTTP and half-closed streams, every byte compared |
 //! | `datagram.rs` | UDP echo and questions |
+//! | `flood.rs` | what a hostile guest sends by IPv6 |
 //! | `listen.rs` | servers inside, which say who came |
 //! | `command_line.rs` | the subcommands |
 
 pub mod command_line;
 pub mod connect;
 pub mod datagram;
+pub mod flood;
 pub mod listen;
 pub mod transfer;
 

@@ -1,6 +1,6 @@
 //! Carries out the core's actions, as its caller in a host would.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use vmnet_core::outbox::{Datagram, HOLDS};
@@ -269,7 +269,11 @@ impl Lan {
     /// A connection of this host to itself.
     fn join(&mut self, socket: SocketId, to: SocketAddr, rule: vmnet_core::ForwardId) {
         self.internet.next_port += 1;
-        let client = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.internet.next_port);
+        let loopback = match to.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let client = SocketAddr::new(loopback, self.internet.next_port);
         self.internet
             .streams
             .insert(socket, Stream::new(to, Server::Joined(None)));
@@ -327,6 +331,7 @@ impl Lan {
             socket,
             offset,
             max,
+            to: _,
         } = read;
         self.contract.name(socket);
         let Some(stream) = self.internet.streams.get_mut(&socket) else {
@@ -477,17 +482,20 @@ impl Lan {
         let latency = self.internet.latency;
         match self.internet.bare.get(&socket) {
             Some(Bare::Echo) => {
-                let IpAddr::V4(to) = how.to.ip() else { return };
-                if self.internet.pingable.contains(&to) {
+                let v6 = how.to.is_ipv6();
+                if self.internet.pingable.contains(&how.to.ip()) {
                     let mut reply = payload;
                     // A ping socket answers with an identifier of its own.
-                    (reply[0], reply[4], reply[5]) = (0, 0xab, 0xcd);
+                    let kind = if v6 { 129 } else { 0 };
+                    (reply[0], reply[4], reply[5]) = (kind, 0xab, 0xcd);
                     (reply[2], reply[3]) = (0, 0);
+                    // That of ICMPv6 is over addresses that the guest does not know.
                     let sum = vmnet_wire::checksum::Sum::new().with(&reply).finish();
                     reply[2..4].copy_from_slice(&sum.to_be_bytes());
                     self.after(latency, Later::Datagram(socket, how.to, reply));
                 } else {
-                    let error = Internet::error(how.to, how.to.ip(), 3, 1);
+                    let (kind, code) = if v6 { (1, 3) } else { (3, 1) };
+                    let error = Internet::error(how.to, how.to.ip(), kind, code);
                     let head = payload.get(..8).unwrap_or(&payload).to_vec();
                     self.after(latency, Later::Error(socket, error, head));
                 }

@@ -1,15 +1,16 @@
 //! A guest: smoltcp's stack behind a network card in memory, or nothing but frames.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::{dhcpv4, icmp, tcp, udp};
 use smoltcp::storage::PacketMetadata;
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr, Ipv6Cidr};
 use vmnet_wire::ethernet::Mac;
+use vmnet_wire::ndp;
 
 /// How long a guest believes an ARP answer, before it hears it again. smoltcp forgets a neighbour after a minute even
 /// while its connections get on, and a segment that finds none loses its retransmission timer with it.
@@ -101,10 +102,27 @@ impl Guest {
     /// A guest whose MAC ends in `number`, with a stack but without an address.
     #[must_use]
     pub fn new(number: u8, start: Instant, mtu: u16) -> Self {
+        Self::with_stack(number, start, mtu, false)
+    }
+
+    /// The same, which makes itself IPv6 addresses: one of the link, and one of every prefix that it hears of (RFC 4862).
+    #[must_use]
+    pub fn autonomous(number: u8, start: Instant, mtu: u16) -> Self {
+        let mut guest = Self::with_stack(number, start, mtu, true);
+        let address = IpCidr::Ipv6(Ipv6Cidr::new(ndp::link_local(guest.mac), 64));
+        let stack = guest.stack.as_mut().expect("a guest with a stack");
+        stack
+            .interface
+            .update_ip_addrs(|addresses| addresses.push(address).expect("room"));
+        guest
+    }
+
+    fn with_stack(number: u8, start: Instant, mtu: u16, slaac: bool) -> Self {
         let mut guest = Self::raw(number, start, mtu);
         let hardware = HardwareAddress::Ethernet(EthernetAddress(guest.mac.0));
         let mut config = Config::new(hardware);
         config.random_seed = u64::from(number) + 1;
+        config.slaac = slaac;
         let interface = Interface::new(config, &mut guest.card, smoltcp::time::Instant::ZERO);
         guest.stack = Some(Stack {
             interface,
@@ -164,6 +182,18 @@ impl Guest {
         self.stack.as_ref()?.interface.ipv4_addr()
     }
 
+    /// Its IPv6 address that others than the link can answer to.
+    #[must_use]
+    pub fn address6(&self) -> Option<Ipv6Addr> {
+        let addresses = self.stack.as_ref()?.interface.ip_addrs().iter();
+        addresses
+            .filter_map(|address| match address {
+                IpCidr::Ipv6(address) => Some(address.address()),
+                IpCidr::Ipv4(_) => None,
+            })
+            .find(|address| !address.is_unicast_link_local())
+    }
+
     /// Starts a DHCP client, which sets address and route by itself.
     pub fn start_dhcp(&mut self) {
         let stack = self.stack.as_mut().expect("a guest with a stack");
@@ -193,6 +223,18 @@ impl Guest {
     pub fn connect(&mut self, to: SocketAddrV4, from: u16, buffer: usize) -> SocketHandle {
         let handle = self.add_tcp(buffer, buffer);
         self.reconnect(handle, to, from);
+        handle
+    }
+
+    /// Opens a TCP connection over IPv6.
+    pub fn connect6(&mut self, to: SocketAddrV6, from: u16, buffer: usize) -> SocketHandle {
+        let handle = self.add_tcp(buffer, buffer);
+        let stack = self.stack.as_mut().expect("a guest with a stack");
+        let socket = stack.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        let to = (IpAddress::Ipv6(*to.ip()), to.port());
+        socket
+            .connect(stack.interface.context(), to, from)
+            .expect("a closed socket");
         handle
     }
 
@@ -306,6 +348,8 @@ impl Guest {
             stack
                 .interface
                 .poll(clock, &mut self.card, &mut stack.sockets);
+            // What a router has said becomes an address only now.
+            stack.interface.poll_maintenance(clock);
             self.follow_dhcp();
         }
         self.card.leaving.drain(..).collect()

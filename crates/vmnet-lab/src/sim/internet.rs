@@ -52,7 +52,7 @@ pub struct Internet {
     /// UDP hosts.
     pub udp: BTreeMap<SocketAddr, UdpHost>,
     /// Hosts that answer pings.
-    pub pingable: Vec<Ipv4Addr>,
+    pub pingable: Vec<IpAddr>,
     /// How long the way there and back takes.
     pub latency: Duration,
     /// Resolvers and how long they take; `None`: silent.

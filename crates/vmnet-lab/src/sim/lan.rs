@@ -1,7 +1,7 @@
 //! A network with its guests and its internet, and the clock that jumps to whatever happens next.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use vmnet_core::{
@@ -145,6 +145,40 @@ impl Lan {
         }
     }
 
+    /// A network with everything of both families, configured further by `change`.
+    pub fn dual(change: impl FnOnce(&mut Config)) -> Self {
+        Self::new(1500, |config| {
+            config.ipv6 = Some("fd00:0:0:64::/64".parse().expect("a prefix"));
+            (config.nat66, config.router_advertisement) = (true, true);
+            change(config);
+        })
+    }
+
+    /// The gateway's IPv6 address.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[must_use]
+    pub fn gateway6(&self) -> Ipv6Addr {
+        self.network.gateway_address6().expect("an IPv6 gateway")
+    }
+
+    /// Plugs a guest in that makes itself IPv6 addresses, and waits until it has.
+    ///
+    /// # Panics
+    /// If it makes none.
+    pub fn add_autonomous(&mut self, number: u8) -> PortId {
+        let port = self.plug(Guest::autonomous(number, self.start, self.mtu));
+        let limit = Duration::from_secs(5);
+        let done = self.run_until(limit, |lan| lan.guest(port).address6().is_some());
+        assert!(done, "no address of a prefix");
+        // Systems ask whether anybody has an address that they take (RFC 4862 §5.4); smoltcp does not.
+        let guest = self.guest(port);
+        let (mac, address) = (guest.mac, guest.address6().expect("waited for"));
+        self.inject(port, super::packets6::probe(mac, address));
+        port
+    }
+
     /// The gateway's address.
     ///
     /// # Panics
@@ -216,6 +250,12 @@ impl Lan {
         self.network.remove_port(self.now, port);
         self.settle();
         wire.guest
+    }
+
+    /// The network ends: what it has to say last reaches its guests.
+    pub fn shutdown(&mut self) {
+        self.network.shutdown(self.now, &mut self.out);
+        self.run_for(WIRE * 2);
     }
 
     /// The guest of a port.

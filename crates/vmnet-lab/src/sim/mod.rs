@@ -9,7 +9,7 @@
 //! | [`guest`] | guests: a TCP/IP stack of their own, or raw frames |
 //! | [`internet`] | what is behind the NAT's sockets |
 //! | [`stream`] | one TCP socket of the host and the server behind it |
-//! | [`packets`] | frames made by hand |
+//! | [`packets`], [`packets6`] | frames made by hand; IPv6 |
 //! | [`trouble`] | seeded loss, duplication, reordering, bit flips |
 //! | [`trace`] | frames as readable text |
 //! | [`nonsense`] | any sequence of events, for fuzzing |
@@ -22,6 +22,7 @@ pub mod internet;
 pub mod lan;
 pub mod nonsense;
 pub mod packets;
+pub mod packets6;
 pub mod stream;
 pub mod trace;
 pub mod trouble;

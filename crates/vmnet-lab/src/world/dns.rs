@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `files.example.test` A | the server outside |
 //! | `N.many.example.test` A | the server outside, for any `N` |
+//! | `both.example.test` A, AAAA | the server outside, by both families |
+//! | `six.example.test` AAAA | the server outside, by IPv6 alone |
 //! | `big.example.test` TXT | about 3,600 bytes: truncated over UDP, whole over TCP |
 //! | `silent.example.test` | none, ever |
 //! | another name below `example.test` | NXDOMAIN |
@@ -15,12 +17,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::SERVER;
 use super::serve::Running;
+use super::{SERVER, SERVER6};
 
 /// What is asked for.
 const A: u16 = 1;
 const TXT: u16 = 16;
+const AAAA: u16 = 28;
 /// What a UDP answer may hold without EDNS; the server does not speak EDNS.
 const UDP_LIMIT: usize = 512;
 
@@ -59,7 +62,10 @@ impl Zone {
             ("silent.example.test", _) => return None,
             ("big.example.test", TXT) => (0..16_u8).map(text_record).collect(),
             (name, A) if is_server(name) => vec![SERVER.octets().to_vec()],
-            (name, _) if is_server(name) || name == "big.example.test" => Vec::new(),
+            (name, AAAA) if has_ipv6(name) => vec![SERVER6.octets().to_vec()],
+            (name, _) if is_server(name) || has_ipv6(name) || name == "big.example.test" => {
+                Vec::new()
+            }
             _ => return Some(question.reply(query, 3, false, &[])),
         };
         let whole = question.reply(query, 0, false, &records);
@@ -71,7 +77,12 @@ impl Zone {
 }
 
 fn is_server(name: &str) -> bool {
-    name == "files.example.test" || name.ends_with(".many.example.test")
+    matches!(name, "files.example.test" | "both.example.test")
+        || name.ends_with(".many.example.test")
+}
+
+fn has_ipv6(name: &str) -> bool {
+    matches!(name, "both.example.test" | "six.example.test")
 }
 
 /// One string of 220 letters.
@@ -193,6 +204,15 @@ mod tests {
         assert!(reply.ends_with(&SERVER.octets()));
         assert_eq!(zone.asked("files.example.test", Transport::Udp), 1);
         assert_eq!(zone.asked("files.example.test", Transport::Tcp), 0);
+
+        let six = zone
+            .answer(&query("six.example.test", AAAA), Transport::Udp)
+            .unwrap();
+        assert!(six.ends_with(&SERVER6.octets()));
+        let none = zone
+            .answer(&query("six.example.test", A), Transport::Udp)
+            .unwrap();
+        assert_eq!((none[3] & 15, none[7]), (0, 0), "no error, no answer");
 
         let big = query("big.example.test", TXT);
         let short = zone.answer(&big, Transport::Udp).unwrap();

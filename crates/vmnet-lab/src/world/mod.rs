@@ -4,7 +4,8 @@
 //!   namespace "host"                      namespace "outside"
 //!   user without rights, vmnet   veth     HTTP, echo, DNS, half-close servers
 //!   198.51.100.2 ─────────────────────── 198.51.100.1, .53 (DNS), 203.0.113.9
-//!                                         192.0.2.1 unreachable   
+//!   2001:db8:1::2                         2001:db8:1::1, ::53 (DNS), 2001:db8:9::9
+//!                                         192.0.2.1 and 2001:db8:2::1 unreachable
 //! ```
 //!
 //! | file | what is in it |
@@ -21,7 +22,7 @@ pub mod serve;
 mod user;
 
 use std::ffi::OsStr;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,16 @@ pub const DNS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
 pub const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// A router answers for this address that it cannot be reached.
 pub const UNREACHABLE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The host, by IPv6.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
+/// The server outside, by IPv6: all that it does by IPv4.
+pub const SERVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+/// The DNS server, by IPv6.
+pub const DNS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x53);
+/// The same server, one hop further as the host sees it.
+pub const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9);
+/// A router answers for this address that it cannot be reached.
+pub const UNREACHABLE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
 
 /// HTTP on [`SERVER`]: `GET /pattern/BYTES`, and `POST` of the pattern.
 pub const HTTP_PORT: u16 = 80;
@@ -90,17 +101,8 @@ impl World {
         let (dns, half_close) = (Arc::<dns::Zone>::default(), Arc::<HalfClose>::default());
         let running = Running::default();
         outside.enter(|| {
-            dns::start(SocketAddr::from((DNS, 53)), &dns, &running);
-            http::start(listen(HTTP_PORT), &running);
-            serve::tcp_echo(listen(ECHO_PORT), &running);
-            serve::udp_echo(bind(ECHO_PORT), &running);
-            serve::tcp_whoami(listen(WHOAMI_PORT), &running);
-            for address in [SERVER, DNS] {
-                let socket = UdpSocket::bind((address, WHOAMI_PORT)).expect("bind outside");
-                serve::udp_whoami(socket, &running);
-            }
-            half_close.start_client_first(listen(CLIENT_CLOSES_PORT), &running);
-            half_close.start_server_first(listen(SERVER_CLOSES_PORT), &running);
+            serve_family(SERVER.into(), DNS.into(), &dns, &half_close, &running);
+            serve_family(SERVER6.into(), DNS6.into(), &dns, &half_close, &running);
         });
         let this = Self {
             host,
@@ -167,6 +169,11 @@ impl World {
             .map(|address| format!("nameserver {address}\n"))
             .collect();
         std::fs::write(self.resolv_conf(), text).expect("write resolv.conf of the host");
+    }
+
+    /// Switches the host's IPv6 off, as some do.
+    pub fn switch_ipv6_off(&self) {
+        self.host.sysctl("net.ipv6.conf.all.disable_ipv6", "1");
     }
 
     /// Serves TCP and UDP echo on the host itself, at `address`.
@@ -268,6 +275,26 @@ fn connect(host: &Namespace, outside: &Namespace) {
     outside.ip(&["address", "add", &format!("{FAR}/32"), "dev", "lo"]);
     outside.sysctl("net.ipv4.ip_forward", "1");
     outside.ip(&["route", "add", "unreachable", &format!("{UNREACHABLE}/32")]);
+    connect_by_ipv6(host, outside);
+}
+
+/// The same by IPv6. Addresses are not probed for first, which takes a second.
+fn connect_by_ipv6(host: &Namespace, outside: &Namespace) {
+    let address = |namespace: &Namespace, address: String, interface| {
+        namespace.ip(&["address", "add", &address, "dev", interface, "nodad"]);
+    };
+    outside.sysctl("net.ipv6.conf.all.forwarding", "1");
+    address(host, format!("{HOST6}/64"), "uplink");
+    address(outside, format!("{SERVER6}/64"), "hosts");
+    // So that clients out there come from the server's.
+    let resolver = format!("{DNS6}/64");
+    let never_chosen = ["dev", "hosts", "nodad", "preferred_lft", "0"];
+    outside.ip(&[&["address", "add", &resolver][..], &never_chosen].concat());
+    address(outside, format!("{FAR6}/128"), "lo");
+    let server = SERVER6.to_string();
+    host.ip(&["-6", "route", "add", "default", "via", &server]);
+    let nowhere = format!("{UNREACHABLE6}/128");
+    outside.ip(&["-6", "route", "add", "unreachable", &nowhere]);
 }
 
 /// Removes the folders of tests that were killed: those whose process is gone.
@@ -306,13 +333,27 @@ fn folder_of(user: &User) -> tempfile::TempDir {
     folder
 }
 
-fn listen(port: u16) -> TcpListener {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("listen outside")
-}
-
-fn bind(port: u16) -> UdpSocket {
+/// Starts the servers of one family of addresses.
+fn serve_family(
+    server: IpAddr,
+    resolver: IpAddr,
+    dns: &Arc<dns::Zone>,
+    half_close: &Arc<HalfClose>,
+    running: &Running,
+) {
+    let listen = |port| TcpListener::bind((server, port)).expect("listen outside");
     // Not the wildcard: the answer must leave from the address that was asked.
-    UdpSocket::bind((SERVER, port)).expect("bind outside")
+    let bind = |address: IpAddr, port| UdpSocket::bind((address, port)).expect("bind outside");
+    dns::start(SocketAddr::from((resolver, 53)), dns, running);
+    http::start(listen(HTTP_PORT), running);
+    serve::tcp_echo(listen(ECHO_PORT), running);
+    serve::udp_echo(bind(server, ECHO_PORT), running);
+    serve::tcp_whoami(listen(WHOAMI_PORT), running);
+    for address in [server, resolver] {
+        serve::udp_whoami(bind(address, WHOAMI_PORT), running);
+    }
+    half_close.start_client_first(listen(CLIENT_CLOSES_PORT), running);
+    half_close.start_server_first(listen(SERVER_CLOSES_PORT), running);
 }
 
 /// In a mount namespace of its own, the child sees the host's resolver instead of the machine's.

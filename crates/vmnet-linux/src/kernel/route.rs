@@ -6,7 +6,9 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope, CacheInfo};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -135,6 +137,38 @@ impl Routes {
             )?;
         }
         Ok(taken)
+    }
+
+    /// IPv6 addresses of a link that others than the link's stations know, and that are not still being probed for.
+    ///
+    /// # Errors
+    ///
+    /// See [`RouteError`].
+    pub fn ipv6_addresses(&mut self, index: u32) -> Result<Vec<Ipv6Addr>, RouteError> {
+        let mut request = AddressMessage::default();
+        request.header.family = AddressFamily::Inet6;
+        let mut found = Vec::new();
+        self.dump(
+            RouteNetlinkMessage::GetAddress(request),
+            "list the addresses",
+            |message| {
+                let RouteNetlinkMessage::NewAddress(message) = message else {
+                    return;
+                };
+                let probed = message.header.flags.contains(AddressHeaderFlags::Tentative);
+                if message.header.index != index || probed {
+                    return;
+                }
+                found.extend(message.attributes.iter().filter_map(|attribute| {
+                    match attribute {
+                        AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+                        _ => None,
+                    }
+                    .filter(|address| !is_link_local(IpAddr::V6(*address)))
+                }));
+            },
+        )?;
+        Ok(found)
     }
 
     /// Changes a link.

@@ -20,6 +20,17 @@ pub fn write(name: &str, value: &str) -> io::Result<()> {
     std::fs::write(path(name), value)
 }
 
+/// Sets an IPv6 setting of an interface.
+///
+/// # Errors
+///
+/// What the write says.
+pub fn write_ipv6(interface: &str, setting: &str, value: &str) -> io::Result<()> {
+    // A name may hold dots.
+    let folder = PathBuf::from("/proc/sys/net/ipv6/conf").join(interface);
+    std::fs::write(folder.join(setting), value)
+}
+
 /// Why this kernel refused a user namespace, and what opens them; for the end of an error message.
 #[must_use]
 pub fn user_namespace_remedy() -> String {

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::{Config, Dns, ForwardId, Network, Outbox, PortId, SocketId};
+use vmnet_core::{Config, Dns, ForwardId, Network, Outbox, PortId, Prefix, SocketId};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::StartError;
@@ -19,7 +19,9 @@ use crate::lane::handle::{Command, CountersSnapshot, Inbox, ListenerId, Settings
 use crate::lane::leases::{self, LeaseKeeper};
 use crate::lane::names::{DnsSession, Queries};
 use crate::lane::patience::Patience;
+use crate::lane::rings::Rings;
 use crate::lane::sockets::Pending;
+use crate::lane::vmm::Vmm;
 use crate::poller::{Poller, READ, Token};
 use crate::port::join::Joining;
 use crate::port::{FRAME_MAX, Port};
@@ -45,6 +47,8 @@ const DESCRIPTORS_KEPT: usize = 128;
 /// A network with everything it runs on.
 pub(super) struct Lane {
     pub(super) network: Network,
+    /// Its IPv6 prefix.
+    prefix: Option<Prefix>,
     pub(super) out: Outbox,
     pub(super) now: Instant,
     pub(super) poller: Poller,
@@ -76,6 +80,12 @@ pub(super) struct Lane {
     pub(super) warned: Warned,
     /// See [`forwarding::spare`].
     pub(super) spare: Option<OwnedFd>,
+    pub(super) rings: Rings,
+    pub(super) vmms: Slots<PortId, Vmm>,
+    /// The action that is carried out is the only one.
+    pub(super) alone: bool,
+    /// A frame waits in its ring for room at this port.
+    pub(super) stuck: Option<PortId>,
     patience: Patience,
     /// How soon ports that cannot tell are tried again.
     retry: Duration,
@@ -102,11 +112,15 @@ impl Lane {
         rustix::rand::getrandom(&mut seed[..], rustix::rand::GetRandomFlags::empty())
             .map_err(io::Error::from)?;
         let mut network = Network::new(now, &config(&settings, flows_max()?, seed))?;
-        if let Some(dhcp) = settings.dhcp {
+        let times = [
+            settings.dhcp.map(|dhcp| dhcp.lease_time),
+            settings.dhcp6.map(|dhcp6| dhcp6.lease_time),
+        ];
+        if let Some(lease_time) = times.into_iter().flatten().max() {
             leases::put_back(
                 &mut network,
                 now,
-                dhcp.lease_time,
+                lease_time,
                 settings.reservations,
                 settings.restored,
             );
@@ -114,9 +128,6 @@ impl Lane {
         let poller = Poller::new()?;
         poller.add(&inbox.line.wake, Token::Command, READ)?;
         let uplink = Uplink::new(settings.external_interface.as_deref())?;
-        if let Some(ipv4) = network.ipv4() {
-            network.set_outside(uplink.address(ipv4.subnet()));
-        }
         poller.add(uplink.fd(), Token::Uplink, READ)?;
         let resolvers = match &settings.resolvers {
             Some(fixed) => {
@@ -126,8 +137,9 @@ impl Lane {
             None if settings.dns == Dns::Proxy => watch_resolvers(&mut network, now, &poller)?,
             None => None,
         };
-        Ok(Self {
+        let mut lane = Self {
             network,
+            prefix: settings.ipv6,
             out: Outbox::new(),
             now,
             poller,
@@ -151,6 +163,10 @@ impl Lane {
             batch: None,
             warned: Warned::default(),
             spare: Some(forwarding::spare()?),
+            rings: Rings::new(),
+            vmms: Slots::default(),
+            alone: false,
+            stuck: None,
             patience: Patience::new(now),
             retry: RETRY,
             moved: 0,
@@ -159,7 +175,23 @@ impl Lane {
             inbox,
             lease_keeper: settings.leases,
             stopped: false,
-        })
+        };
+        lane.tell_outside();
+        Ok(lane)
+    }
+
+    /// Tells the core by which addresses the outside reaches the host.
+    fn tell_outside(&mut self) {
+        if let Some(ipv4) = self.network.ipv4() {
+            let address = self.uplink.address(ipv4.subnet());
+            tracing::debug!(?address, "the host's outside address");
+            self.network.set_outside(address);
+        }
+        if let Some(prefix) = self.prefix {
+            let address = self.uplink.address6(prefix);
+            tracing::debug!(?address, "the host's outside IPv6 address");
+            self.network.set_outside6(address);
+        }
     }
 
     /// Runs until it is told to stop.
@@ -167,12 +199,8 @@ impl Lane {
         let mut events = Vec::new();
         let mut busy = false;
         while !self.stopped {
-            let timeout = if busy {
-                Some(Duration::ZERO)
-            } else {
-                self.timeout()
-            };
             let moved = std::mem::take(&mut self.moved);
+            let (timeout, moved) = self.before_sleep(busy, moved);
             let waited = self
                 .patience
                 .wait(&mut self.poller, timeout, moved, &mut events);
@@ -190,8 +218,10 @@ impl Lane {
             for (token, flags) in events.drain(..) {
                 self.dispatch(token, flags);
             }
+            self.look_for_vmms();
+            let had_frames = self.serve_rings();
             self.send_pending();
-            busy = self.read_streams();
+            busy = self.read_streams() | had_frames;
             if self
                 .network
                 .next_deadline()
@@ -206,7 +236,24 @@ impl Lane {
         }
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    /// How long to wait for events, and how much was moved by whoever may answer soon. Before it sleeps, the lane looks
+    /// at rings for a moment, and then asks their guests for kicks.
+    fn before_sleep(&mut self, busy: bool, moved: usize) -> (Option<Duration>, usize) {
+        if busy {
+            self.patience.found();
+            return (Some(Duration::ZERO), moved);
+        }
+        if !self.rings.are_looked_at() {
+            return (self.timeout(), moved);
+        }
+        if self.patience.look_again() || self.arm_rings() {
+            return (Some(Duration::ZERO), moved);
+        }
+        // It has looked already.
+        (self.timeout(), 0)
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
         let retry = self
             .full
             .iter()
@@ -217,6 +264,13 @@ impl Lane {
             .next_deadline()
             .into_iter()
             .chain(retry)
+            .chain(self.rings.next_look(self.now))
+            .chain(
+                self.vmms
+                    .iter_mut()
+                    .filter_map(|(_, vmm)| vmm.next_look())
+                    .min(),
+            )
             .min()?;
         // Rounded up: a wait that ends too early only waits again.
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_micros(50))
@@ -230,6 +284,8 @@ impl Lane {
             Token::Query(number) => self.query_event(number, flags),
             Token::Listener(number) => self.listener_event(number),
             Token::Forward(slot) => self.forward_event(slot),
+            Token::Kick(slot, ring) => self.kick_event(slot, ring),
+            Token::Vmm(slot) => self.vmm_event(slot),
             Token::Command => self.obey(),
             Token::Resolvers => self.follow_resolvers(),
             Token::Uplink => self.follow_uplink(),
@@ -248,8 +304,12 @@ impl Lane {
         true
     }
 
-    /// The gateway as it reports errors; only one that has an address has any.
-    pub(super) fn gateway(&self) -> IpAddr {
+    /// The gateway as it reports errors about what goes `to`; only one that has an address has any.
+    pub(super) fn gateway(&self, to: SocketAddr) -> IpAddr {
+        if to.is_ipv6() {
+            let gateway = self.prefix.map(|prefix| prefix.gateway());
+            return IpAddr::V6(gateway.unwrap_or(Ipv6Addr::UNSPECIFIED));
+        }
         let address = self.network.gateway_address();
         IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED))
     }
@@ -280,7 +340,12 @@ impl Lane {
                 Command::Counters(answer) => {
                     let _gone = answer.send(self.counters());
                 }
-                Command::Stop => self.stopped = true,
+                Command::Session(port, epoch, change) => self.session_change(port, epoch, change),
+                Command::Stop => {
+                    self.network.shutdown(self.now, &mut self.out);
+                    self.carry_out(Hand::EMPTY);
+                    self.stopped = true;
+                }
             }
         }
     }
@@ -311,15 +376,10 @@ impl Lane {
 
     fn follow_uplink(&mut self) {
         let change = self.uplink.follow();
-        let Some(ipv4) = self.network.ipv4() else {
-            return;
-        };
         if change == Change::None {
             return;
         }
-        let address = self.uplink.address(ipv4.subnet());
-        tracing::debug!(?address, "the host's outside address");
-        self.network.set_outside(address);
+        self.tell_outside();
         if change == Change::Returned {
             self.rebind_sockets();
         }
@@ -359,10 +419,6 @@ fn watch_resolvers(
 
 /// The core's part of the settings.
 fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
-    let gateway = settings
-        .ipv4
-        .map_or(Ipv4Addr::UNSPECIFIED, |ipv4| ipv4.gateway());
-    let [a, b, c, d] = gateway.octets();
     let resolvers = settings.resolvers.iter().flatten();
     let offered = resolvers.filter_map(|resolver| match resolver {
         SocketAddr::V4(resolver) if resolver.port() == 53 => Some(*resolver.ip()),
@@ -370,8 +426,7 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
     });
     Config {
         ipv4: settings.ipv4,
-        // Locally administered; the same for the same network, so that guests' caches stay right.
-        gateway_mac: Mac([0x5a, 0x94, a, b, c, d]),
+        gateway_mac: gateway_mac(settings),
         mtu: settings.mtu,
         dhcp: settings.dhcp,
         dns: settings.dns,
@@ -388,6 +443,19 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
         flows_max,
         seed,
     }
+}
+
+/// Locally administered; the same for the same network, so that guests' caches stay right.
+fn gateway_mac(settings: &Settings) -> Mac {
+    let [a, b, c, d] = match (settings.ipv4, settings.ipv6) {
+        (Some(ipv4), _) => ipv4.gateway().octets(),
+        (None, Some(prefix)) => {
+            let [_, _, _, _, a, b, c, d, ..] = prefix.network().octets();
+            [a, b, c, d]
+        }
+        (None, None) => [0; 4],
+    };
+    Mac([0x5a, 0x94, a, b, c, d])
 }
 
 /// As many flows as descriptors allow: each has one.

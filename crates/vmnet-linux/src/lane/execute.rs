@@ -4,17 +4,17 @@ use std::io;
 
 use vmnet_core::outbox::{Action, Bytes, HOLDS};
 use vmnet_core::{Drop, Event, Frame, PortId, SocketId, Span, Target};
-use vmnet_virtio::memory::GuestSlice;
 use vmnet_wire::offload::Offload;
 
 use crate::lane::datapath::Lane;
 use crate::poller::{EDGES, READ, Token};
-use crate::port::Outgoing;
 use crate::port::body::Body;
+use crate::port::vhost_user::Refused;
+use crate::port::{Outgoing, Port};
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
 use crate::socket::stream::Stream;
-use crate::socket::{HostSocket, host_error};
+use crate::socket::{HostSocket, error_towards, host_error};
 
 /// What spans name: the frame or payload that the core was given last.
 #[derive(Clone, Copy)]
@@ -22,42 +22,57 @@ pub(super) struct Hand<'a> {
     /// The first bytes: a copy that nobody changes.
     pub(super) head: &'a [u8],
     /// Those behind, in the memory of the guest that sent them.
-    pub(super) rest: &'a [GuestSlice<'a>],
+    pub(super) rest: Body<'a>,
     pub(super) offload: Offload,
+    pub(super) place: Place,
+}
+
+/// Where the hand is, as far as that matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In our memory, to be filled anew.
+    Ours,
+    /// In a ring, where a frame may wait.
+    Ring,
+    /// So many bytes are in buffers of this port's guest, which wait for their headers.
+    Landed(PortId, usize),
 }
 
 impl<'a> Hand<'a> {
     pub(super) const EMPTY: Hand<'static> = Hand {
         head: &[],
-        rest: &[],
+        rest: Body::EMPTY,
         offload: Offload::NONE,
+        place: Place::Ours,
     };
 
     pub(super) fn payload(bytes: &'a [u8]) -> Self {
         Self {
             head: bytes,
-            rest: &[],
-            offload: Offload::NONE,
+            ..Self::EMPTY
         }
     }
 
     fn frame(&self) -> Outgoing<'a> {
         Outgoing {
             head: self.head,
-            body: Body::new(&[], self.rest),
+            body: self.rest,
             offload: self.offload,
         }
     }
 
     fn span(&self, span: Span) -> Body<'a> {
-        Body::new(self.head, self.rest).span(span.start, span.len)
+        self.rest.behind(self.head).span(span.start, span.len)
     }
 }
 
 impl Lane {
     /// Does everything that the core wants done; `hand` is what it was given last.
     pub(super) fn carry_out(&mut self, hand: Hand<'_>) {
+        let mut first = true;
         while let Some(action) = self.out.take() {
+            self.alone = first && self.out.is_empty();
+            first = false;
             self.execute(action, hand);
         }
         // Fragments that are complete now make a frame of their own.
@@ -66,15 +81,17 @@ impl Lane {
             self.network.receive(self.now, port, &whole, &mut self.out);
             self.carry_out(Hand {
                 head: &frame,
-                rest: &[],
-                offload: Offload::NONE,
+                ..Hand::EMPTY
             });
         }
     }
 
     fn execute(&mut self, action: Action, hand: Hand<'_>) {
         match action {
-            Action::Forward { port } => self.give(port, &hand.frame()),
+            Action::Forward { port } => {
+                let may_wait = hand.place == Place::Ring && self.alone;
+                self.give(port, &hand.frame(), may_wait);
+            }
             Action::Reply { port, frame } => {
                 self.compose(port, &frame, Body::EMPTY, Offload::VALID);
             }
@@ -83,7 +100,12 @@ impl Lane {
                 headers,
                 body,
                 offload,
-            } => self.compose(port, &headers, hand.span(body), offload),
+            } => match hand.place {
+                Place::Landed(at, len) if body == Span::first(len) => {
+                    self.land(port, at, &headers, len, &offload);
+                }
+                _ => self.compose(port, &headers, hand.span(body), offload),
+            },
             Action::Open { socket, target } => self.open(socket, target),
             Action::Send { socket, span } => self.send(socket, hand.span(span)),
             Action::SendTo { socket, span, how } => self.send_to(socket, hand.span(span), how),
@@ -136,8 +158,21 @@ impl Lane {
                 body,
                 offload,
             },
+            false,
         );
         self.out = out;
+    }
+
+    /// Gives a port the headers of what was received into its guest's buffers.
+    fn land(&mut self, port: PortId, at: PortId, headers: &Bytes, len: usize, offload: &Offload) {
+        match self.ports.get_mut(port) {
+            Some(Port::VhostUser(place)) if port == at => {
+                place.commit(self.out.bytes(headers), len, offload);
+                self.touch(port);
+            }
+            // The guest has moved meanwhile. It will be sent again.
+            _ => self.network.count_drop(Drop::NoNeighbour),
+        }
     }
 
     fn reassemble(&mut self, port: PortId, headers: &Bytes, buffer: usize, len: usize) {
@@ -147,14 +182,21 @@ impl Lane {
     }
 
     /// Gives a frame to a port; ports are flushed when the turn ends.
-    pub(super) fn give(&mut self, port: PortId, frame: &Outgoing<'_>) {
+    fn give(&mut self, port: PortId, frame: &Outgoing<'_>, may_wait: bool) {
         let mtu = usize::from(self.network.mtu());
         let Some(place) = self.ports.get_mut(port) else {
             return self.network.count_drop(Drop::NoPort);
         };
-        if let Err(cause) = place.send(frame, mtu, &mut self.scratch) {
-            self.network.count_drop(cause);
+        match place.send(frame, mtu, &mut self.scratch, may_wait) {
+            Ok(()) => {}
+            Err(Refused::Dropped(cause)) => self.network.count_drop(cause),
+            Err(Refused::NoRoom) => self.stuck = Some(port),
         }
+        self.touch(port);
+    }
+
+    /// The port is to be flushed when the turn ends.
+    pub(super) fn touch(&mut self, port: PortId) {
         if !self.touched.contains(&port) {
             self.touched.push(port);
         }
@@ -222,7 +264,10 @@ impl Lane {
     }
 
     fn cannot_open(&mut self, socket: SocketId, target: Target, error: &io::Error) {
-        let reason = host_error(error);
+        let reason = match target {
+            Target::Tcp(to) => error_towards(error, to),
+            _ => host_error(error),
+        };
         match (target, reason) {
             (Target::Echo { .. }, vmnet_core::HostError::Forbidden) if !self.warned.ping => {
                 self.warned.ping = true;

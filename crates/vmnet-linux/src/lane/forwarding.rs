@@ -1,7 +1,7 @@
 //! Forwarded ports, whose clients are accepted here, and sockets that guests come by.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
@@ -99,7 +99,7 @@ impl Lane {
     fn check_guest(&self, forward: &Forward) -> Result<(), ForwardError> {
         let ipv4 = self.network.ipv4().ok_or(ForwardError::NoGateway)?;
         match forward.guest {
-            ForwardGuest::Address(address) if !ipv4.is_guest(address) => {
+            ForwardGuest::Address(IpAddr::V4(address)) if !ipv4.is_guest(address) => {
                 Err(ForwardError::NotAGuest(address, ipv4))
             }
             _ => Ok(()),

@@ -15,6 +15,7 @@ use vmnet_wire::offload::Offload;
 use crate::lane::datapath::Lane;
 use crate::lane::execute::Hand;
 use crate::lane::forwarding::Listener;
+use crate::lane::vmm;
 use crate::lane::{
     AttachError, Attachment, GuestSocket, ListenerId, PortKind, PortOffload, PortOptions, PortRow,
 };
@@ -33,6 +34,8 @@ const BURST: usize = 64;
 const BURST_BYTES: usize = 1 << 20;
 /// Frames that a socket holds on the way to us, as the core has to know it: its VMM waits when it is full.
 const SOCKET_QUEUE: usize = 512;
+/// The same of rings, which are mostly of this size. A guest waits when one is full.
+const RING_QUEUE: usize = 256;
 /// Bytes that we wish sockets for guests to hold; the host may allow fewer.
 const SOCKET_BYTES: i32 = 4 << 20;
 /// The same where frames are large: 8 MiB fill in about 2 ms.
@@ -57,6 +60,14 @@ impl Lane {
                 widen(&fd, options.offload);
                 let port = Port::Dgram(Dgram::connected(fd), options.offload);
                 Ok(self.add_port(port, options)?)
+            }
+            Attachment::VhostUser(socket) => {
+                let id = self.add_port(vmm::port(), options)?;
+                if let Err(error) = self.attach_vhost_user(id, socket) {
+                    self.detach(id);
+                    return Err(error.into());
+                }
+                Ok(id)
             }
         }
     }
@@ -116,16 +127,16 @@ impl Lane {
     }
 
     fn add_port(&mut self, port: Port, options: PortOptions) -> io::Result<PortId> {
-        let queue = if matches!(port, Port::Tap(_)) {
-            tap::QUEUE
-        } else {
-            SOCKET_QUEUE
+        let queue = match &port {
+            Port::Tap(_) => tap::QUEUE,
+            Port::Stream(..) | Port::Dgram(..) => SOCKET_QUEUE,
+            Port::VhostUser(_) => RING_QUEUE,
         };
         let mut place = vmnet_core::Port::new(queue);
         (place.name, place.mac) = (options.name, options.mac);
         place.isolated = options.isolated;
         place.large_segments = match &port {
-            Port::Tap(_) => true,
+            Port::Tap(_) | Port::VhostUser(_) => true,
             Port::Stream(_, takes) | Port::Dgram(_, takes) => takes.tso,
         };
         let id = self.network.add_port(place);
@@ -148,6 +159,13 @@ impl Lane {
             if let Some(fd) = port_fd(&port) {
                 self.poller.remove(fd);
             }
+            if let Port::VhostUser(mut port) = port {
+                for kick in port.clear() {
+                    self.poller.remove(&kick);
+                }
+                self.rings.forget_all(id);
+                self.forget_vmm(id);
+            }
             self.network.remove_port(self.now, id);
             self.full.retain(|(other, _)| *other != id);
             self.came_by.remove(&id);
@@ -169,7 +187,7 @@ impl Lane {
             Some(Port::Tap(_)) => self.receive_from_tap(id),
             Some(Port::Stream(..)) => self.receive_from_stream(id),
             Some(Port::Dgram(..)) => self.receive_from_dgram(id),
-            None => Ok(()),
+            Some(Port::VhostUser(_)) | None => Ok(()),
         };
         self.receive_joined();
         if let Err(error) = received {
@@ -390,8 +408,8 @@ impl Lane {
         self.network.receive(self.now, id, &seen, &mut self.out);
         self.carry_out(Hand {
             head: frame,
-            rest: &[],
             offload,
+            ..Hand::EMPTY
         });
     }
 
@@ -427,15 +445,23 @@ impl Lane {
             }
             Ok(full) => {
                 if was.is_none() {
-                    self.full.push((id, full == Flushed::Retry));
+                    self.set_full(id, full == Flushed::Retry);
                     self.watch(id, READ_WRITE);
-                    self.network.set_port_ready(id, false);
                 }
             }
+            Err(error) if matches!(port, Port::VhostUser(_)) => self.break_off(id, &error),
             Err(error) => {
                 tracing::debug!(%error, "a guest is gone");
                 self.detach(id);
             }
+        }
+    }
+
+    /// Streams wait for a port, until a flush finds it empty.
+    pub(super) fn set_full(&mut self, id: PortId, retry: bool) {
+        if !self.full.iter().any(|(other, _)| *other == id) {
+            self.full.push((id, retry));
+            self.network.set_port_ready(id, false);
         }
     }
 
@@ -451,6 +477,7 @@ fn kind(port: &Port) -> PortKind {
         Port::Tap(_) => PortKind::Tap,
         Port::Stream(..) => PortKind::Stream,
         Port::Dgram(..) => PortKind::Dgram,
+        Port::VhostUser(_) => PortKind::VhostUser,
     }
 }
 
@@ -459,6 +486,7 @@ fn port_fd(port: &Port) -> Option<std::os::fd::BorrowedFd<'_>> {
         Port::Tap(tap) => Some(tap.fd()),
         Port::Stream(stream, _) => Some(stream.fd()),
         Port::Dgram(dgram, _) => dgram.fd(),
+        Port::VhostUser(_) => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What other threads ask of a lane: each request goes by a channel and wakes the lane's poller.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use vmnet_core::ConfigError;
+use vmnet_virtio::session::Change;
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
 use crate::lane::leases::{LeaseCommand, LeaseKeeper, LeaseRecord, Reservee};
 use crate::lane::listen::{self, ForwardError};
+use crate::lane::vmm::VhostUserSocket;
 
 pub use vmnet_core::{
     Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label,
-    MTU_MAX, MTU_MIN, PortId, Prefix, PrefixError, Subnet,
+    MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, Prefix, PrefixError, Subnet,
 };
 
 /// Forwards that the lane takes before it looks at frames again.
@@ -64,7 +66,7 @@ pub struct Settings {
     /// Leases that were stored before. Those that do not fit are skipped with a warning.
     pub restored: Vec<LeaseRecord>,
     /// Addresses kept for guests. Those that cannot be are skipped with a warning.
-    pub reservations: Vec<(Reservee, Ipv4Addr)>,
+    pub reservations: Vec<(Reservee, IpAddr)>,
 }
 
 impl Settings {
@@ -103,6 +105,8 @@ pub enum Attachment {
     Stream(OwnedFd),
     /// A connected datagram socket.
     Dgram(OwnedFd),
+    /// A VMM that shares its guest's memory. The port stays while the VMM is away.
+    VhostUser(VhostUserSocket),
 }
 
 /// A socket by which any number of guests come; each gets a port of its own.
@@ -170,6 +174,8 @@ pub enum PortKind {
     Stream,
     /// By datagrams.
     Dgram,
+    /// By rings in the guest's memory.
+    VhostUser,
 }
 
 /// A port and the guest behind it.
@@ -257,6 +263,8 @@ pub(super) enum Command {
     RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
     Leases(LeaseCommand),
     Counters(SyncSender<CountersSnapshot>),
+    /// What the VMM of a port says, in its session of this number.
+    Session(PortId, u64, Change),
     Stop,
 }
 
@@ -382,14 +390,15 @@ impl Handle {
         ids.first().copied().ok_or(ForwardError::Ended)
     }
 
-    /// Forwards ports of the host to guests, all or none. The answer names them in their order.
+    /// Forwards ports of the host to guests, all or none. The answer names them in their order; a UDP port of all
+    /// addresses has two names, one for each family.
     ///
     /// # Errors
     /// See [`ForwardError`]; it is about the first that failed.
     pub fn forward_all(&self, forwards: Vec<Forward>) -> Result<Vec<ForwardId>, ForwardError> {
-        let sockets = listen::open_all(&forwards)?;
-        let mut ids = Vec::with_capacity(forwards.len());
-        let mut pairs = forwards.into_iter().zip(sockets);
+        let pairs = listen::open_all(forwards)?;
+        let mut ids = Vec::with_capacity(pairs.len());
+        let mut pairs = pairs.into_iter();
         loop {
             let some: Vec<_> = pairs.by_ref().take(FORWARDS_AT_ONCE).collect();
             if some.is_empty() {

@@ -2,15 +2,17 @@
 //!
 //! A [`LeaseKeeper`] is called on the lane's thread and must return at once: it hands the batch to the thread
 //! that writes. Whoever wrote it tells by the [`Receipt`]. Until then the guests of the batch wait, and what comes
-//! meanwhile makes up the next one. What order and which repetitions mean is in the core's `dhcp/ledger.rs`.
+//! meanwhile makes up the next one. What order and which repetitions mean is in the core's `register/ledger.rs`. Each family of addresses
+//! has batches of its own.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime};
 
 use vmnet_core::Network;
-use vmnet_core::gateway::dhcp::{self, StoreTicket};
+use vmnet_core::gateway::register::{self, Lease, State, StoreTicket};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::datapath::Lane;
@@ -18,17 +20,19 @@ use crate::lane::execute::Hand;
 use crate::lane::handle::{Command, Handle, Line};
 use crate::lane::wall_clock::WallClock;
 
-pub use vmnet_core::gateway::dhcp::Reservee;
+pub use vmnet_core::gateway::register::Reservee;
 
 /// A lease that outlives this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRecord {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whose it is or was.
     pub mac: Mac,
-    /// The guest's client id (option 61, its type byte included).
+    /// The guest's client id (option 61, its type byte included), or its DUID.
     pub client_id: Option<Vec<u8>>,
+    /// Which of a guest's IPv6 addresses it is (IAID).
+    pub iaid: Option<u32>,
     /// What the guest calls itself.
     pub host_name: Option<String>,
     /// Where the lease stands.
@@ -54,13 +58,13 @@ pub enum LeaseWrite {
     /// This lease, instead of another of its address.
     Put(LeaseRecord),
     /// Nothing.
-    Remove(Ipv4Addr),
+    Remove(IpAddr),
 }
 
 /// Where leases are stored: a function that takes a batch, hands it to whoever writes, and returns at once.
 ///
-/// A batch is stored as a whole or not at all, and names each address once. Batches come one after the other: the
-/// next when the [`Receipt`] of the last has been used.
+/// A batch is stored as a whole or not at all, and names each address once. Batches of one family come one after the
+/// other: the next when the [`Receipt`] of the last has been used.
 pub struct LeaseKeeper(Box<dyn FnMut(Vec<LeaseWrite>, Receipt) + Send>);
 
 impl LeaseKeeper {
@@ -105,7 +109,7 @@ impl Drop for Receipt {
 #[derive(Debug, Clone)]
 pub struct LeaseRow {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whose it is or was.
     pub mac: Mac,
     /// The guest's name, if it has one; only while the lease runs.
@@ -116,7 +120,7 @@ pub struct LeaseRow {
     pub expires: SystemTime,
     /// Where it stands.
     pub state: LeaseState,
-    /// The guest's client id.
+    /// The guest's client id, or its DUID.
     pub client_id: Option<Vec<u8>>,
     /// What the guest calls itself.
     pub host_name: Option<String>,
@@ -129,7 +133,7 @@ pub struct LeaseRow {
 pub enum ReserveRefused {
     /// It cannot be a guest's, or another guest has it or is to have it.
     #[error(transparent)]
-    Conflict(#[from] dhcp::ReserveError),
+    Conflict(#[from] register::ReserveError),
     /// The lane has ended.
     #[error("the network has ended")]
     Ended,
@@ -139,10 +143,10 @@ pub enum ReserveRefused {
 pub(super) enum LeaseCommand {
     Stored(StoreTicket, bool),
     Rows(SyncSender<Vec<LeaseRow>>),
-    Release(Ipv4Addr, SyncSender<bool>),
-    Reserve(Reservee, Ipv4Addr, SyncSender<Result<(), ReserveRefused>>),
-    Unreserve(Reservee, SyncSender<Option<Ipv4Addr>>),
-    Reservations(SyncSender<Vec<(Reservee, Ipv4Addr)>>),
+    Release(IpAddr, SyncSender<bool>),
+    Reserve(Reservee, IpAddr, SyncSender<Result<(), ReserveRefused>>),
+    Unreserve(IpAddr, SyncSender<Option<Reservee>>),
+    Reservations(SyncSender<Vec<(Reservee, IpAddr)>>),
 }
 
 impl Handle {
@@ -155,31 +159,30 @@ impl Handle {
 
     /// Ends a lease now, or forgets one that has ended: the address is free. Answers whether there was one. A guest
     /// that still uses the address is not told, and refused when it renews, if another has it by then.
-    pub fn release(&self, address: Ipv4Addr) -> bool {
+    pub fn release(&self, address: IpAddr) -> bool {
         self.ask(|answer| Command::Leases(LeaseCommand::Release(address, answer)))
             .unwrap_or_default()
     }
 
     /// Keeps an address for a guest, of the pool or beside it, from the guest's next message on: one that has
-    /// another address is refused when it renews, and moves. A guest's earlier reservation is replaced.
+    /// another address is refused when it renews, and moves. A guest's earlier reservation of the same family is replaced.
     ///
     /// # Errors
     /// See [`ReserveRefused`].
-    pub fn reserve(&self, reservee: Reservee, address: Ipv4Addr) -> Result<(), ReserveRefused> {
+    pub fn reserve(&self, reservee: Reservee, address: IpAddr) -> Result<(), ReserveRefused> {
         self.ask(|answer| Command::Leases(LeaseCommand::Reserve(reservee, address, answer)))
             .unwrap_or(Err(ReserveRefused::Ended))
     }
 
-    /// Takes a reservation back, and returns its address. A lease of it goes on.
-    pub fn unreserve(&self, reservee: &Reservee) -> Option<Ipv4Addr> {
-        let reservee = reservee.clone();
-        self.ask(|answer| Command::Leases(LeaseCommand::Unreserve(reservee, answer)))
+    /// Takes the reservation of an address back, and returns for whom it was. A lease of it goes on.
+    pub fn unreserve(&self, address: IpAddr) -> Option<Reservee> {
+        self.ask(|answer| Command::Leases(LeaseCommand::Unreserve(address, answer)))
             .flatten()
     }
 
     /// All reservations, by address.
     #[must_use]
-    pub fn reservations(&self) -> Vec<(Reservee, Ipv4Addr)> {
+    pub fn reservations(&self) -> Vec<(Reservee, IpAddr)> {
         self.ask(|answer| Command::Leases(LeaseCommand::Reservations(answer)))
             .unwrap_or_default()
     }
@@ -208,8 +211,8 @@ impl Lane {
                 let reserved = self.network.reserve(reservee, address);
                 let _gone = answer.send(reserved.map_err(ReserveRefused::from));
             }
-            LeaseCommand::Unreserve(reservee, answer) => {
-                let _gone = answer.send(self.network.unreserve(&reservee));
+            LeaseCommand::Unreserve(address, answer) => {
+                let _gone = answer.send(self.network.unreserve(address));
             }
             LeaseCommand::Reservations(answer) => {
                 let reservations = self.network.reservations();
@@ -218,7 +221,11 @@ impl Lane {
         }
     }
 
-    pub(super) fn store_leases(&mut self, ticket: StoreTicket, writes: Vec<dhcp::LeaseWrite>) {
+    pub(super) fn store_leases(
+        &mut self,
+        ticket: StoreTicket,
+        writes: Vec<register::LeaseWrite<IpAddr>>,
+    ) {
         let receipt = Receipt {
             ticket,
             line: self.inbox.line.clone(),
@@ -228,8 +235,8 @@ impl Lane {
         let writes = writes
             .into_iter()
             .filter_map(|write| match write {
-                dhcp::LeaseWrite::Put(lease) => record(&clock, &lease).map(LeaseWrite::Put),
-                dhcp::LeaseWrite::Remove(address) => Some(LeaseWrite::Remove(address)),
+                register::LeaseWrite::Put(lease) => record(&clock, &lease).map(LeaseWrite::Put),
+                register::LeaseWrite::Remove(address) => Some(LeaseWrite::Remove(address)),
             })
             .collect();
         if let Some(keeper) = &mut self.lease_keeper {
@@ -239,22 +246,24 @@ impl Lane {
 
     fn lease_rows(&self) -> Vec<LeaseRow> {
         let clock = WallClock::at(self.now);
-        let reserved: Vec<Ipv4Addr> = self.network.reservations().map(|(_, at)| at).collect();
-        let row = |lease: &dhcp::Lease| {
-            let record = record(&clock, lease)?;
+        let reserved: BTreeSet<IpAddr> = self.network.reservations().map(|(_, at)| at).collect();
+        let row = |lease: Lease<IpAddr>| {
+            let record = record(&clock, &lease)?;
             Some(LeaseRow {
                 address: lease.address,
                 mac: lease.mac,
-                name: lease.name.clone(),
+                name: lease.name,
                 expires_in: lease.expires.saturating_duration_since(self.now),
                 expires: record.expires,
                 state: record.state,
                 client_id: record.client_id,
                 host_name: record.host_name,
-                reserved: reserved.binary_search(&lease.address).is_ok(),
+                reserved: reserved.contains(&lease.address),
             })
         };
-        self.network.leases().filter_map(row).collect()
+        let v4 = self.network.leases().map(Lease::any);
+        let v6 = self.network.leases6().map(Lease::any);
+        v4.chain(v6).filter_map(row).collect()
     }
 }
 
@@ -263,7 +272,7 @@ pub(super) fn put_back(
     network: &mut Network,
     now: Instant,
     lease_time: Duration,
-    reservations: Vec<(Reservee, Ipv4Addr)>,
+    reservations: Vec<(Reservee, IpAddr)>,
     records: Vec<LeaseRecord>,
 ) {
     for (reservee, address) in reservations {
@@ -275,14 +284,15 @@ pub(super) fn put_back(
     let leases = records.into_iter().map(|record| {
         // One that has ended cannot end later, and one that runs not later than one that begins now.
         let (state, most) = match record.state {
-            LeaseState::Bound => (dhcp::State::Bound, lease_time),
-            LeaseState::Expired => (dhcp::State::Expired, Duration::ZERO),
-            LeaseState::Released => (dhcp::State::Released, Duration::ZERO),
+            LeaseState::Bound => (State::Bound, lease_time),
+            LeaseState::Expired => (State::Expired, Duration::ZERO),
+            LeaseState::Released => (State::Released, Duration::ZERO),
         };
-        dhcp::Lease {
+        Lease {
             address: record.address,
             mac: record.mac,
             client_id: record.client_id,
+            iaid: record.iaid,
             host_name: record.host_name,
             name: None,
             expires: clock.instant(record.expires, most),
@@ -295,17 +305,18 @@ pub(super) fn put_back(
 }
 
 /// A lease as it is stored; offers and declined addresses are not.
-fn record(clock: &WallClock, lease: &dhcp::Lease) -> Option<LeaseRecord> {
+fn record(clock: &WallClock, lease: &Lease<IpAddr>) -> Option<LeaseRecord> {
     let state = match lease.state {
-        dhcp::State::Bound => LeaseState::Bound,
-        dhcp::State::Expired => LeaseState::Expired,
-        dhcp::State::Released => LeaseState::Released,
-        dhcp::State::Offered | dhcp::State::Declined => return None,
+        State::Bound => LeaseState::Bound,
+        State::Expired => LeaseState::Expired,
+        State::Released => LeaseState::Released,
+        State::Offered | State::Declined => return None,
     };
     Some(LeaseRecord {
         address: lease.address,
         mac: lease.mac,
         client_id: lease.client_id.clone(),
+        iaid: lease.iaid,
         host_name: lease.host_name.clone(),
         state,
         expires: clock.date(lease.expires),

@@ -125,19 +125,18 @@ fn letter(protocol: Protocol) -> char {
     }
 }
 
-/// Listens for all of them, in order.
+/// Listens for all of them, in order. One for datagrams to all addresses becomes two, one for each family: a socket for
+/// datagrams has one guest's address behind it, and its clients are of that family.
 ///
 /// # Errors
 /// About the first for which it cannot; nothing is listened on then.
-pub(super) fn open_all(forwards: &[Forward]) -> Result<Vec<OwnedFd>, ForwardError> {
+pub(super) fn open_all(forwards: Vec<Forward>) -> Result<Vec<(Forward, OwnedFd)>, ForwardError> {
     let limit = limits::raise_open_files();
     let usable = limit.saturating_sub(DESCRIPTORS_LEFT);
     let mut sockets = Vec::with_capacity(forwards.len());
-    for Forward {
-        protocol, listen, ..
-    } in forwards
-    {
-        let (protocol, listen) = (*protocol, *listen);
+    let has_ipv6 = has_ipv6();
+    for forward in forwards.iter().flat_map(|one| families(one, has_ipv6)) {
+        let (protocol, listen) = (forward.protocol, forward.listen);
         let socket =
             open(protocol, listen).map_err(|error| ForwardError::of(protocol, listen, error))?;
         // The kernel gives the lowest number that is free: this one tells how many are open.
@@ -148,29 +147,32 @@ pub(super) fn open_all(forwards: &[Forward]) -> Result<Vec<OwnedFd>, ForwardErro
                 limit,
             });
         }
-        sockets.push(socket);
+        sockets.push((forward, socket));
     }
     Ok(sockets)
 }
 
-/// Listens; on `[::]` for both families, or for IPv4 alone where the host has no IPv6.
-fn open(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
-    match open_one(protocol, listen) {
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && is_all(listen) => {
-            open_one(
-                protocol,
-                SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port())),
-            )
-        }
-        opened => opened,
-    }
+/// The kernel knows IPv6 at all, switched on or off.
+fn has_ipv6() -> bool {
+    rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None).is_ok()
+}
+
+/// What a forward means on this host: `[::]` is for both families, or for IPv4 alone where there is no other.
+fn families(forward: &Forward, has_ipv6: bool) -> impl Iterator<Item = Forward> + use<> {
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, forward.listen.port()));
+    let all = is_all(forward.listen);
+    let first = if all && !has_ipv6 { v4 } else { forward.listen };
+    let second = (all && has_ipv6 && forward.protocol == Protocol::Udp).then_some(v4);
+    let forward = *forward;
+    let at = move |listen| Forward { listen, ..forward };
+    std::iter::once(first).chain(second).map(at)
 }
 
 fn is_all(listen: SocketAddr) -> bool {
     listen.is_ipv6() && listen.ip().is_unspecified()
 }
 
-fn open_one(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
+fn open(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
     let family = match listen {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -182,7 +184,8 @@ fn open_one(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
     if listen.is_ipv6() {
-        set_v6_only(&socket, !is_all(listen))?;
+        // Whatever the host's default is (net.ipv6.bindv6only).
+        set_v6_only(&socket, protocol == Protocol::Udp || !is_all(listen))?;
     }
     if protocol == Protocol::Tcp {
         // Connections of a forward that has ended do not stand in the way of the next.
@@ -199,13 +202,13 @@ fn open_one(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::lane::ForwardGuest;
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream};
 
     fn forward(listen: SocketAddr) -> Forward {
         Forward {
             protocol: Protocol::Tcp,
             listen,
-            guest: ForwardGuest::Address(Ipv4Addr::new(192, 168, 64, 2)),
+            guest: ForwardGuest::Address([192, 168, 64, 2].into()),
             guest_port: 80,
         }
     }
@@ -218,13 +221,13 @@ mod tests {
             .unwrap()
             .local_addr()
             .unwrap();
-        let error = open_all(&[forward(free), forward(busy)]).unwrap_err();
+        let error = open_all(vec![forward(free), forward(busy)]).unwrap_err();
         assert!(matches!(error, ForwardError::InUse { listen, .. } if listen == busy));
         let text = error.to_string();
         assert!(text.contains("ss -lnpt"), "{text}");
         TcpStream::connect(free).expect_err("closed again");
         let elsewhere = forward("192.0.2.77:80".parse().unwrap());
-        let text = open_all(&[elsewhere]).unwrap_err().to_string();
+        let text = open_all(vec![elsewhere]).unwrap_err().to_string();
         assert!(text.contains("no address 192.0.2.77"), "{text}");
     }
 
@@ -255,5 +258,25 @@ mod tests {
         let port = crate::socket::datagrams::local(&one).unwrap().port();
         TcpStream::connect(("::1", port)).unwrap();
         TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+    }
+
+    #[test]
+    fn all_addresses_are_two_sockets_for_datagrams_and_one_for_streams() {
+        let all = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 80));
+        let of = |protocol, has_ipv6| {
+            let rule = Forward {
+                protocol,
+                ..forward(all)
+            };
+            let found: Vec<String> = families(&rule, has_ipv6)
+                .map(|forward| forward.listen.to_string())
+                .collect();
+            found.join(" ")
+        };
+        assert_eq!(of(Protocol::Tcp, true), "[::]:80");
+        assert_eq!(of(Protocol::Udp, true), "[::]:80 0.0.0.0:80");
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            assert_eq!(of(protocol, false), "0.0.0.0:80");
+        }
     }
 }

@@ -6,6 +6,8 @@
 //! | `datapath` | the thread: wait, dispatch, read, flush |
 //! | `execute` | where actions of the core become system calls |
 //! | `guests` | frames from ports, guests that come and go |
+//! | `rings` | frames from rings in guests' memory |
+//! | `vmm` | VMMs that come and go, and what they say of their rings |
 //! | `patience` | looking again for a moment before sleeping |
 //! | `sockets` | events of the flows' sockets |
 //! | `names` | queries to resolvers, and streams to the DNS proxy |
@@ -25,15 +27,19 @@ mod leases;
 mod listen;
 mod names;
 mod patience;
+mod rings;
 mod sockets;
+mod vmm;
 mod wall_clock;
 
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId,
-    GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, PortId, PortKind, PortOffload,
-    PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings, StartError, Subnet, start,
+    GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, PortKind,
+    PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings, StartError, Subnet,
+    start,
 };
 pub use leases::{
     LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,
 };
 pub use listen::ForwardError;
+pub use vmm::VhostUserSocket;

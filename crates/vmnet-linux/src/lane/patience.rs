@@ -27,6 +27,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 pub(super) struct Patience {
     not_before: Instant,
     pause: Duration,
+    /// Rings are being looked at since then, and were last at that time.
+    looking: Option<(Instant, Instant)>,
 }
 
 impl Patience {
@@ -34,6 +36,7 @@ impl Patience {
         Self {
             not_before: now,
             pause: PAUSE_MIN,
+            looking: None,
         }
     }
 
@@ -53,6 +56,31 @@ impl Patience {
             return Ok(());
         }
         poller.wait(timeout, events)
+    }
+
+    /// Nothing was found in rings; whether to look again at once. Gives way to others before.
+    pub(super) fn look_again(&mut self) -> bool {
+        let now = Instant::now();
+        let (since, before) = match self.looking {
+            Some(looking) => looking,
+            None if now < self.not_before => return false,
+            None => (now, now),
+        };
+        if now.duration_since(before) > SCARCE || now.duration_since(since) > LOOK {
+            self.looking = None;
+            self.vain(now);
+            return false;
+        }
+        self.looking = Some((since, now));
+        std::thread::yield_now();
+        true
+    }
+
+    /// There was something to do.
+    pub(super) fn found(&mut self) {
+        if self.looking.take().is_some() {
+            self.pause = (self.pause / 2).max(PAUSE_MIN);
+        }
     }
 
     /// Looks for a moment. Answers whether something came.

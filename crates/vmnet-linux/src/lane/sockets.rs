@@ -1,18 +1,21 @@
 //! The flows' sockets: what is sent by them, and what happens to them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, Read, SocketId};
+use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, PortId, Read, SocketId};
 
 use crate::lane::datapath::Lane;
-use crate::lane::execute::Hand;
+use crate::lane::execute::{Hand, Place};
 use crate::poller::{EDGES, READ, Token};
-use crate::port::FRAME_MAX;
 use crate::port::body::Body;
+use crate::port::vhost_user::Landing;
+use crate::port::{FRAME_MAX, Port};
 use crate::slots::Slot;
 use crate::socket::datagrams::Datagrams;
+use crate::socket::stream::Peeked;
 use crate::socket::{HostSocket, host_error};
 use crate::sys::datagram::Batch;
 
@@ -22,6 +25,8 @@ const BATCH: usize = 16;
 const BATCHES: usize = 4;
 /// Datagrams that one buffer of several may hold (Linux: `UDP_MAX_SEGMENTS`).
 const SEGMENTS_MAX: usize = 64;
+/// A window for fewer bytes than these is not read into directly.
+const BULK_LEAST: usize = 4096;
 /// Bytes that it may hold.
 const SEGMENTS_BYTES: usize = 65_000;
 
@@ -44,6 +49,15 @@ impl Pending {
             && self.bytes.len() + len <= SEGMENTS_BYTES
             && self.bytes.len() < self.size * SEGMENTS_MAX
     }
+}
+
+/// What came of the wish to read straight into a guest's buffers.
+enum Direct {
+    Done,
+    /// When this port has room.
+    NoRoom(PortId),
+    /// It has to be done by way of ours.
+    Unfit,
 }
 
 impl Lane {
@@ -109,6 +123,15 @@ impl Lane {
     /// Carries out a wish to read.
     pub(super) fn read_stream(&mut self, read: Read) {
         let socket = read.socket;
+        match self.read_into_guest(&read) {
+            Direct::Done => return,
+            Direct::NoRoom(port) => {
+                self.set_full(port, false);
+                self.network.put_back(&read);
+                return self.touch(port);
+            }
+            Direct::Unfit => {}
+        }
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;
         };
@@ -116,7 +139,56 @@ impl Lane {
         frame.resize(FRAME_MAX, 0);
         let max = read.max.min(frame.len());
         // A window of zero still lets the end be seen.
-        let event = match stream.peek(read.offset, &mut frame[..max.max(1)]) {
+        let peeked = stream.peek(read.offset, &mut frame[..max.max(1)]);
+        let len = self.peeked(socket, peeked, max);
+        self.carry_out(Hand::payload(&frame[..len]));
+        self.frame = frame;
+    }
+
+    /// The same straight into buffers of the guest, if it shares its memory and takes large frames.
+    fn read_into_guest(&mut self, read: &Read) -> Direct {
+        let (Some(to), Some(HostSocket::Stream(stream))) =
+            (&read.to, self.sockets.get_mut(read.socket))
+        else {
+            return Direct::Unfit;
+        };
+        let Some(Port::VhostUser(port)) = self.ports.get_mut(to.port) else {
+            return Direct::Unfit;
+        };
+        // For a small answer it is not worth to take buffers for a large one.
+        if !stream.is_bulk() || read.max < BULK_LEAST {
+            return Direct::Unfit;
+        }
+        let max = match port.make_room(to, read.max) {
+            Landing::Ready(max) => max,
+            Landing::NoRoom => return Direct::NoRoom(to.port),
+            Landing::Unfit => return Direct::Unfit,
+        };
+        let peeked = port
+            .room(max)
+            .map(|mut room| stream.peek_into_guest(read.offset, &mut room, max));
+        let peeked = match peeked {
+            Some(Ok(Some(peeked))) => Ok(peeked),
+            Some(Err(error)) => Err(error),
+            None | Some(Ok(None)) => {
+                port.give_up_room();
+                return Direct::Unfit;
+            }
+        };
+        let len = self.peeked(read.socket, peeked, max);
+        self.carry_out(Hand {
+            place: Place::Landed(to.port, len),
+            ..Hand::EMPTY
+        });
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(to.port) {
+            port.give_up_room();
+        }
+        Direct::Done
+    }
+
+    /// Tells the core what a peek found; how many bytes of it are meant.
+    fn peeked(&mut self, socket: SocketId, peeked: io::Result<Peeked>, max: usize) -> usize {
+        let event = match peeked {
             Ok(peeked) if peeked.len <= max => Event::Peeked {
                 socket,
                 len: peeked.len,
@@ -141,8 +213,7 @@ impl Lane {
         };
         self.moved += len;
         self.network.event(self.now, &event, &mut self.out);
-        self.carry_out(Hand::payload(&frame[..len]));
-        self.frame = frame;
+        len
     }
 
     // ---- events ----------------------------------------------------------------------------
@@ -278,7 +349,7 @@ impl Lane {
             let Some(queued) = datagrams.take_queued_error(&mut original) else {
                 return;
             };
-            let gateway = self.gateway();
+            let gateway = self.gateway(queued.to);
             let error = IcmpError {
                 to: queued.to,
                 from: queued.from.unwrap_or(gateway),
@@ -366,12 +437,12 @@ impl Lane {
         self.network.count_drop(cause(&error));
         if error.raw_os_error() == Some(libc::EMSGSIZE) {
             self.report_errors(socket);
-        } else if let Some(code) = unreachable(&error) {
-            let from = self.gateway();
+        } else if let Some((kind, code)) = unreachable(&error, how.to) {
+            let from = self.gateway(how.to);
             let error = IcmpError {
                 to: how.to,
                 from,
-                kind: 3,
+                kind,
                 code,
                 mtu: 0,
             };
@@ -393,12 +464,23 @@ fn cause(error: &io::Error) -> Drop {
     }
 }
 
-/// The ICMP code by which a guest hears that the host itself knows no way.
-fn unreachable(error: &io::Error) -> Option<u8> {
+/// The type and code by which a guest hears that the host itself knows no way (RFC 792, RFC 4443 §3.1).
+fn unreachable(error: &io::Error, to: SocketAddr) -> Option<(u8, u8)> {
+    if to.is_ipv6() {
+        // The host has an IPv6 stack, and no address that could speak to anybody out there.
+        let no_source = error.raw_os_error() == Some(libc::EADDRNOTAVAIL);
+        return match host_error(error) {
+            HostError::NetworkUnreachable => Some((1, 0)),
+            HostError::HostUnreachable => Some((1, 3)),
+            HostError::Forbidden => Some((1, 1)),
+            _ if no_source => Some((1, 0)),
+            _ => None,
+        };
+    }
     match host_error(error) {
-        HostError::NetworkUnreachable => Some(0),
-        HostError::HostUnreachable => Some(1),
-        HostError::Forbidden => Some(13),
+        HostError::NetworkUnreachable => Some((3, 0)),
+        HostError::HostUnreachable => Some((3, 1)),
+        HostError::Forbidden => Some((3, 13)),
         _ => None,
     }
 }

@@ -35,6 +35,7 @@ impl<'a> Body<'a> {
     }
 
     /// `near`, and behind it all of `far`.
+    #[cfg(test)]
     pub(crate) fn new(near: &'a [u8], far: &'a [GuestSlice<'a>]) -> Self {
         Self {
             near,
@@ -42,6 +43,21 @@ impl<'a> Body<'a> {
             skip: 0,
             far_len: far.iter().map(GuestSlice::len).sum(),
         }
+    }
+
+    /// The first `len` bytes of `far`, which has as many.
+    pub(crate) fn guest(far: &'a [GuestSlice<'a>], len: usize) -> Self {
+        Self {
+            far,
+            far_len: len,
+            ..Self::EMPTY
+        }
+    }
+
+    /// These bytes, all of them a guest's, behind some of ours.
+    pub(crate) fn behind(self, near: &'a [u8]) -> Self {
+        debug_assert!(self.near.is_empty(), "bytes of ours come first");
+        Self { near, ..self }
     }
 
     /// `len` bytes from `start` on; none if there are not as many.

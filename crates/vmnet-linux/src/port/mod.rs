@@ -5,6 +5,7 @@
 //! | [`tap`] | a tap interface, with offloads both ways |
 //! | [`stream`] | a stream socket with QEMU's framing |
 //! | [`dgram`] | a datagram socket: a frame is a datagram |
+//! | [`vhost_user`] | rings in a guest's memory |
 //! | [`body`] | bytes of a frame behind its head, of ours or of a guest |
 //! | [`software`] | offloads done by us, as far as a port takes none |
 //! | [`join`] | segments of senders that make no large ones, joined |
@@ -17,14 +18,15 @@ pub(crate) mod join;
 pub(crate) mod software;
 pub(crate) mod stream;
 pub(crate) mod tap;
+pub(crate) mod vhost_user;
 
 use std::io;
 
-use vmnet_core::Drop;
 use vmnet_wire::offload::Offload;
 
 use crate::lane::PortOffload;
 use crate::port::body::Body;
+use crate::port::vhost_user::Refused;
 use crate::sys::places::Places;
 
 /// Bytes of the largest frame: an IP packet of 65,535 bytes behind Ethernet and a VLAN tag.
@@ -93,6 +95,7 @@ pub(crate) enum Port {
     Tap(tap::Tap),
     Stream(stream::Stream, PortOffload),
     Dgram(dgram::Dgram, PortOffload),
+    VhostUser(Box<vhost_user::VhostUser>),
 }
 
 /// Whether a port takes more.
@@ -108,17 +111,19 @@ pub(crate) enum Flushed {
 
 impl Port {
     /// Gives a frame to the guest, or to the port's queue. What has to be looked at in one piece is gathered in
-    /// `scratch`.
+    /// `scratch`. A frame that `may_wait` where it is can be refused without being lost.
     ///
     /// # Errors
-    /// The frame was dropped.
+    /// The frame was not taken.
     pub(crate) fn send(
         &mut self,
         frame: &Outgoing<'_>,
         mtu: usize,
         scratch: &mut Vec<u8>,
-    ) -> Result<(), Drop> {
-        match self {
+        may_wait: bool,
+    ) -> Result<(), Refused> {
+        let sent = match self {
+            Self::VhostUser(port) => return port.send(frame, mtu, scratch, may_wait),
             Self::Tap(tap) => tap.send(frame, mtu, scratch),
             Self::Stream(stream, takes) => {
                 software::send(frame, mtu, *takes, scratch, &mut |pieces| {
@@ -130,7 +135,8 @@ impl Port {
                     dgram.push(pieces)
                 })
             }
-        }
+        };
+        sent.map_err(Refused::Dropped)
     }
 
     /// Sends what is queued.
@@ -142,6 +148,7 @@ impl Port {
             Self::Tap(_) => Ok(Flushed::Empty),
             Self::Stream(stream, _) => stream.flush(),
             Self::Dgram(dgram, _) => dgram.flush(),
+            Self::VhostUser(port) => port.flush(),
         }
     }
 }

@@ -19,73 +19,21 @@ const TTL_DEFAULT: u8 = 64;
 /// After so many datagrams in a row to one peer, it gets a socket of its own.
 const STREAK: u32 = 64;
 
-/// Whom a socket speaks to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Family {
-    V4,
-    V6,
-    /// Both: an IPv6 socket that has IPv4 addresses mapped into its own (RFC 4291 §2.5.5.2).
-    Both,
-}
-
-impl Family {
-    /// Of a flow.
-    pub(crate) fn of_flow(v6: bool) -> Self {
-        if v6 { Self::V6 } else { Self::V4 }
-    }
-
-    /// Of a socket that is bound.
-    ///
-    /// # Errors
-    /// As the kernel says.
-    pub(crate) fn of(fd: impl AsFd) -> io::Result<Self> {
-        if local(&fd)?.is_ipv4() {
-            return Ok(Self::V4);
-        }
-        Ok(if sockopt::is_v6_only(&fd)? {
-            Self::V6
-        } else {
-            Self::Both
-        })
-    }
-
-    /// For each kind of option: whether it is IPv6's.
-    fn each(self) -> &'static [bool] {
-        match self {
-            Self::V4 => &[false],
-            Self::V6 => &[true],
-            Self::Both => &[false, true],
-        }
-    }
-
-    /// An address as such a socket is told.
-    fn address(self, to: SocketAddr) -> SocketAddr {
-        match (self, to) {
-            (Self::Both, SocketAddr::V4(to)) => {
-                SocketAddr::from((to.ip().to_ipv6_mapped(), to.port()))
-            }
-            (_, to) => to,
-        }
-    }
-}
-
 /// A descriptor, and what was told to the kernel about what leaves by it.
 #[derive(Debug)]
 struct Socket {
     fd: OwnedFd,
-    family: Family,
+    v6: bool,
     ttl: u8,
     dont_fragment: Option<bool>,
 }
 
 impl Socket {
-    fn new(fd: OwnedFd, family: Family) -> io::Result<Self> {
-        for v6 in family.each() {
-            sockopt::set_receive_errors(&fd, *v6)?;
-        }
+    fn new(fd: OwnedFd, v6: bool) -> io::Result<Self> {
+        sockopt::set_receive_errors(&fd, v6)?;
         Ok(Self {
             fd,
-            family,
+            v6,
             ttl: TTL_DEFAULT,
             dont_fragment: None,
         })
@@ -98,15 +46,11 @@ impl Socket {
             how.ttl
         };
         if ttl != self.ttl {
-            for v6 in self.family.each() {
-                sockopt::set_ttl(&self.fd, *v6, ttl)?;
-            }
+            sockopt::set_ttl(&self.fd, self.v6, ttl)?;
             self.ttl = ttl;
         }
         if self.dont_fragment != Some(how.dont_fragment) {
-            for v6 in self.family.each() {
-                sockopt::set_dont_fragment(&self.fd, *v6, how.dont_fragment)?;
-            }
+            sockopt::set_dont_fragment(&self.fd, self.v6, how.dont_fragment)?;
             self.dont_fragment = Some(how.dont_fragment);
         }
         Ok(())
@@ -146,7 +90,7 @@ impl Datagrams {
     /// # Errors
     /// As the kernel says.
     pub(crate) fn udp(v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
-        Self::leaving_by(Kind::Udp, Family::of_flow(v6), by)
+        Self::leaving_by(Kind::Udp, v6, by)
     }
 
     /// A UDP socket that somebody bound.
@@ -157,8 +101,8 @@ impl Datagrams {
         if let Err(error) = sockopt::set_udp_gro(&fd) {
             tracing::debug!(%error, "datagrams are received one by one");
         }
-        let family = Family::of(&fd)?;
-        Self::new(fd, family, Kind::Udp)
+        let v6 = local(&fd)?.is_ipv6();
+        Self::new(fd, v6, Kind::Udp)
     }
 
     /// A ping socket. `EACCES`: the host's `net.ipv4.ping_group_range` has no group of this user.
@@ -166,14 +110,14 @@ impl Datagrams {
     /// # Errors
     /// As the kernel says.
     pub(crate) fn echo(v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
-        let mut echo = Self::leaving_by(Kind::Echo, Family::of_flow(v6), by)?;
+        let mut echo = Self::leaving_by(Kind::Echo, v6, by)?;
         // Never in a row: the kernel gives a ping socket of its own another identifier.
         echo.streak.1 = u32::MAX;
         Ok(echo)
     }
 
-    fn leaving_by(kind: Kind, family: Family, by: Option<Rc<str>>) -> io::Result<Self> {
-        let fd = make(kind, family)?;
+    fn leaving_by(kind: Kind, v6: bool, by: Option<Rc<str>>) -> io::Result<Self> {
+        let fd = make(kind, v6)?;
         let away = match by.as_deref().map(|name| bind_to_interface(&fd, name)) {
             Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => true,
             Some(Err(error)) => return Err(error),
@@ -182,13 +126,13 @@ impl Datagrams {
         Ok(Self {
             by,
             away,
-            ..Self::new(fd, family, kind)?
+            ..Self::new(fd, v6, kind)?
         })
     }
 
-    fn new(fd: OwnedFd, family: Family, kind: Kind) -> io::Result<Self> {
+    fn new(fd: OwnedFd, v6: bool, kind: Kind) -> io::Result<Self> {
         Ok(Self {
-            open: Socket::new(fd, family)?,
+            open: Socket::new(fd, v6)?,
             direct: None,
             by: None,
             away: false,
@@ -206,7 +150,7 @@ impl Datagrams {
         // A socket that is bound to an interface cannot leave it without privileges (socket(7)).
         let again = self.of_same_port().and_then(|fd| {
             bind_to_interface(&fd, name)?;
-            Socket::new(fd, self.open.family)
+            Socket::new(fd, self.open.v6)
         });
         match again {
             Ok(socket) => {
@@ -226,7 +170,7 @@ impl Datagrams {
     fn home(&mut self) -> io::Result<&mut Socket> {
         let home = match self.home.take() {
             Some(home) => home,
-            None => Socket::new(self.of_same_port()?, self.open.family)?,
+            None => Socket::new(self.of_same_port()?, self.open.v6)?,
         };
         Ok(self.home.insert(home))
     }
@@ -249,20 +193,19 @@ impl Datagrams {
         let is_new = self.home.is_none();
         let home = self.home()?;
         home.prepare(how)?;
-        let to = home.family.address(how.to);
         let size = how.segment.map_or(payload.len(), usize::from).max(1);
         if payload.is_empty() {
-            send_once(&home.fd, Some(&to), payload, None)?;
+            send_once(&home.fd, Some(&how.to), payload, None)?;
         }
         for piece in payload.chunks(size) {
-            send_once(&home.fd, Some(&to), piece, None)?;
+            send_once(&home.fd, Some(&how.to), piece, None)?;
         }
         Ok(is_new)
     }
 
     /// A socket of the same kind and port.
     fn of_same_port(&self) -> io::Result<OwnedFd> {
-        let fd = make(self.kind, self.open.family)?;
+        let fd = make(self.kind, self.open.v6)?;
         if self.kind == Kind::Udp {
             let here = local(&self.open.fd)?;
             // Not before the port was chosen, or the kernel might choose one for two guests.
@@ -312,8 +255,8 @@ impl Datagrams {
         if let Some(name) = self.by.as_deref() {
             bind_to_interface(&fd, name)?;
         }
-        rustix::net::connect(&fd, &self.open.family.address(peer))?;
-        Socket::new(fd, self.open.family)
+        rustix::net::connect(&fd, &peer)?;
+        Socket::new(fd, self.open.v6)
     }
 
     /// Sends a datagram, or several.
@@ -332,10 +275,7 @@ impl Datagrams {
         let segments = self.segments;
         let (socket, to) = match &mut self.direct {
             Some((peer, socket)) if *peer == how.to => (socket, None),
-            _ => {
-                let to = self.open.family.address(how.to);
-                (&mut self.open, Some(to))
-            }
+            _ => (&mut self.open, Some(how.to)),
         };
         socket.prepare(how)?;
         let size = how
@@ -377,14 +317,13 @@ impl Datagrams {
 }
 
 /// A socket of this kind; of UDP, one that has a port of the kernel's choice once it has sent.
-fn make(kind: Kind, family: Family) -> io::Result<OwnedFd> {
-    let v6 = family != Family::V4;
+fn make(kind: Kind, v6: bool) -> io::Result<OwnedFd> {
     match kind {
         Kind::Udp => {
             let fd = open(v6, None)?;
             if v6 {
                 // Strangers of the other family are no peers of an IPv6 flow.
-                sockopt::set_v6_only(&fd, family == Family::V6)?;
+                sockopt::set_v6_only(&fd, true)?;
             }
             if let Err(error) = sockopt::set_udp_gro(&fd) {
                 tracing::debug!(%error, "datagrams are received one by one");
@@ -546,19 +485,6 @@ mod tests {
     fn a_peer_with_a_socket_of_its_own_sees_the_same_port_as_others() {
         for (here, v6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
             a_peer_of_its_own(&mut Datagrams::udp(v6, None).unwrap(), here);
-        }
-    }
-
-    #[test]
-    fn a_forwarded_port_of_all_addresses_speaks_both_families() {
-        for here in ["127.0.0.1:0", "[::1]:0"] {
-            let socket = open(true, None).unwrap();
-            sockopt::set_v6_only(&socket, false).unwrap();
-            let any = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
-            rustix::net::bind(&socket, &any).unwrap();
-            let mut datagrams = Datagrams::bound(socket).unwrap();
-            assert_eq!(datagrams.open.family, Family::Both);
-            a_peer_of_its_own(&mut datagrams, here);
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod datagrams;
 pub(crate) mod stream;
 
 use std::io;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
 use vmnet_core::HostError;
 
@@ -17,6 +18,22 @@ use vmnet_core::HostError;
 pub(crate) enum HostSocket {
     Stream(stream::Stream),
     Datagrams(datagrams::Datagrams),
+}
+
+/// What an error of the host means to a flow that was to be opened to `to`.
+pub(crate) fn error_towards(error: &io::Error, to: SocketAddr) -> HostError {
+    // A host that has switched IPv6 off says the same as one that has no port left.
+    if to.is_ipv6() && error.raw_os_error() == Some(libc::EADDRNOTAVAIL) && !has_way(to) {
+        return HostError::NetworkUnreachable;
+    }
+    host_error(error)
+}
+
+/// The host knows a way to this address, and an address of its own to go there from.
+fn has_way(to: SocketAddr) -> bool {
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    // Connecting a datagram socket sends nothing.
+    UdpSocket::bind(any).is_ok_and(|socket| socket.connect(to).is_ok())
 }
 
 /// What an error of the host means to a flow.

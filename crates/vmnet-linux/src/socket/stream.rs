@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use crate::port::body::Body;
 use crate::sys::packet::bind_to_interface;
-use crate::sys::places::Places;
+use crate::sys::places::{Places, Room};
 use crate::sys::{peek, sockopt as options};
 
 /// Acknowledged bytes that may stay in the socket until more are to be removed: a call for each small answer would be
@@ -69,6 +69,8 @@ pub(crate) struct Stream {
     undiscarded: usize,
     /// Those may be the rest of a large piece, which takes memory, and so the peer's window, until all of it is gone.
     large: bool,
+    /// The last peek found more than a small answer.
+    bulk: bool,
     /// More than one answer has been read.
     repeated: bool,
 }
@@ -137,6 +139,7 @@ impl Stream {
             most: 0,
             undiscarded: 0,
             large: false,
+            bulk: false,
             repeated: false,
         }
     }
@@ -212,13 +215,8 @@ impl Stream {
     /// # Errors
     /// The connection is broken.
     pub(crate) fn peek(&mut self, offset: usize, into: &mut [u8]) -> io::Result<Peeked> {
-        // Most connections end after one answer: for them an offset is not worth its call.
-        if offset == 0 && self.undiscarded > 0 && self.offset == Offset::Unset && !self.repeated {
-            self.repeated = true;
-            self.discard_now()?;
-        }
-        let offset = offset + self.undiscarded;
-        self.go_to(offset);
+        let wanted = into.len();
+        let offset = self.begin_peek(offset)?;
         let result = if self.offset == Offset::Unknown && offset > 0 {
             peek::behind(&self.fd, offset, into)
         } else {
@@ -226,6 +224,45 @@ impl Stream {
                 .map(|(_, len)| len)
                 .map_err(io::Error::from)
         };
+        self.end_peek(result, wanted)
+    }
+
+    /// The same into a guest's memory, where there is room for `wanted` bytes. `None`: not with this kernel.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn peek_into_guest(
+        &mut self,
+        offset: usize,
+        room: &mut Room<'_>,
+        wanted: usize,
+    ) -> io::Result<Option<Peeked>> {
+        let offset = self.begin_peek(offset)?;
+        if self.offset == Offset::Unknown && offset > 0 {
+            return Ok(None);
+        }
+        let result = room.peek(&self.fd);
+        self.end_peek(result, wanted).map(Some)
+    }
+
+    /// The last peek found much, and the next may.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.bulk
+    }
+
+    /// Puts the kernel's offset where it has to be; answers how many bytes that is behind the front.
+    fn begin_peek(&mut self, offset: usize) -> io::Result<usize> {
+        // Most connections end after one answer: for them an offset is not worth its call.
+        if offset == 0 && self.undiscarded > 0 && self.offset == Offset::Unset && !self.repeated {
+            self.repeated = true;
+            self.discard_now()?;
+        }
+        let offset = offset + self.undiscarded;
+        self.go_to(offset);
+        Ok(offset)
+    }
+
+    fn end_peek(&mut self, result: io::Result<usize>, wanted: usize) -> io::Result<Peeked> {
         match result {
             Ok(len) => {
                 if let Offset::At(at) = &mut self.offset {
@@ -233,11 +270,12 @@ impl Stream {
                 }
                 // Less than asked for was there: the rest is the end, or has not come. Urgent data divides a
                 // stream (tcp(7)), so there it says nothing.
-                let short = len < into.len();
+                let short = len < wanted;
+                self.bulk = len > UNDISCARDED_MAX;
                 if !short || len > UNDISCARDED_MAX {
                     self.large = true;
                 }
-                self.ended |= len == 0 && !into.is_empty();
+                self.ended |= len == 0 && wanted > 0;
                 let more = !short || (self.urgent && len > 0);
                 Ok(Peeked {
                     len,

@@ -58,7 +58,7 @@ pub fn send(
 /// A datagram that was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
-    /// From whom; who came by IPv4 to a socket of both kinds has an IPv4 address.
+    /// From whom.
     pub from: SocketAddr,
     /// In which slot of the buffer it lies.
     pub slot: usize,
@@ -352,9 +352,6 @@ fn from_raw(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             let raw = unsafe { &*raw.cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
             let port = u16::from_be(raw.sin6_port);
-            if let Some(ip) = ip.to_ipv4_mapped() {
-                return Some(SocketAddrV4::new(ip, port).into());
-            }
             Some(SocketAddrV6::new(ip, port, raw.sin6_flowinfo, raw.sin6_scope_id).into())
         }
         _ => None,

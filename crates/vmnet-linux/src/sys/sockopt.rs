@@ -164,14 +164,6 @@ pub fn set_v6_only(fd: impl AsFd, only: bool) -> io::Result<()> {
     set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &i32::from(only))
 }
 
-/// An IPv6 socket hears IPv6 alone.
-///
-/// # Errors
-/// It is no IPv6 socket.
-pub fn is_v6_only(fd: impl AsFd) -> io::Result<bool> {
-    Ok(get(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0i32)? != 0)
-}
-
 /// Hops that datagrams may take.
 ///
 /// # Errors

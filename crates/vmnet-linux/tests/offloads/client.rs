@@ -1,19 +1,56 @@
 //! The client of a port: it wraps and unwraps frames as was agreed, and checks what it is given.
 
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::Duration;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
-use vmnet_linux::lane::{Attachment, Handle, PortId, PortOffload, PortOptions};
+use vmnet_linux::lane::{Attachment, Handle, PortId, PortOffload, PortOptions, VhostUserSocket};
+use vmnet_virtio::driver::Receive;
+use vmnet_virtio::frontend::{Frontend, Plan, Queue};
+use vmnet_virtio::net::Features;
 use vmnet_wire::offload::{Checksum, Kind, Offload, Segmentation};
 use vmnet_wire::{segment, unfinished};
 
 pub(crate) const MTU: usize = 1500;
 
+/// How a client's frames travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    Stream,
+    Dgram,
+    /// By vhost-user, with these features.
+    Rings(Features),
+}
+
 #[derive(Debug)]
 enum Socket {
     Stream(UnixStream),
     Dgram(UnixDatagram),
+    Rings(Box<Frontend>),
+}
+
+/// What a client of rings with these features agrees on.
+pub(crate) fn agreed_by(features: Features) -> PortOffload {
+    PortOffload {
+        virtio_header: features.contains(Features::CSUM),
+        tso: features.contains(Features::GUEST_TSO4),
+        checksum: false,
+    }
+}
+
+/// A port for a VMM, and the VMM.
+pub(crate) fn vmm(handle: &Handle, plan: &Plan) -> (PortId, Frontend) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vmm");
+    let listener = UnixListener::bind(&path).unwrap();
+    let attachment = Attachment::VhostUser(VhostUserSocket::Listen(listener));
+    let id = handle.attach(attachment, PortOptions::default()).unwrap();
+    let stream = UnixStream::connect(&path).unwrap();
+    let mut frontend = Frontend::connect(stream, plan).unwrap();
+    for pair in &mut frontend.pairs {
+        pair.receive.flush().unwrap();
+    }
+    (id, frontend)
 }
 
 /// Our end of a port's socket.
@@ -27,22 +64,39 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn join(handle: &Handle, stream: bool, agreed: PortOffload) -> Self {
+    pub(crate) fn join(handle: &Handle, way: Way, agreed: PortOffload) -> Self {
         let options = PortOptions {
             offload: agreed,
             ..PortOptions::default()
         };
         let wait = Some(Duration::from_millis(2));
-        let (socket, attachment) = if stream {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            ours.set_read_timeout(wait).unwrap();
-            (Socket::Stream(ours), Attachment::Stream(theirs.into()))
-        } else {
-            let (ours, theirs) = UnixDatagram::pair().unwrap();
-            ours.set_read_timeout(wait).unwrap();
-            (Socket::Dgram(ours), Attachment::Dgram(theirs.into()))
+        let (socket, id) = match way {
+            Way::Stream => {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                ours.set_read_timeout(wait).unwrap();
+                let attachment = Attachment::Stream(theirs.into());
+                let id = handle.attach(attachment, options).unwrap();
+                (Socket::Stream(ours), id)
+            }
+            Way::Dgram => {
+                let (ours, theirs) = UnixDatagram::pair().unwrap();
+                ours.set_read_timeout(wait).unwrap();
+                let attachment = Attachment::Dgram(theirs.into());
+                let id = handle.attach(attachment, options).unwrap();
+                (Socket::Dgram(ours), id)
+            }
+            Way::Rings(features) => {
+                let mergeable = features.contains(Features::MRG_RXBUF);
+                let plan = Plan {
+                    features,
+                    receive_buffer: if mergeable { 2048 } else { 65_562 },
+                    ..Plan::new()
+                };
+                let (id, frontend) = vmm(handle, &plan);
+                assert_eq!(frontend.features(), features);
+                (Socket::Rings(Box::new(frontend)), id)
+            }
         };
-        let id = handle.attach(attachment, options).unwrap();
         Self {
             socket,
             agreed,
@@ -60,7 +114,7 @@ impl Client {
     pub(crate) fn send_framed(&mut self, bytes: &[u8]) {
         match &mut self.socket {
             Socket::Stream(stream) => stream.write_all(bytes).unwrap(),
-            Socket::Dgram(_) => panic!("datagrams have no lengths before them"),
+            Socket::Dgram(_) | Socket::Rings(_) => panic!("frames have no lengths before them"),
         }
     }
 
@@ -72,6 +126,22 @@ impl Client {
                 stream.write_all(&[&length, bytes].concat()).unwrap();
             }
             Socket::Dgram(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
+            Socket::Rings(frontend) => {
+                let header: &[u8] = if self.agreed.virtio_header {
+                    &[]
+                } else {
+                    &[0; 12]
+                };
+                let queue = &mut frontend.pairs[0].transmit;
+                let end = Instant::now() + Duration::from_secs(10);
+                while queue.driver.send(header, &[bytes]).is_err() {
+                    assert!(Instant::now() < end, "nobody takes frames from the ring");
+                    if queue.driver.reclaim().unwrap() == 0 {
+                        std::thread::sleep(Duration::from_micros(50));
+                    }
+                }
+                queue.flush().unwrap();
+            }
         }
     }
 
@@ -114,6 +184,20 @@ impl Client {
                 }
                 Some(bytes)
             }
+            Socket::Rings(frontend) => {
+                let queue = &mut frontend.pairs[0].receive;
+                let bytes = take(queue).or_else(|| {
+                    if !queue.driver.enable_calls() {
+                        queue.wait(Duration::from_millis(2)).unwrap();
+                    }
+                    take(queue)
+                })?;
+                if self.agreed.virtio_header {
+                    return Some(bytes);
+                }
+                assert_eq!(bytes[..10], [0; 10], "nothing was agreed on");
+                Some(bytes[12..].to_vec())
+            }
             Socket::Dgram(socket) => {
                 let mut bytes = vec![0; 70_000];
                 let len = socket.recv(&mut bytes).ok()?;
@@ -143,4 +227,18 @@ impl Client {
         assert!(segment::verify(&bytes), "{:?}: a wrong sum", self.agreed);
         Some(bytes)
     }
+}
+
+/// The next frame of a ring, with its header.
+pub(crate) fn take(queue: &mut Queue<Receive>) -> Option<Vec<u8>> {
+    let frame = queue.driver.receive().unwrap()?;
+    let mut bytes = frame.header.0.to_vec();
+    for part in frame.parts {
+        let at = bytes.len();
+        bytes.resize(at + part.len(), 0);
+        part.copy_to(&mut bytes[at..]);
+    }
+    assert_eq!(bytes.len(), frame.len + 12);
+    queue.flush().unwrap();
+    Some(bytes)
 }

@@ -4,21 +4,24 @@
 //! | --- | --- |
 //! | `client` | the other end of a port |
 //! | `stack` | a TCP/IP stack behind one |
+//! | `vmms` | VMMs that go, come back, stop in the middle, and lie |
 
 mod client;
 mod stack;
+mod vmms;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
-use client::Client;
+use client::{Client, Way};
 use stack::Stack;
 use vmnet_lab::sim::packets::{self, Ends};
 use vmnet_linux::lane::{
     self, AttachError, Attachment, Handle, Ipv4, PortOffload, PortOptions, Settings,
 };
+use vmnet_virtio::net::Features;
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::tcp::{Fields, Flags, Seq};
 use vmnet_wire::{segment, unfinished};
@@ -31,8 +34,8 @@ fn start() -> Handle {
     lane::start(settings).unwrap()
 }
 
-/// Every kind of port: by stream or by datagrams, and all that can be agreed on.
-fn kinds() -> Vec<(bool, PortOffload)> {
+/// Every kind of port: by stream, by datagrams or by rings, and all that can be agreed on.
+fn kinds() -> Vec<(Way, PortOffload)> {
     let mut kinds = Vec::new();
     for bits in 0..16 {
         let agreed = PortOffload {
@@ -41,8 +44,25 @@ fn kinds() -> Vec<(bool, PortOffload)> {
             checksum: bits & 4 != 0,
         };
         if !(agreed.virtio_header && agreed.checksum) {
-            kinds.push((bits & 8 != 0, agreed));
+            let way = if bits & 8 != 0 {
+                Way::Stream
+            } else {
+                Way::Dgram
+            };
+            kinds.push((way, agreed));
         }
+    }
+    let all = Features::ALL;
+    let no_large = all.without(Features::GUEST_TSO4 | Features::GUEST_TSO6);
+    for features in [
+        all.without(Features::RING_PACKED),
+        all,
+        all.without(Features::MRG_RXBUF | Features::EVENT_IDX),
+        no_large,
+        Features::VERSION_1,
+        Features::VERSION_1 | Features::RING_PACKED | Features::MRG_RXBUF,
+    ] {
+        kinds.push((Way::Rings(features), client::agreed_by(features)));
     }
     kinds
 }
@@ -119,7 +139,7 @@ fn every_kind_speaks_to_every_other() {
     let handle = start();
     let mut clients: Vec<Client> = kinds()
         .into_iter()
-        .map(|(stream, agreed)| Client::join(&handle, stream, agreed))
+        .map(|(way, agreed)| Client::join(&handle, way, agreed))
         .collect();
     for (number, client) in clients.iter_mut().enumerate() {
         let own = (mac(number), address(number));
@@ -173,8 +193,8 @@ fn every_kind_reaches_the_outside() {
             peer.write_all(&heard).unwrap();
         }
     });
-    for (number, (stream, agreed)) in kinds().into_iter().enumerate() {
-        let client = Client::join(&handle, stream, agreed);
+    for (number, (way, agreed)) in kinds().into_iter().enumerate() {
+        let client = Client::join(&handle, way, agreed);
         let mut stack = Stack::new(client, mac(number), address(number));
         let heard = stack.exchange([192, 168, 77, 1].into(), port, &sent);
         assert!(heard == sent, "{agreed:?}: {} bytes came back", heard.len());
@@ -194,8 +214,8 @@ fn a_hostile_header_is_a_counted_drop() {
         tso: true,
         checksum: false,
     };
-    let mut hostile = Client::join(&handle, false, agreed);
-    let mut other = Client::join(&handle, false, agreed);
+    let mut hostile = Client::join(&handle, Way::Dgram, agreed);
+    let mut other = Client::join(&handle, Way::Dgram, agreed);
     let own = (mac(1), address(1));
     other.send(packets::arp_request(own.0, own, [192, 168, 77, 9].into()));
     settle(&handle, 1);
@@ -252,9 +272,9 @@ fn a_header_and_left_checksums_are_refused_together() {
 #[test]
 fn a_slow_client_loses_nothing() {
     let handle = start();
-    for stream in [true, false] {
-        let mut quick = Client::join(&handle, true, PortOffload::default());
-        let mut slow = Client::join(&handle, stream, PortOffload::default());
+    for way in [Way::Stream, Way::Dgram, Way::Rings(Features::VERSION_1)] {
+        let mut quick = Client::join(&handle, Way::Stream, PortOffload::default());
+        let mut slow = Client::join(&handle, way, PortOffload::default());
         let own = (mac(1), address(1));
         slow.send(packets::arp_request(own.0, own, [192, 168, 77, 9].into()));
         settle(&handle, 1);
@@ -282,10 +302,10 @@ fn small_segments_are_joined_for_those_who_take_large_ones() {
         tso: true,
         checksum: false,
     };
-    let mut sender = Client::join(&handle, true, PortOffload::default());
+    let mut sender = Client::join(&handle, Way::Stream, PortOffload::default());
     let mut takers = [
-        Client::join(&handle, true, large),
-        Client::join(&handle, false, PortOffload::default()),
+        Client::join(&handle, Way::Stream, large),
+        Client::join(&handle, Way::Dgram, PortOffload::default()),
     ];
     for (number, client) in takers.iter_mut().enumerate() {
         let own = (mac(number), address(number));

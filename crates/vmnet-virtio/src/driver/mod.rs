@@ -266,6 +266,13 @@ impl DriverRing {
         either!(&mut self.kind, ring => ring.collect())
     }
 
+    /// Where the device stands, in the 16 bits that [`RingConfig::base`] has: behind the last chain that it gave back,
+    /// collected or not. For the next device, when there is none any more.
+    #[must_use]
+    pub fn device_base(&self) -> u16 {
+        either!(&self.kind, ring => ring.device_base())
+    }
+
     /// Asks the device to call when it gives the next chain back. If this says true, there is one already: no
     /// call may come for it.
     #[must_use]

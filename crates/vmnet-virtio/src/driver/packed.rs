@@ -148,13 +148,30 @@ impl PackedDriver {
         if self.free == self.size {
             return None;
         }
-        let [_, word] = self
-            .areas
-            .descriptors
-            .get(usize::from(self.collect.index))?;
+        self.given_at(self.collect)
+    }
+
+    #[inline]
+    fn given_at(&self, place: Place) -> Option<(u32, u16)> {
+        let [_, word] = self.areas.descriptors.get(usize::from(place.index))?;
         let (len, id, flags) = packed_meta(word.load(Ordering::Acquire));
-        let wrap = self.collect.wrap;
+        let wrap = place.wrap;
         ((flags & AVAIL != 0) == wrap && (flags & USED != 0) == wrap).then_some((len, id))
+    }
+
+    pub(super) fn device_base(&self) -> u16 {
+        let mut place = self.collect;
+        // As many as are on their way: beyond them, what is there is old.
+        let mut left = self.size.saturating_sub(self.free);
+        while left > 0
+            && let Some((_, id)) = self.given_at(place)
+            && let Some(Own { chain, .. }) = self.own.get(usize::from(id))
+            && let Some((count, _)) = chain
+        {
+            place = place.after(*count, self.size);
+            left = left.saturating_sub(*count);
+        }
+        place.bits()
     }
 
     #[inline]

@@ -52,6 +52,12 @@ impl Receive {
         self.ring.config()
     }
 
+    /// Where the next device has to begin: [`DriverRing::device_base`].
+    #[must_use]
+    pub fn device_base(&self) -> u16 {
+        self.ring.device_base()
+    }
+
     #[inline]
     fn offer(&mut self, which: u16) {
         let part = Part {

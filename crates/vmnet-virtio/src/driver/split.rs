@@ -161,6 +161,10 @@ impl SplitDriver {
         Ok(token)
     }
 
+    pub(super) fn device_base(&self) -> u16 {
+        self.areas.used.index.load(Ordering::Acquire)
+    }
+
     pub(super) fn enable_calls(&mut self) -> bool {
         let Self { areas, collect, .. } = self;
         event_idx::before_sleeping(

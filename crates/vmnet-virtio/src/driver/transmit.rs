@@ -48,6 +48,12 @@ impl Transmit {
         self.ring.config()
     }
 
+    /// Where the next device has to begin: [`DriverRing::device_base`].
+    #[must_use]
+    pub fn device_base(&self) -> u16 {
+        self.ring.device_base()
+    }
+
     /// Sends a header and a frame in pieces. The device sees it when the ring is [`Self::flush`]ed.
     ///
     /// # Errors

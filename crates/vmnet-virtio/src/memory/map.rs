@@ -155,15 +155,21 @@ impl MemoryMap {
         Self::of(regions, unsealed)
     }
 
-    /// This map and one region more (`ADD_MEM_REG`).
+    /// This map and one region more (`ADD_MEM_REG`). One at the same addresses takes the place of the one that was there.
     ///
     /// # Errors
     /// The region cannot be used, or overlaps another.
     pub fn with(&self, source: RegionSource) -> Result<Self, MapError> {
-        if self.regions.len() >= REGIONS_MAX {
+        let is_it = |region: &Region| {
+            region.guest == source.guest_addr
+                && region.user == source.user_addr
+                && region.size == source.size
+        };
+        let others = self.regions.iter().filter(|region| !is_it(region));
+        let mut regions: Vec<Region> = others.cloned().collect();
+        if regions.len() >= REGIONS_MAX {
             return Err(MapError::TooMany);
         }
-        let mut regions = self.regions.to_vec();
         regions.push(Region::of(source, self.unsealed)?);
         Self::of(regions, self.unsealed)
     }

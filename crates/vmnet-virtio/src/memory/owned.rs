@@ -43,6 +43,19 @@ impl OwnMemory {
         })
     }
 
+    /// A file that may shrink: what a careless VMM has.
+    #[cfg(all(test, not(miri), not(loom)))]
+    pub(crate) fn of_file(file: OwnedFd, size: u64) -> Result<Self, MapError> {
+        let source = source(&file, size).map_err(MapError::Map)?;
+        let unsealed = super::Unsealed::Guard;
+        Ok(Self {
+            map: Arc::new(MemoryMap::with_unsealed([source], unsealed)?),
+            file,
+            size,
+            taken: 0,
+        })
+    }
+
     /// The same without a file, for Miri.
     #[cfg(test)]
     pub(crate) fn of_heap(size: u64) -> Self {

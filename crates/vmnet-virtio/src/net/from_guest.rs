@@ -103,6 +103,13 @@ impl FromGuest {
         self.ring.disable_kicks();
     }
 
+    /// Where another device would begin: [`Ring::base`]. Frames that are received and not completed are to be
+    /// received again.
+    #[must_use]
+    pub fn base(&mut self) -> u32 {
+        self.ring.base()
+    }
+
     /// The ring itself.
     #[must_use]
     pub fn ring(&self) -> &Ring {

@@ -81,6 +81,25 @@ impl ToGuest {
             .iter()
             .fold(0_usize, |sum, slice| sum.saturating_add(slice.len()));
         let len = head.len().saturating_add(rest_len);
+        self.deliver_by(header, len, |writer| {
+            writer.write(head);
+            for slice in rest {
+                writer.write_guest(*slice);
+            }
+        })
+    }
+
+    /// The same of a frame of `len` bytes that `write` writes.
+    ///
+    /// # Errors
+    /// The driver has broken the ring.
+    #[inline]
+    pub fn deliver_by(
+        &mut self,
+        header: Header,
+        len: usize,
+        write: impl FnOnce(&mut GuestWriter<'_>),
+    ) -> Result<Delivery, RingError> {
         match self.reserve(len)? {
             Delivery::Done => {}
             other => return Ok(other),
@@ -88,10 +107,7 @@ impl ToGuest {
         let header = self.header_for(header, self.reserved.len());
         let mut writer = GuestWriter::new(self.slices.all());
         writer.write(header.0.get(..self.header_len).unwrap_or_default());
-        writer.write(head);
-        for slice in rest {
-            writer.write_guest(*slice);
-        }
+        write(&mut writer);
         self.give(len);
         Ok(Delivery::Done)
     }
@@ -219,6 +235,13 @@ impl ToGuest {
     /// Kicks are not needed.
     pub fn disable_kicks(&mut self) {
         self.ring.disable_kicks();
+    }
+
+    /// Where another device would begin: [`Ring::base`]. What was reserved is so no more.
+    #[must_use]
+    pub fn base(&mut self) -> u32 {
+        self.cancel();
+        self.ring.base()
     }
 
     /// The ring itself.

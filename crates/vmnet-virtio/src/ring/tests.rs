@@ -190,7 +190,7 @@ impl World {
         assert_eq!(self.slices.len(), before);
         assert_eq!(bytes, expected.readable);
         let room: u32 = expected.writable.iter().map(|part| part.len).sum();
-        assert_eq!(chain.writable, room.into());
+        assert_eq!(chain.writable, u64::from(room));
         self.taken.push_back((expected, chain));
     }
 

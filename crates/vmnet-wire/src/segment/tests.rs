@@ -150,6 +150,49 @@ proptest! {
     }
 
     #[test]
+    fn ipv6_fragments_join_to_the_whole(payload in proptest::collection::vec(any::<u8>(), 0..9000), mtu in 1280usize..3000) {
+        let whole = frame(V6, Protocol::UDP, &payload);
+        let mut joined = Vec::<u8>::new();
+        let mut last = None;
+        for (head, range) in Fragments::new(&whole, mtu).unwrap() {
+            let mut piece = head.bytes().to_vec();
+            piece.extend(&whole[range]);
+            prop_assert!(piece.len() - 14 <= mtu);
+            let packet = ipv6::Packet::read(&piece[14..], piece.len() - 14).unwrap();
+            let fragment = packet.fragment.unwrap();
+            prop_assert_eq!(fragment.next_header, Protocol::UDP);
+            prop_assert_eq!(fragment.offset, joined.len());
+            prop_assert!(last.is_none_or(|(id, more)| more && id == fragment.id));
+            last = Some((fragment.id, fragment.more));
+            joined.extend(packet.payload);
+        }
+        prop_assert!(!last.unwrap().1);
+        prop_assert_eq!(&joined, &whole[54..]);
+    }
+
+    #[test]
+    fn segments_behind_extension_headers_are_whole(payload in proptest::collection::vec(any::<u8>(), 1..5000), size in 500u16..1400) {
+        let mut large = frame(V6, Protocol::TCP, &payload);
+        large.splice(54..54, [6, 0, 1, 4, 0, 0, 0, 0]);
+        large[20] = Protocol::DESTINATION_OPTIONS.0;
+        let len = u16::try_from(payload.len() + 28).unwrap();
+        large[18..20].copy_from_slice(&len.to_be_bytes());
+        let segmentation = Segmentation { kind: Kind::Tcp6, size, ecn: false };
+        let mut cut = Cut::new(&large, large.len(), segmentation).unwrap();
+        let behind = &large[cut.headers()..];
+        let mut joined = Vec::<u8>::new();
+        while let Some((head, range)) = cut.next(behind) {
+            let mut piece = head.bytes().to_vec();
+            piece.extend(&behind[range]);
+            let layout = Layout::find(&piece, piece.len()).unwrap();
+            prop_assert_eq!((layout.transport, layout.end), (62, piece.len()));
+            prop_assert!(verify(&piece));
+            joined.extend(&piece[layout.payload..]);
+        }
+        prop_assert_eq!(joined, payload);
+    }
+
+    #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200), len in 0usize..300, size: u16) {
         let mut bytes = bytes;
         let _ = verify(&bytes);
@@ -177,4 +220,6 @@ fn a_frame_that_is_not_what_it_claims_is_not_cut() {
     let mut fixed = udp.clone();
     fixed[20] |= 0x40; // DF
     assert!(Fragments::new(&fixed, 1500).is_none());
+    let tcp = frame(V6, Protocol::TCP, &[1; 3000]);
+    assert!(Fragments::new(&tcp, 1500).is_none());
 }

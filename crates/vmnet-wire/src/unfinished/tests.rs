@@ -165,6 +165,45 @@ fn a_checksum_never_lands_in_a_header_that_was_judged() {
     assert!(!is_sound(&tcp4, &gso(Kind::Udp)));
 }
 
+#[test]
+fn a_checksum_never_changes_what_ipv6_was_judged_by() {
+    let partial = |start, offset| Offload {
+        checksum: Checksum::Partial { start, offset },
+        segmentation: None,
+    };
+    let udp = frame(V6, Protocol::UDP, &[1; 100]);
+    // The same as an ICMPv6 message of neighbour discovery.
+    let mut ndp = udp.clone();
+    (ndp[20], ndp[54], ndp[55]) = (58, 136, 0);
+    let mut piece = udp.clone();
+    piece[20] = Protocol::FRAGMENT.0;
+    piece.splice(54..54, [17, 0, 0, 1, 0, 0, 0, 7]);
+    // Behind options, a protocol that nobody here knows.
+    let mut options = udp.clone();
+    options[20] = Protocol::DESTINATION_OPTIONS.0;
+    options.splice(54..54, [253, 0, 1, 4, 0, 0, 0, 0]);
+    for frame in [&mut piece, &mut options] {
+        frame[18..20].copy_from_slice(&116u16.to_be_bytes());
+    }
+    let tagged = |frame: &[u8]| [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat();
+    for (what, frame, start, offset, sound) in [
+        ("its place", udp.clone(), 54, 6, true),
+        ("a port", udp.clone(), 54, 2, false),
+        ("its place", ndp.clone(), 54, 2, true),
+        ("the kind", ndp.clone(), 54, 0, false),
+        ("the target", ndp.clone(), 62, 14, false),
+        ("a piece", piece, 62, 6, false),
+        ("the next header", options.clone(), 54, 0, false),
+        ("behind it", options, 62, 0, true),
+        ("its place", tagged(&udp), 58, 6, true),
+        ("a port", tagged(&udp), 58, 2, false),
+        ("the target", tagged(&ndp), 66, 14, false),
+    ] {
+        let judged = is_sound(&frame, &partial(start, offset));
+        assert_eq!(judged, sound, "{what}: {start} {offset}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_frame_with_any_header(

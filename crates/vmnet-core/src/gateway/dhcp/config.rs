@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Addresses in the largest pool: a lease table is never bigger.
-pub(super) const MAX_POOL: u32 = 1 << 16;
+use crate::gateway::register::{self, MAX_POOL, size};
+
 /// Resolvers that fit beside everything else into the smallest message a client must take.
 const MAX_RESOLVERS: usize = 16;
 /// Shortest lease: T1 and T2 stay distinct, and a guest is not busy with renewing.
@@ -163,20 +163,15 @@ impl Config {
         (self.network()..=self.broadcast()).contains(&address)
     }
 
-    /// Whether a guest could have this address: of the subnet, and not its own, its broadcast or the gateway's.
-    pub(super) fn is_guest_address(&self, address: Ipv4Addr) -> bool {
-        self.in_subnet(address)
-            && address != self.network()
-            && address != self.broadcast()
-            && address != self.gateway
+    /// Which addresses are given.
+    pub(super) fn range(&self) -> register::Range<Ipv4Addr> {
+        register::Range {
+            network: (self.network(), self.broadcast()),
+            first: self.first,
+            last: self.last,
+            closed: vec![self.network(), self.gateway, self.broadcast()],
+        }
     }
-}
-
-/// How many addresses there are from `first` to `last`; `None` if that is no range, not even an empty one.
-pub(super) fn size(first: Ipv4Addr, last: Ipv4Addr) -> Option<u32> {
-    u32::from(last)
-        .checked_add(1)?
-        .checked_sub(u32::from(first))
 }
 
 fn is_domain(text: &str) -> bool {

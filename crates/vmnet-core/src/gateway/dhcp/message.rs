@@ -5,7 +5,7 @@
 //! together over the options, `file` and `sname` fields (RFC 3396 §7), the latter two if option 52 says so.
 
 use super::Drop;
-use super::identity::MAX_CLIENT_ID;
+use crate::gateway::register::MAX_CLIENT_ID;
 use dhcproto::v4::borrowed::{self, DhcpOptionIterator};
 use dhcproto::v4::{DhcpOption, HType, MAGIC, MessageType, Opcode, OptionCode, UnknownOption};
 use dhcproto::{Encodable, Encoder};

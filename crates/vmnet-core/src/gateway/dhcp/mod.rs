@@ -3,18 +3,11 @@
 //! | file | question it answers |
 //! | --- | --- |
 //! | `server`: [`Server`] | what is answered to which message, in which state |
-//! | `server/host` | what the host does: leases put back and ended, addresses kept |
-//! | `server/stored`, `ledger`: [`Ledger`] | which leases the store has, and who waits for it |
-//! | `pool` | which address does a guest get |
-//! | `free` | which addresses nobody has |
-//! | `book` | who has which address, and until when |
-//! | `lease`: [`Lease`], [`LeaseChange`] | what is known of one lease, and what happens to it |
-//! | `identity` | are two messages from the same guest |
-//! | `reservation`: [`Reservee`] | addresses kept for one guest by the host |
-//! | `name` | which DNS name does a guest get |
 //! | `message` | bytes to messages and back; the only file that knows `dhcproto` |
 //! | `reply` | which options go into an answer, where the answer goes |
 //! | `config`: [`Config`] | what a network says about itself |
+//!
+//! Which address a guest gets, and what becomes of it, is the [`register`]'s.
 //!
 //! RFC 2131 (protocol), 2132 (options), 3396 (long options), 3397 (search list), 3442 (classless
 //! routes), 4361 (client ids), 4702 (option 81, read only), 6842 (client id echoed).
@@ -23,29 +16,37 @@
 //! agents, rapid commit, BOOTP, authentication, lease queries, probing an address before it is
 //! offered (the guest does that, RFC 5227, and declines).
 
-mod book;
 mod config;
-mod free;
 #[cfg(test)]
 mod guest;
-mod identity;
-mod lease;
-mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 mod message;
-mod name;
-mod pool;
 mod reply;
-mod reservation;
 mod server;
 
+pub use super::register::{ReserveError, Reservee, RestoreError, Settled, State, StoreTicket};
 pub use config::{Config, ConfigError};
-pub use lease::{Lease, LeaseChange, State};
-pub use ledger::{LeaseWrite, Ledger, Settled, StoreTicket};
-pub use reservation::{ReserveError, Reservee};
-pub use server::{RestoreError, Server};
+pub use server::Server;
 
+use super::register;
 use std::net::Ipv4Addr;
 use vmnet_wire::ethernet::Mac;
+
+/// A lease of an IPv4 address.
+pub type Lease = register::Lease<Ipv4Addr>;
+/// What happens to one.
+pub type LeaseChange = register::LeaseChange<Ipv4Addr>;
+/// What a store is to have of one.
+pub type LeaseWrite = register::LeaseWrite<Ipv4Addr>;
+/// Which of them the store has.
+pub type Ledger = register::Ledger<Ipv4Addr>;
+/// A datagram to send, from the gateway's address and port 67.
+pub type Reply = register::Reply<Ipv4Addr>;
+/// What a datagram led to.
+pub type Answer = register::Answer<Ipv4Addr, Drop>;
+/// What a guest gets. RELEASE and DECLINE are noted.
+pub type Outcome = register::Outcome<Ipv4Addr, Drop>;
 
 /// The UDP port a server listens on.
 pub const SERVER_PORT: u16 = 67;
@@ -63,40 +64,6 @@ pub struct Request<'a> {
     pub ip_destination: Ipv4Addr,
     /// What UDP carried.
     pub payload: &'a [u8],
-}
-
-/// A datagram to send, from the gateway's address and port 67.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Destination of the frame; may be broadcast.
-    pub mac: Mac,
-    /// Destination of the packet; may be 255.255.255.255.
-    pub address: Ipv4Addr,
-    /// Destination port, [`CLIENT_PORT`].
-    pub port: u16,
-    /// What UDP carries.
-    pub payload: Vec<u8>,
-}
-
-/// What a datagram led to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// What to do for the guest.
-    pub outcome: Outcome,
-    /// What happened to leases, in order: this guest's, those that ended in the meantime, and those
-    /// that gave way. Store them, then send the reply.
-    pub changes: Vec<LeaseChange>,
-}
-
-/// What a guest gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// An answer to send.
-    Reply(Reply),
-    /// Understood; the protocol has no answer to it (RELEASE, DECLINE).
-    Noted,
-    /// Not answered, for this cause.
-    Dropped(Drop),
 }
 
 /// Why a datagram was not answered.

@@ -37,6 +37,9 @@ pub(super) const HOST: &str = "host";
 /// Guests choose names, so there is an end to them.
 const NAME_LIMIT: usize = 4096;
 
+/// Addresses with a name: guests have several.
+const REVERSE_LIMIT: usize = 4 * NAME_LIMIT;
+
 /// Names that one address may have.
 const NAMES_PER_ADDRESS: usize = 16;
 
@@ -181,20 +184,38 @@ impl Names {
         Ok(())
     }
 
+    /// Gives an address a name in reverse lookups alone: one of many addresses of a guest, which may use it for a day.
+    pub(super) fn set_reverse(&mut self, name: &str, address: IpAddr) -> Result<(), NameError> {
+        let label = name.parse::<Label>()?.as_str().to_owned();
+        let full = self.by_address.len() >= REVERSE_LIMIT;
+        let names = self.by_address.get(&address);
+        if full && names.is_none() || names.is_some_and(|names| names.len() >= NAMES_PER_ADDRESS) {
+            return Err(NameError::Full { name: label });
+        }
+        let names = self.by_address.entry(address).or_default();
+        if !names.contains(&label) {
+            names.push(label);
+            self.serial = self.serial.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// The first name of an address.
+    pub(super) fn name_of(&self, address: IpAddr) -> Option<&str> {
+        let names = self.by_address.get(&address)?;
+        names.first().map(String::as_str)
+    }
+
     /// Takes a name from everyone who has it.
     pub(super) fn remove_name(&mut self, name: &str) {
         let label = first_label(name);
-        let Some(addresses) = self.by_name.remove(&label) else {
+        if self.by_name.remove(&label).is_none() {
             return;
-        };
-        for address in [addresses.v4, addresses.v6].into_iter().flatten() {
-            if let Some(names) = self.by_address.get_mut(&address) {
-                names.retain(|name| *name != label);
-                if names.is_empty() {
-                    self.by_address.remove(&address);
-                }
-            }
         }
+        self.by_address.retain(|_, names| {
+            names.retain(|name| *name != label);
+            !names.is_empty()
+        });
         self.serial = self.serial.wrapping_add(1);
     }
 
@@ -202,13 +223,23 @@ impl Names {
     pub(super) fn remove_address(&mut self, address: IpAddr) {
         for label in self.by_address.remove(&address).unwrap_or_default() {
             if let Some(addresses) = self.by_name.get_mut(&label) {
-                *addresses.of_family(address) = None;
+                let place = addresses.of_family(address);
+                // An address may have a name in reverse lookups alone.
+                if *place == Some(address) {
+                    *place = None;
+                }
                 if addresses.v4.is_none() && addresses.v6.is_none() {
                     self.by_name.remove(&label);
                 }
             }
             self.serial = self.serial.wrapping_add(1);
         }
+    }
+
+    /// The addresses of a guest's name, as it was given.
+    pub(super) fn addresses_of(&self, name: &str) -> [Option<IpAddr>; 2] {
+        let found = self.by_name.get(&first_label(name));
+        found.map_or([None; 2], |addresses| [addresses.v4, addresses.v6])
     }
 
     /// The IPv4 address of a guest's name.

@@ -104,6 +104,21 @@ impl<A: Copy + Eq> Proxy<A> {
         self.names.set_name(name, address.to_canonical())
     }
 
+    /// Gives an address a name in reverse lookups alone.
+    ///
+    /// # Errors
+    ///
+    /// If the name is malformed or reserved, or there are too many.
+    pub fn set_reverse(&mut self, name: &str, address: IpAddr) -> Result<(), NameError> {
+        self.names.set_reverse(name, address.to_canonical())
+    }
+
+    /// The first name of an address.
+    #[must_use]
+    pub fn name_of(&self, address: IpAddr) -> Option<&str> {
+        self.names.name_of(address)
+    }
+
     /// Takes a name from the addresses that have it.
     pub fn remove_name(&mut self, name: &str) {
         self.names.remove_name(name);
@@ -112,6 +127,12 @@ impl<A: Copy + Eq> Proxy<A> {
     /// Takes all names from an address. Call it when a lease ends.
     pub fn remove_address(&mut self, address: IpAddr) {
         self.names.remove_address(address.to_canonical());
+    }
+
+    /// The addresses that have a name, one of each family.
+    #[must_use]
+    pub fn addresses_of(&self, name: &str) -> [Option<IpAddr>; 2] {
+        self.names.addresses_of(name)
     }
 
     /// The IPv4 address that has a name.

@@ -3,10 +3,11 @@
 use vmnet_wire::ip;
 use vmnet_wire::offload::{Kind, Offload, Segmentation};
 use vmnet_wire::tcp::{Fields, Flags, Header, Seq};
+use vmnet_wire::{ethernet, ipv4, ipv6};
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
-use crate::event::Read;
+use crate::event::{Read, ReadTo};
 use crate::frame::Span;
 use crate::link::Link;
 use crate::nat::tcp::{ACK_DELAY, Agenda, Arrival, Fate, RETRANSMIT, RETRIES_MAX, State, Tcp};
@@ -256,11 +257,30 @@ impl Tcp {
         }
         let max = space.min(PAYLOAD_MAX);
         let max = if max > mss { max - max % mss } else { max };
+        let ip_len = if self.guest.is_ipv4() {
+            ipv4::Header::LEN
+        } else {
+            ipv6::Header::LEN
+        };
+        let headers = ethernet::Header::LEN + ip_len + Header::LEN;
         Some(Read {
             socket: self.id,
             offset: outstanding as usize,
             max: max as usize,
+            to: link.port_of(self.mac).map(|(port, _)| ReadTo {
+                port,
+                headers,
+                flow: [self.guest, self.peer],
+            }),
         })
+    }
+
+    /// Its turn comes again.
+    pub(crate) fn put_back(&mut self, agenda: &mut Agenda) {
+        if !self.read_queued {
+            self.read_queued = true;
+            agenda.reads.push_front(self.id);
+        }
     }
 
     fn all_sent(&self) -> bool {

@@ -41,7 +41,7 @@ use crate::outbox::SocketId;
 
 pub(crate) use close::refuse;
 pub(crate) use data::Peek;
-pub(crate) use open::{Ends, Failure, Goal, UNREACHABLE};
+pub(crate) use open::{Ends, Failure, Goal};
 pub(crate) use window::Window;
 
 /// The shift of the windows that we show: up to 16 MiB in steps of 256 bytes.

@@ -4,11 +4,11 @@ use core::net::SocketAddr;
 use std::time::Duration;
 
 use vmnet_wire::ethernet::Mac;
-use vmnet_wire::icmpv4::{self, unreachable};
 use vmnet_wire::tcp::{Fields, Flags, Header, Segment, Seq, SynOptions};
 use zerocopy::IntoBytes;
 
 use crate::event::HostError;
+use crate::gateway::icmp::Cause;
 use crate::link::Link;
 use crate::nat::tcp::{
     Agenda, Arrival, Fate, IDLE, RETRANSMIT, SCALE, SYN_RETRIES_MAX, State, TRANSITORY, Tcp,
@@ -48,8 +48,8 @@ pub(crate) enum Failure {
     Retried,
     /// The guest was sent a reset.
     Reset,
-    /// The guest is to be sent "destination unreachable" with this code.
-    Unreachable(u8),
+    /// The guest is to be told this by ICMP.
+    Unreachable(Cause),
 }
 
 impl Tcp {
@@ -175,11 +175,9 @@ impl Tcp {
             return Failure::Retried;
         }
         match error {
-            HostError::NetworkUnreachable => Failure::Unreachable(unreachable::NETWORK),
-            HostError::HostUnreachable | HostError::TimedOut => {
-                Failure::Unreachable(unreachable::HOST)
-            }
-            HostError::Forbidden => Failure::Unreachable(unreachable::PROHIBITED),
+            HostError::NetworkUnreachable => Failure::Unreachable(Cause::NoRoute),
+            HostError::HostUnreachable | HostError::TimedOut => Failure::Unreachable(Cause::Host),
+            HostError::Forbidden => Failure::Unreachable(Cause::Prohibited),
             HostError::Refused | HostError::Exhausted | HostError::Reset | HostError::Other => {
                 self.send_reset(link);
                 Failure::Reset
@@ -300,9 +298,6 @@ pub(super) fn largest_segment(link: &Link<'_>, guest: SocketAddr) -> u16 {
     let headers = if guest.is_ipv4() { 40 } else { 60 };
     link.gateway.mtu.saturating_sub(headers)
 }
-
-/// ICMP type of the errors in [`Failure::Unreachable`].
-pub(crate) const UNREACHABLE: u8 = icmpv4::UNREACHABLE;
 
 /// Sends a segment without payload, for those who have no flow.
 pub(super) fn send_alone(

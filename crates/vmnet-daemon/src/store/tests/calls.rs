@@ -12,7 +12,7 @@ use uuid::{Uuid, Variant};
 use super::{Model, address, id, keep_leases, lease, mac};
 use crate::store::fault::Fault;
 use crate::store::schema::{self, Step};
-use crate::store::{LeaseChange, OpenError, Opened, Store, StoreError};
+use crate::store::{LeaseChange, LeaseRecord, LeaseState, OpenError, Opened, Store, StoreError};
 use vmnet_wire::ethernet::Mac;
 
 #[test]
@@ -277,8 +277,8 @@ fn a_later_version_is_refused_and_left_alone() {
             matches!(
                 error,
                 OpenError::Newer {
-                    found: 2,
-                    known: 1,
+                    found: 3,
+                    known: 2,
                     ..
                 }
             ),
@@ -330,11 +330,12 @@ fn an_older_version_is_brought_up_step_by_step() {
         .adopt(id(1), mac(1))
         .unwrap();
     let file = folder.path().join("store.redb");
+    set_version(&file, Some(1));
     let failing: [Step; 2] = [steps[0], |_| Err(redb::Error::Corrupted("no".to_owned()))];
     {
         let database = Database::open(&file).unwrap();
         assert!(schema::settle_to(&database, 3, &failing).is_err());
-        schema::settle(&database).unwrap();
+        schema::settle_to(&database, 1, &[]).unwrap();
         schema::settle_to(&database, 3, &steps).unwrap();
         schema::settle_to(&database, 3, &steps).unwrap();
         assert!(matches!(
@@ -346,4 +347,46 @@ fn an_older_version_is_brought_up_step_by_step() {
         Store::open(folder.path()),
         Err(OpenError::Newer { found: 3, .. })
     ));
+}
+
+/// Leases as the first version wrote them, byte by byte.
+#[test]
+fn leases_of_the_first_version_are_read() {
+    const LEASES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("lease");
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path()).unwrap());
+    let file = folder.path().join("store.redb");
+    {
+        let database = Database::open(&file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let key = [id(1).as_bytes().as_slice(), &[192, 168, 64, 5]].concat();
+        let row = br#"{"address":"192.168.64.5","mac":"02:00:00:00:00:05","client_id":[1,2],"state":"bound","expires":1800000000}"#;
+        let mut leases = transaction.open_table(LEASES).unwrap();
+        leases.insert(key.as_slice(), row.as_slice()).unwrap();
+        drop(leases);
+        transaction.commit().unwrap();
+    }
+    set_version(&file, Some(1));
+    let (store, opened) = Store::open(folder.path()).unwrap();
+    assert_eq!(opened, Opened::Existing);
+    let known = LeaseRecord {
+        address: [192, 168, 64, 5].into(),
+        mac: mac(5),
+        client_id: Some(vec![1, 2]),
+        iaid: None,
+        host_name: None,
+        state: LeaseState::Bound,
+        expires: 1_800_000_000,
+    };
+    assert_eq!(store.leases(id(1)), [known]);
+    // Beside them those that it could not read.
+    keep_leases(&store, id(1), vec![LeaseChange::Put(lease(4, 1))]).unwrap();
+    drop(store);
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let addresses: Vec<_> = store
+        .leases(id(1))
+        .iter()
+        .map(|lease| lease.address)
+        .collect();
+    assert_eq!(addresses, [[192, 168, 64, 5].into(), address(4)]);
 }

@@ -24,7 +24,7 @@ mod process;
 mod queue;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::mpsc;
 
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ struct Model {
     networks: BTreeMap<Uuid, Value>,
     reservations: BTreeMap<(Uuid, String), Value>,
     forwards: BTreeMap<(Uuid, String), Value>,
-    leases: BTreeMap<(Uuid, Ipv4Addr), LeaseRecord>,
+    leases: BTreeMap<(Uuid, IpAddr), LeaseRecord>,
 }
 
 /// One call that changes a store. Small numbers, so that calls meet.
@@ -66,8 +66,12 @@ fn mac(n: u8) -> Mac {
     Mac([0x02, 0, 0, 0, 0, n])
 }
 
-fn address(n: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 168, 64, n)
+/// Of both families.
+fn address(n: u8) -> IpAddr {
+    if n.is_multiple_of(4) {
+        return Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0xd, n.into()).into();
+    }
+    Ipv4Addr::new(192, 168, 64, n).into()
 }
 
 fn lease(n: u8, version: u8) -> LeaseRecord {
@@ -75,6 +79,7 @@ fn lease(n: u8, version: u8) -> LeaseRecord {
         address: address(n),
         mac: mac(version),
         client_id: version.is_multiple_of(2).then(|| vec![version; 7]),
+        iaid: n.is_multiple_of(4).then(|| version.into()),
         host_name: version
             .is_multiple_of(3)
             .then(|| format!("guest-{version}")),

@@ -116,6 +116,52 @@ fn a_network_that_was_held_is_gone_after_a_restart() {
     );
 }
 
+/// A guest may have an address of each family; how an IPv6 address is written does not matter.
+#[test]
+fn reservations_of_both_families() {
+    let mut service = supervisor();
+    let mut dev = at("dev", "10.213.45.0/24");
+    dev.ipv6_prefix = Some("fd12:3456:789a:1::/64".to_owned());
+    service.create_network(dev).unwrap();
+    let mut reserve = |address| service.reserve_lease("dev", &reservation(address, "web"));
+    reserve("10.213.45.9").unwrap();
+    reserve("fd12:3456:789a:0001:0:0::10").unwrap();
+    reserve("FD12:3456:789a:1::11").unwrap();
+    in_use(
+        service.reserve_lease("dev", &reservation("fd12:3456:789a:1::11", "db")),
+        "web",
+    );
+    for address in [
+        "fd12:3456:789a:1::",
+        "fd12:3456:789a:1::1",
+        "fd12:3456:789a:2::9",
+    ] {
+        invalid(
+            service.reserve_lease("dev", &reservation(address, "db")),
+            address,
+        );
+    }
+    let addresses = |service: &Supervisor| -> Vec<String> {
+        let all = service.list_reservations(Some("dev")).unwrap();
+        all.into_iter().map(|one| one.reservation.address).collect()
+    };
+    let both = ["10.213.45.9", "fd12:3456:789a:1::11"];
+    assert_eq!(addresses(&service), both);
+    let mut next = restarted(service);
+    assert_eq!(addresses(&next), both);
+    next.unreserve_lease("dev", "fd12:3456:789a:1:0::11")
+        .unwrap();
+    assert_eq!(addresses(&next), both[..1]);
+    let mut without = at("quiet", "10.213.46.0/24");
+    without.dhcp6 = Some(false);
+    let client = next.connected(1);
+    next.open_network(client, None, Some(without)).unwrap();
+    invalid(
+        next.reserve_lease("quiet", &reservation("fd12:3456:789a:1::9", "db")),
+        "its DHCPv6 is off",
+    );
+}
+
 #[test]
 fn reservations_that_cannot_be_are_refused_with_the_reason() {
     let mut service = supervisor();
@@ -141,7 +187,7 @@ fn reservations_that_cannot_be_are_refused_with_the_reason() {
     }
     invalid(
         service.reserve_lease("dev", &reservation("x", "db")),
-        "IPv4",
+        "no IP address",
     );
     let two = Reservation {
         mac: Some("52:54:00:12:34:56".to_owned()),

@@ -142,7 +142,7 @@ impl Nonsense<'_> {
         }
     }
 
-    fn receive(&mut self, port: PortId, frame: Vec<u8>) {
+    pub(super) fn receive(&mut self, port: PortId, frame: Vec<u8>) {
         let checksum = match self.bytes.below(8) {
             0 => Checksum::Wrong,
             1 => Checksum::Partial {

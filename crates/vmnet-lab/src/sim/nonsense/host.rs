@@ -1,6 +1,6 @@
 //! What happens on the host's side: to sockets that are or are not, to ports, and to rules.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use vmnet_core::{Event, Forward, ForwardGuest, ForwardProtocol, HostError, IcmpError};
 
@@ -143,12 +143,19 @@ impl Nonsense<'_> {
                         let number = 2 + self.bytes.byte() % 4;
                         if roaming {
                             ForwardGuest::Mac(Mac([0x52, 0x54, 0, 0, 0, number]))
+                        } else if self.mode.v6 {
+                            ForwardGuest::Address(super::frames6::at(number).into())
                         } else {
                             ForwardGuest::Address([192, 168, 64, number].into())
                         }
                     }
                 };
-                let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+                let any = if self.mode.v6 {
+                    IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                } else {
+                    IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+                };
+                let listen = SocketAddr::new(any, 8080);
                 let rule = Forward {
                     protocol,
                     listen,

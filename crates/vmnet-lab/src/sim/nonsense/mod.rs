@@ -5,13 +5,14 @@
 //! | --- | --- |
 //! | `bytes` | the bytes that decide |
 //! | `mode` | what the network is configured to be |
-//! | `frames` | frames of guests |
+//! | `frames`, `frames6` | frames of guests |
 //! | `host` | sockets, ports and rules |
 //! | `execute` | what the core wants done, and what it promised |
 
 mod bytes;
 mod execute;
 mod frames;
+mod frames6;
 mod host;
 mod mode;
 
@@ -19,8 +20,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use vmnet_core::gateway::dhcp::StoreTicket;
 use vmnet_core::gateway::dns::QueryId;
+use vmnet_core::gateway::register::StoreTicket;
 use vmnet_core::{Event, ForwardId, Network, Outbox, Port, PortId, SocketId};
 
 use crate::sim::contract::Contract;
@@ -75,6 +76,7 @@ impl<'a> Nonsense<'a> {
         let config = mode.config(&mut bytes, FLOWS_MAX);
         let mut network = Network::new(now, &config).expect("a network");
         network.set_outside(Some(IpAddr::V4([10, 0, 0, 99].into())));
+        network.set_outside6(mode.v6.then(|| "2001:db8::99".parse().expect("an address")));
         network.set_resolvers(now, &["10.0.0.53:53".parse().expect("an address")]);
         let mut nonsense = Self {
             bytes,
@@ -112,6 +114,7 @@ impl<'a> Nonsense<'a> {
         match self.bytes.below(16) {
             0..=4 => self.tcp(),
             5 => self.datagram(),
+            6 if self.mode.v6 => self.frame6(),
             6 => self.other_frame(),
             7 => self.fragment(),
             8 | 9 => self.time(),

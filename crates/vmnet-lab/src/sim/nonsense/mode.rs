@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vmnet_core::{Config, Dhcp, Dns, Ipv4};
+use vmnet_core::{Config, Dhcp, Dns, Ipv4, MTU_MIN_IPV6};
 use vmnet_wire::ethernet::Mac;
 
 use crate::sim::nonsense::bytes::Bytes;
@@ -15,6 +15,8 @@ pub(super) struct Mode {
     nat44: bool,
     isolation: bool,
     private: bool,
+    /// The gateway knows IPv6, and guests speak it.
+    pub(super) v6: bool,
     /// Ports are isolated.
     pub(super) isolated: bool,
     /// Ports have names.
@@ -32,6 +34,8 @@ impl Mode {
             nat44: !bytes.chance(4),
             isolation: bytes.chance(8),
             private: bytes.chance(16),
+            // Decided without taking a byte: what is in the corpus keeps its meaning.
+            v6: bytes.0.len() / 4 % 2 == 1,
             isolated: bytes.chance(8),
             named: bytes.chance(2),
             roaming: bytes.below(2) == 1,
@@ -48,17 +52,19 @@ impl Mode {
             1 => Some(Dhcp::reserved_only(&ipv4, lease_time)),
             _ => Some(Dhcp::whole(&ipv4, lease_time)),
         };
+        let mtu = [1500, 576, 65_520][bytes.below(3)];
+        let prefix = "fd00:0:0:64::/64".parse().expect("a prefix");
         Config {
             ipv4: (!self.private).then_some(ipv4),
             gateway_mac: Mac([0x52, 0x55, 0, 0, 0, 1]),
-            mtu: [1500, 576, 65_520][bytes.below(3)],
+            mtu: if self.v6 { mtu.max(MTU_MIN_IPV6) } else { mtu },
             dhcp: dhcp.filter(|_| !self.private),
             dns: if self.private { Dns::Off } else { self.dns },
             resolvers_offered: Vec::new(),
             nat44: self.nat44 && !self.private,
-            ipv6: None,
-            nat66: false,
-            router_advertisement: false,
+            ipv6: self.v6.then_some(prefix),
+            nat66: self.v6 && self.nat44,
+            router_advertisement: self.v6 && self.dhcp != 0,
             dhcp6: None,
             isolation: self.isolation,
             domain: "vmnet.internal".to_owned(),

@@ -25,9 +25,10 @@ fn subnet_arithmetic() {
     assert_eq!(config.mask(), Ipv4Addr::new(255, 255, 252, 0));
     assert_eq!(config.network(), Ipv4Addr::new(192, 168, 64, 0));
     assert_eq!(config.broadcast(), Ipv4Addr::new(192, 168, 67, 255));
-    assert!(config.is_guest_address(Ipv4Addr::new(192, 168, 65, 0)));
-    assert!(!config.is_guest_address(Ipv4Addr::new(192, 168, 68, 0)));
-    assert!(!config.is_guest_address(config.gateway));
+    let register = register::Register::new(config.range());
+    assert!(register.is_guest_address(Ipv4Addr::new(192, 168, 65, 0)));
+    assert!(!register.is_guest_address(Ipv4Addr::new(192, 168, 68, 0)));
+    assert!(!register.is_guest_address(config.gateway));
 }
 
 const fn ip(last: u8) -> Ipv4Addr {

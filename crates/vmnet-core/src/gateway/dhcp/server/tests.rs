@@ -3,7 +3,8 @@ use crate::gateway::dhcp::guest::{
     ACK, DECLINE, DISCOVER, GATEWAY, INFORM, LEASE, NAK, OFFER, RELEASE, REQUEST, Wire, XID, boot,
     config, ip, mac,
 };
-use crate::gateway::dhcp::reservation::{ReserveError, Reservee};
+use crate::gateway::dhcp::{ReserveError, Reservee, RestoreError, State};
+use std::time::Duration;
 use vmnet_wire::ethernet::Mac;
 
 mod property;
@@ -378,7 +379,7 @@ fn a_flood_of_discovers_keeps_nobody_out_and_moves_no_lease() {
             Some((mac(n), State::Bound))
         );
     }
-    assert_eq!(server.timeout(now + OFFER_TIME).len(), 0);
+    assert_eq!(server.timeout(now + secs(60)).len(), 0);
     assert_eq!(server.leases().count(), 11, "offers leave no trace");
 }
 
@@ -466,7 +467,7 @@ fn declined_addresses_rest_but_never_more_than_a_quarter() {
         .yiaddr();
     assert!(!resting.contains(&again));
     assert_eq!(select(8, resting[0]).ask(&mut server, now).kind(), NAK);
-    assert_eq!(server.timeout(now + DECLINE_TIME + secs(9)), []);
+    assert_eq!(server.timeout(now + secs(600) + secs(9)), []);
     assert_eq!(server.leases().count(), 0);
 }
 
@@ -516,11 +517,16 @@ fn names_are_labels_and_the_first_keeps_one() {
 #[test]
 fn reservations_are_kept_and_guests_move_to_them() {
     let (mut server, now) = server(10, 12);
-    server.reserve(Reservee::Mac(mac(1)), ip(11)).unwrap();
     server
+        .register_mut()
+        .reserve(Reservee::Mac(mac(1)), ip(11))
+        .unwrap();
+    server
+        .register_mut()
         .reserve(Reservee::ClientId(b"\x01id".to_vec()), ip(50))
         .unwrap();
     server
+        .register_mut()
         .reserve(Reservee::Name("Db.local".into()), ip(12))
         .unwrap();
     assert_eq!(
@@ -538,8 +544,8 @@ fn reservations_are_kept_and_guests_move_to_them() {
     );
     // An address that another guest has is not kept for anybody else until that guest is gone.
     assert_eq!(
-        server.reserve(Reservee::Mac(mac(1)), ip(10)),
-        Err(ReserveError::Held(ip(10), mac(5), None))
+        server.register_mut().reserve(Reservee::Mac(mac(1)), ip(10)),
+        Err(ReserveError::Held(ip(10).into(), mac(5), None))
     );
     assert_eq!(renew(1, ip(11)).ask(&mut server, now).kind(), ACK);
     assert_eq!(renew(5, ip(10)).ask(&mut server, now).kind(), ACK);
@@ -547,33 +553,40 @@ fn reservations_are_kept_and_guests_move_to_them() {
         release(5, ip(10)).send(&mut server, now).outcome,
         Outcome::Noted
     );
-    server.reserve(Reservee::Mac(mac(1)), ip(10)).unwrap();
+    server
+        .register_mut()
+        .reserve(Reservee::Mac(mac(1)), ip(10))
+        .unwrap();
     assert_eq!(
         renew(1, ip(11)).ask(&mut server, now).kind(),
         NAK,
         "its own is free"
     );
     assert_eq!(boot(&mut server, now, mac(1), None), ip(10));
-    assert_eq!(server.unreserve(&Reservee::Mac(mac(1))), Some(ip(10)));
-    assert_eq!(server.unreserve(&Reservee::Mac(mac(1))), None);
+    let kept = Reservee::Mac(mac(1));
+    assert_eq!(server.register_mut().unreserve(ip(10)), Some(kept));
+    assert_eq!(server.register_mut().unreserve(ip(10)), None);
     assert_eq!(renew(1, ip(10)).ask(&mut server, now).kind(), ACK);
     for bad in [GATEWAY, ip(0), ip(255), Ipv4Addr::new(10, 0, 0, 1)] {
         assert_eq!(
-            server.reserve(Reservee::Mac(mac(9)), bad),
-            Err(ReserveError::NotAGuestAddress(bad))
+            server.register_mut().reserve(Reservee::Mac(mac(9)), bad),
+            Err(ReserveError::NotAGuestAddress(bad.into()))
         );
     }
-    let taken = server.reserve(Reservee::Mac(mac(9)), ip(12));
+    let taken = server.register_mut().reserve(Reservee::Mac(mac(9)), ip(12));
     assert_eq!(
         taken,
-        Err(ReserveError::Taken(ip(12), Reservee::Name("db".into())))
+        Err(ReserveError::Taken(
+            ip(12).into(),
+            Reservee::Name("db".into())
+        ))
     );
     let name = Reservee::Name("gateway".into());
     assert_eq!(
-        server.reserve(name, ip(20)),
+        server.register_mut().reserve(name, ip(20)),
         Err(ReserveError::Name("gateway".into()))
     );
-    assert_eq!(server.reservations().count(), 2);
+    assert_eq!(server.register_mut().reservations().count(), 2);
 }
 
 #[test]
@@ -589,7 +602,7 @@ fn stored_leases_come_back() {
     let stored: Vec<Lease> = server.leases().cloned().collect();
     let (mut again, _) = self::server(10, 20);
     for lease in &stored {
-        again.restore(lease.clone()).unwrap();
+        again.register_mut().restore(lease.clone()).unwrap();
     }
     assert_eq!(again.leases().cloned().collect::<Vec<_>>(), stored);
     assert_eq!(again.named("web").unwrap().address, b);
@@ -605,16 +618,16 @@ fn stored_leases_come_back() {
     let lease = stored[0].clone();
     let address = lease.address;
     assert_eq!(
-        again.restore(lease.clone()),
-        Err(RestoreError::AddressTaken(address))
+        again.register_mut().restore(lease.clone()),
+        Err(RestoreError::AddressTaken(address.into()))
     );
     let elsewhere = Lease {
         address: ip(19),
         ..lease.clone()
     };
     assert_eq!(
-        again.restore(elsewhere),
-        Err(RestoreError::GuestTaken(ip(19), address))
+        again.register_mut().restore(elsewhere),
+        Err(RestoreError::GuestTaken(ip(19).into(), address.into()))
     );
     // Beside the pool: a guest that runs still uses it, one that has gone does not. Nobody has the gateway's.
     let stray = |address, state| Lease {
@@ -626,26 +639,32 @@ fn stored_leases_come_back() {
     };
     for (address, state) in [(ip(9), State::Expired), (GATEWAY, State::Bound)] {
         assert_eq!(
-            again.restore(stray(address, state)),
-            Err(RestoreError::UnknownAddress(address))
+            again.register_mut().restore(stray(address, state)),
+            Err(RestoreError::UnknownAddress(address.into()))
         );
     }
-    again.restore(stray(ip(9), State::Bound)).unwrap();
+    again
+        .register_mut()
+        .restore(stray(ip(9), State::Bound))
+        .unwrap();
     assert_eq!(
-        again.reserve(Reservee::Mac(mac(8)), ip(9)),
-        Err(ReserveError::Held(ip(9), mac(9), None))
+        again.register_mut().reserve(Reservee::Mac(mac(8)), ip(9)),
+        Err(ReserveError::Held(ip(9).into(), mac(9), None))
     );
     assert_eq!(renew(9, ip(9)).ask(&mut again, now).kind(), NAK);
     let offer = Lease {
         state: State::Offered,
         ..lease
     };
-    assert_eq!(again.restore(offer), Err(RestoreError::NoLease(address)));
+    assert_eq!(
+        again.register_mut().restore(offer),
+        Err(RestoreError::NoLease(address.into()))
+    );
     assert!(matches!(
-        again.forget(address),
+        again.register_mut().forget(address),
         Some(LeaseChange::Forgotten(_))
     ));
-    assert_eq!(again.forget(address), None);
+    assert_eq!(again.register_mut().forget(address), None);
 }
 
 #[test]
@@ -699,7 +718,10 @@ fn an_empty_pool_serves_those_with_a_reservation() {
         Wire::new(mac(1), DISCOVER).refused(&mut server, now),
         Drop::NoFreeAddress
     );
-    server.reserve(Reservee::Mac(mac(1)), ip(77)).unwrap();
+    server
+        .register_mut()
+        .reserve(Reservee::Mac(mac(1)), ip(77))
+        .unwrap();
     assert_eq!(boot(&mut server, now, mac(1), None), ip(77));
     for (other, wanted) in [(2, None), (3, Some(ip(77))), (4, Some(ip(2)))] {
         let mut discover = Wire::new(mac(other), DISCOVER);
@@ -715,6 +737,6 @@ fn an_empty_pool_serves_those_with_a_reservation() {
         Wire::new(mac(1), DISCOVER).refused(&mut server, now),
         Drop::NoFreeAddress
     );
-    server.unreserve(&Reservee::Mac(mac(1))).unwrap();
+    server.register_mut().unreserve(ip(77)).unwrap();
     assert_eq!(server.leases().count(), 1);
 }

@@ -1,0 +1,386 @@
+//! The card that QEMU gets.
+//!
+//! By vhost-user QEMU connects to a socket of ours, and shares the guest's memory: frames need no call of QEMU's at all, and
+//! when the service was killed, QEMU connects to the next one. If the memory cannot be shared, QEMU inherits one end of a
+//! socket pair. On a private network it speaks its own framing on a stream (`-netdev stream`, QEMU 7.2). On a network of
+//! the service a frame is a datagram (`-netdev dgram`): when the service is killed in the middle of a stream nobody knows
+//! where the next frame begins, while a datagram is read whole or not at all.
+
+use super::memory::{self, NotShared};
+use super::values;
+use crate::args::{NicKind, Qemu};
+use crate::socket_file::{self, SocketFile, SocketFileError};
+use openvmnet::place;
+use std::error::Error;
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use vmnet_linux::lane::{Attachment, VhostUserSocket};
+use vmnet_wire::ethernet::Mac;
+
+/// What a guest assumes if nobody tells it.
+const USUAL_MTU: u16 = 1500;
+/// Descriptors of a ring: as many as QEMU allows. A frame of 64 KiB takes up to 45.
+const RING: u16 = 1024;
+/// The first QEMU whose emulated machines get along with interrupts of vhost-user devices.
+const FIRST_WITH_VECTORS: u32 = 8;
+
+/// How frames travel between QEMU and us.
+pub(super) enum Way {
+    Stream(OwnedFd),
+    Dgram(OwnedFd),
+    VhostUser(Shared),
+}
+
+/// What QEMU is told to share its guest's memory.
+pub(super) struct Shared {
+    path: PathBuf,
+    file: SocketFile,
+    memory: [OsString; 4],
+    queues: u8,
+    /// Interrupts of its own for each ring.
+    vectors: bool,
+}
+
+/// There is no way as it was asked for.
+#[derive(Debug, thiserror::Error)]
+enum NoWay {
+    #[error("vhost-user: {0}")]
+    NotShared(#[from] NotShared),
+    #[error("vhost-user: {0}")]
+    Socket(#[from] SocketFileError),
+    #[error("vhost-user: {0}")]
+    Folder(#[from] place::FolderError),
+    #[error(
+        "vhost-user: {0} has a comma, which QEMU takes for the end of it; set $XDG_RUNTIME_DIR"
+    )]
+    Comma(PathBuf),
+}
+
+impl Way {
+    /// The fastest way for this machine, or the one that was asked for, and our end of it.
+    pub(super) fn choose(
+        qemu: &Qemu,
+        of_service: bool,
+    ) -> Result<(Self, Attachment), Box<dyn Error>> {
+        if qemu.nic != NicKind::Socket {
+            match Self::share(qemu) {
+                Ok(shared) => return Ok(shared),
+                Err(reason) if qemu.nic == NicKind::VhostUser => return Err(reason.into()),
+                Err(reason) => {
+                    tracing::warn!("frames travel by a socket, which is slower; {reason}");
+                }
+            }
+        }
+        if qemu.queues > 1 {
+            return Err("--queues needs a card by vhost-user".into());
+        }
+        Ok(if of_service {
+            let (ours, theirs) = UnixDatagram::pair()?;
+            (Self::Dgram(theirs.into()), Attachment::Dgram(ours.into()))
+        } else {
+            let (ours, theirs) = UnixStream::pair()?;
+            (Self::Stream(theirs.into()), Attachment::Stream(ours.into()))
+        })
+    }
+
+    fn share(qemu: &Qemu) -> Result<(Self, Attachment), NoWay> {
+        let id = free_id(&qemu.command);
+        let memory = memory::shared(&qemu.command, &format!("{id}mem"))?;
+        let folder = place::runtime_folder();
+        place::ensure_private(&folder)?;
+        let path = folder.join(format!("qemu-{}.sock", std::process::id()));
+        if path.to_string_lossy().contains(',') {
+            return Err(NoWay::Comma(path));
+        }
+        let (listener, file) = socket_file::listen_stream(&path)?;
+        let shared = Shared {
+            path,
+            file,
+            memory,
+            queues: qemu.queues,
+            vectors: !is_emulated(&qemu.command) || has_vectors(&qemu.command),
+        };
+        let ours = Attachment::VhostUser(VhostUserSocket::Listen(listener));
+        Ok((Self::VhostUser(shared), ours))
+    }
+
+    /// What QEMU inherits.
+    pub(super) fn inherited(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Stream(theirs) | Self::Dgram(theirs) => Some(theirs),
+            Self::VhostUser(_) => None,
+        }
+    }
+
+    /// The file of the socket by which QEMU comes, to be kept; what QEMU inherited is closed here.
+    pub(super) fn into_file(self) -> Option<SocketFile> {
+        match self {
+            Self::Stream(_) | Self::Dgram(_) => None,
+            Self::VhostUser(shared) => Some(shared.file),
+        }
+    }
+}
+
+/// The card QEMU gets.
+pub(super) struct Nic<'a> {
+    pub(super) way: &'a Way,
+    pub(super) mac: Mac,
+    pub(super) mtu: u16,
+}
+
+impl Nic<'_> {
+    /// QEMU's command line with the card at its end.
+    pub(super) fn extend(&self, command: &[OsString]) -> Vec<OsString> {
+        let id = free_id(command);
+        let kind = device_of(command);
+        let mut device = format!("{kind},netdev={id},mac={}", self.mac);
+        if self.mtu != USUAL_MTU {
+            device.push_str(&format!(",host_mtu={}", self.mtu));
+        }
+        let mut extended = command.to_vec();
+        let netdev = match self.way {
+            Way::Stream(theirs) => format!(
+                "stream,id={id},server=off,addr.type=fd,addr.str={}",
+                theirs.as_raw_fd()
+            ),
+            Way::Dgram(theirs) => {
+                format!(
+                    "dgram,id={id},local.type=fd,local.str={}",
+                    theirs.as_raw_fd()
+                )
+            }
+            Way::VhostUser(shared) => {
+                extended.extend(shared.memory.iter().cloned());
+                let chardev = format!(
+                    "socket,id={id}chr,path={},reconnect=1",
+                    shared.path.display()
+                );
+                extended.extend(["-chardev", &chardev].map(OsString::from));
+                device.push_str(&shared.properties(kind));
+                format!(
+                    "vhost-user,id={id},chardev={id}chr,queues={}",
+                    shared.queues
+                )
+            }
+        };
+        extended.extend(["-netdev", &netdev, "-device", &device].map(OsString::from));
+        extended
+    }
+}
+
+impl Shared {
+    /// What the device is told besides.
+    fn properties(&self, kind: &str) -> String {
+        let mut properties = format!(",rx_queue_size={RING},tx_queue_size={RING}");
+        if self.queues > 1 {
+            properties.push_str(",mq=on");
+        }
+        // Only devices on PCI have vectors.
+        if kind == "virtio-net-pci" {
+            if !self.vectors {
+                properties.push_str(",vectors=0");
+            } else if self.queues > 1 {
+                // One for each ring, one for the control queue, one for the configuration.
+                let vectors = u16::from(self.queues) * 2 + 2;
+                properties.push_str(&format!(",vectors={vectors}"));
+            }
+        }
+        properties
+    }
+}
+
+/// The machine's processors are emulated, as nothing else was asked for.
+fn is_emulated(command: &[OsString]) -> bool {
+    let enabled = command.iter().any(|word| {
+        let word = word.to_string_lossy();
+        word == "-enable-kvm" || word == "--enable-kvm"
+    });
+    let machines = values(command, &["machine", "M"]);
+    let of_machines = (machines.iter().flat_map(|machine| machine.split(',')))
+        .filter_map(|part| part.strip_prefix("accel=").map(str::to_owned));
+    let mut accelerators = values(command, &["accel"]).into_iter().chain(of_machines);
+    !enabled && accelerators.all(|accelerator| accelerator.starts_with("tcg"))
+}
+
+/// This QEMU is known to be new enough for interrupts of vhost-user devices of emulated machines.
+fn has_vectors(command: &[OsString]) -> bool {
+    let Some(program) = command.first() else {
+        return false;
+    };
+    let said = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    said.is_ok_and(|said| {
+        version(&String::from_utf8_lossy(&said.stdout)).is_some_and(|it| it >= FIRST_WITH_VECTORS)
+    })
+}
+
+/// The first number of `QEMU emulator version 7.2.22 (...)`.
+fn version(said: &str) -> Option<u32> {
+    let (_, number) = said.split_once("version ")?;
+    number.split('.').next()?.parse().ok()
+}
+
+/// An id that the command line does not use.
+fn free_id(command: &[OsString]) -> String {
+    let used = |id: &str| {
+        command
+            .iter()
+            .any(|word| word.to_string_lossy().contains(id))
+    };
+    (0..)
+        .map(|number| format!("vmnet{number}"))
+        .find(|id| !used(id))
+        .unwrap_or_default()
+}
+
+/// The kind of virtio-net device that the machine has a bus for.
+fn device_of(command: &[OsString]) -> &'static str {
+    let program = command
+        .first()
+        .map(|word| word.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let machine = values(command, &["machine", "M"])
+        .last()
+        .cloned()
+        .unwrap_or_default();
+    let kind = machine.split(',').next().unwrap_or_default();
+    let kind = kind.strip_prefix("type=").unwrap_or(kind);
+    if program.ends_with("qemu-system-s390x") {
+        "virtio-net-ccw"
+    } else if kind == "microvm" && !machine.contains("pcie=on") {
+        "virtio-net-device"
+    } else {
+        "virtio-net-pci"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    fn text(line: &[OsString]) -> Vec<String> {
+        line.iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_device_fits_the_machine() {
+        for (line, expected) in [
+            ("qemu-system-x86_64 -m 512", "virtio-net-pci"),
+            (
+                "qemu-system-x86_64 -machine q35,accel=tcg",
+                "virtio-net-pci",
+            ),
+            ("qemu-system-x86_64 -M microvm", "virtio-net-device"),
+            (
+                "qemu-system-x86_64 -machine type=microvm,rtc=on",
+                "virtio-net-device",
+            ),
+            ("qemu-system-x86_64 -M microvm,pcie=on", "virtio-net-pci"),
+            ("/usr/bin/qemu-system-s390x -m 512", "virtio-net-ccw"),
+        ] {
+            assert_eq!(device_of(&words(line)), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn who_emulates_is_found_out() {
+        for (line, expected) in [
+            ("qemu -m 1G", true),
+            ("qemu -accel tcg,thread=multi", true),
+            ("qemu -accel kvm -accel tcg", false),
+            ("qemu -enable-kvm", false),
+            ("qemu -M q35,accel=kvm:tcg", false),
+            ("qemu -M q35,accel=tcg", true),
+        ] {
+            assert_eq!(is_emulated(&words(line)), expected, "{line}");
+        }
+        assert_eq!(version("QEMU emulator version 7.2.22 (Debian)"), Some(7));
+        assert_eq!(version("QEMU emulator version 10.0.0"), Some(10));
+        assert_eq!(version("bash: no such program"), None);
+    }
+
+    #[test]
+    fn the_card_comes_last() {
+        let (theirs, _ours) = UnixStream::pair().unwrap();
+        let descriptor = theirs.as_raw_fd();
+        let nic = Nic {
+            way: &Way::Stream(theirs.into()),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 9000,
+        };
+        let line = text(&nic.extend(&words("qemu -device x,netdev=vmnet0")));
+        assert_eq!(
+            line[3..],
+            [
+                "-netdev",
+                &format!("stream,id=vmnet1,server=off,addr.type=fd,addr.str={descriptor}"),
+                "-device",
+                "virtio-net-pci,netdev=vmnet1,mac=02:00:00:00:00:01,host_mtu=9000"
+            ]
+        );
+        let (theirs, _ours) = UnixDatagram::pair().unwrap();
+        let descriptor = theirs.as_raw_fd();
+        let dgram = Nic {
+            way: &Way::Dgram(theirs.into()),
+            ..nic
+        };
+        let line = text(&dgram.extend(&words("qemu")));
+        assert_eq!(
+            line[2],
+            format!("dgram,id=vmnet0,local.type=fd,local.str={descriptor}")
+        );
+    }
+
+    #[test]
+    fn a_card_with_shared_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let (_listener, file) = socket_file::listen_stream(&path).unwrap();
+        let command = words("qemu-system-x86_64 -m 1G");
+        let mut shared = Shared {
+            path: path.clone(),
+            file,
+            memory: memory::shared(&command, "vmnet0mem").unwrap(),
+            queues: 2,
+            vectors: true,
+        };
+        assert!(
+            shared
+                .properties("virtio-net-pci")
+                .ends_with(",mq=on,vectors=6")
+        );
+        assert!(!shared.properties("virtio-net-ccw").contains("vectors"));
+        shared.vectors = false;
+        let nic = Nic {
+            way: &Way::VhostUser(shared),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+        };
+        let line = text(&nic.extend(&command));
+        assert_eq!(line[3], "-object");
+        assert_eq!(
+            line[7..],
+            [
+                "-chardev",
+                &format!("socket,id=vmnet0chr,path={},reconnect=1", path.display()),
+                "-netdev",
+                "vhost-user,id=vmnet0,chardev=vmnet0chr,queues=2",
+                "-device",
+                "virtio-net-pci,netdev=vmnet0,mac=02:00:00:00:00:01,rx_queue_size=1024,\
+                 tx_queue_size=1024,mq=on,vectors=0"
+            ]
+        );
+    }
+}

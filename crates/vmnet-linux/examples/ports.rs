@@ -1,0 +1,383 @@
+//! How fast a network moves frames between two vhost-user ports, beside a plain copy and beside DPDK.
+//!
+//! ```text
+//! cargo run --release -p vmnet-linux --example ports -- [--seconds S] [--only rings|testpmd]
+//! ```
+//!
+//! *rings*: the driver's side of both ports is one thread of ours; the network's thread moves the frames from one port
+//! to the other. Per frame are printed: the time, the processor time of the network's thread (with what it
+//! spends on looking before it sleeps), that of a plain copy of as many bytes between as many buffers, and
+//! notifications both ways.
+//!
+//! *testpmd*: DPDK's testpmd sends frames round between two virtio-user ports, by our network and by a second
+//! testpmd that switches between two net_vhost ports, in turns. On a machine with other work to do, or with fewer
+//! than three processors, only the ratio means something.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use vmnet_lab::prerequisite::{Prerequisite, all_present};
+use vmnet_lab::sim::packets::{self, Ends};
+use vmnet_lab::testpmd::{self, Port, Testpmd};
+use vmnet_linux::lane::{self, Attachment, Handle, Ipv4, PortOptions, Settings, VhostUserSocket};
+use vmnet_virtio::frontend::{Frontend, Pair, Plan};
+use vmnet_virtio::memory::OwnMemory;
+use vmnet_virtio::net::Features;
+use vmnet_wire::ethernet::Mac;
+use vmnet_wire::tcp::{Fields, Flags, Seq};
+
+type AnyResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The name of the network, and so of its thread.
+const NAME: &str = "between";
+const RING: u16 = 256;
+const BURST: usize = 64;
+/// How long a driver looks before it sleeps.
+const LOOK: Duration = Duration::from_micros(50);
+const SOON: Duration = Duration::from_secs(30);
+const MACS: [&str; 2] = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
+
+fn main() -> AnyResult<()> {
+    let mut seconds = 3.0;
+    let mut only = None;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or("an option lacks its value");
+        match argument.as_str() {
+            "--seconds" => seconds = value()?.parse()?,
+            "--only" => only = Some(value()?),
+            other => return Err(format!("what is {other}?").into()),
+        }
+    }
+    let time = Duration::try_from_secs_f64(seconds)?;
+    let wants = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if wants("rings") {
+        for packed in [false, true] {
+            for len in [64, 1500, 65_549] {
+                rings(len, packed, time)?;
+            }
+        }
+    }
+    if wants("testpmd") && all_present(&[Prerequisite::Program(testpmd::PROGRAM)]) {
+        for len in [64, 1500] {
+            beside_testpmd(len, time)?;
+        }
+    }
+    Ok(())
+}
+
+fn network() -> AnyResult<Handle> {
+    let ipv4 = Ipv4::new("192.168.77.0/24".parse()?);
+    let mut settings = Settings::shared(NAME, ipv4, Duration::from_secs(3600));
+    settings.resolvers = Some(Vec::new());
+    Ok(lane::start(settings)?)
+}
+
+/// A new port of the network, listening.
+fn attach(handle: &Handle, socket: &Path) -> AnyResult<()> {
+    let listener = UnixListener::bind(socket)?;
+    let attachment = Attachment::VhostUser(VhostUserSocket::Listen(listener));
+    handle.attach(attachment, PortOptions::default())?;
+    Ok(())
+}
+
+// ---- rings --------------------------------------------------------------------------------------
+
+/// What has been counted.
+#[derive(Clone, Copy, Default, Debug)]
+struct Tally {
+    frames: u64,
+    /// Kicks and calls.
+    notifications: u64,
+}
+
+/// Both guests: one sends, the other receives.
+struct Guests<'p> {
+    from: &'p mut Pair,
+    to: &'p mut Pair,
+    header: [u8; 12],
+    frame: Vec<u8>,
+    tally: Tally,
+}
+
+impl Guests<'_> {
+    /// Sends and receives as much as there is. True: something was done.
+    fn step(&mut self) -> AnyResult<bool> {
+        let mut worked = 0;
+        let transmit = &mut self.from.transmit.driver;
+        for _ in 0..BURST {
+            let (header, frame) = (&self.header, &self.frame);
+            let head = frame.len().min(64);
+            // As if a program's bytes were there already.
+            let sent = transmit.send_with(frame.len() + header.len(), |buffer| {
+                let (to_header, rest) = buffer.split_at(header.len());
+                to_header.copy_from(header);
+                rest.copy_from(&frame[..head]);
+            });
+            if sent.is_err() {
+                break;
+            }
+            worked += 1;
+        }
+        if transmit.flush() {
+            self.tally.notifications += 1;
+            self.from.transmit.kick()?;
+        }
+        for _ in 0..BURST {
+            match self.to.receive.driver.receive()? {
+                Some(got) if got.len == self.frame.len() => self.tally.frames += 1,
+                Some(got) => return Err(format!("a frame of {} bytes", got.len).into()),
+                None => break,
+            }
+            worked += 1;
+        }
+        if self.to.receive.driver.flush() {
+            self.tally.notifications += 1;
+            self.to.receive.kick()?;
+        }
+        worked += self.from.transmit.driver.reclaim()?;
+        Ok(worked > 0)
+    }
+
+    fn run(&mut self, time: Duration) -> AnyResult<()> {
+        let begun = Instant::now();
+        let mut idle_since = None;
+        while begun.elapsed() < time {
+            if self.step()? {
+                idle_since = None;
+                continue;
+            }
+            std::hint::spin_loop();
+            if idle_since.get_or_insert_with(Instant::now).elapsed() < LOOK {
+                continue;
+            }
+            idle_since = None;
+            let (transmit, receive) = (&mut self.from.transmit, &mut self.to.receive);
+            let ready = transmit.driver.enable_calls() | receive.driver.enable_calls();
+            // When buffers come back, frames have come too.
+            if !ready && receive.wait(Duration::from_millis(10))? {
+                self.tally.notifications += 1;
+            }
+            transmit.driver.disable_calls();
+            receive.driver.disable_calls();
+        }
+        Ok(())
+    }
+}
+
+/// A frame of `len` bytes from the first guest to the second, and what is left to do with it.
+fn frame(len: usize) -> ([u8; 12], Vec<u8>) {
+    let ends = Ends {
+        macs: (Mac([2, 0, 0, 0, 0, 10]), Mac([2, 0, 0, 0, 0, 11])),
+        ips: ([192, 168, 77, 10].into(), [192, 168, 77, 11].into()),
+    };
+    if len < 2000 {
+        let payload = vec![7; len - 42];
+        return ([0; 12], packets::udp(ends, (1, 2), 64, &payload));
+    }
+    let fields = Fields {
+        source_port: 1000,
+        destination_port: 2000,
+        sequence: Seq(1),
+        acknowledgement: Seq(1),
+        flags: Flags::ACK,
+        window: 1000,
+    };
+    // TCP over IPv4 in segments of 1460 bytes behind 54, with the sum at byte 16 behind byte 34 left to others.
+    let header = [1, 1, 54, 0, 0xb4, 0x05, 34, 0, 16, 0, 0, 0];
+    let payload = vec![7; len - 54];
+    (header, packets::tcp(ends, &fields, &[], &payload))
+}
+
+fn plan(len: usize, packed: bool) -> AnyResult<Plan> {
+    let features = if packed {
+        Features::ALL
+    } else {
+        Features::ALL.without(Features::RING_PACKED)
+    };
+    let bytes = u32::try_from((len + 12).next_multiple_of(64))?;
+    Ok(Plan {
+        features,
+        ring_size: RING,
+        transmit_buffer: bytes,
+        receive_buffer: bytes.max(2048),
+        ..Plan::new()
+    })
+}
+
+fn rings(len: usize, packed: bool, time: Duration) -> AnyResult<()> {
+    let handle = network()?;
+    let folder = tempfile::tempdir()?;
+    let plan = plan(len, packed)?;
+    let mut ends = Vec::new();
+    for number in 0..2 {
+        let socket = folder.path().join(number.to_string());
+        attach(&handle, &socket)?;
+        ends.push(Frontend::connect(UnixStream::connect(socket)?, &plan)?);
+    }
+    let [from, to] = ends.as_mut_slice() else {
+        return Err("two ends".into());
+    };
+    introduce(&mut to.pairs[0])?;
+    let (header, frame) = frame(len);
+    let mut guests = Guests {
+        from: &mut from.pairs[0],
+        to: &mut to.pairs[0],
+        header,
+        frame,
+        tally: Tally::default(),
+    };
+    guests.run(time / 4)?;
+    guests.tally = Tally::default();
+    let (before, begun) = (busy()?, Instant::now());
+    guests.run(time)?;
+    let (elapsed, busy) = (begun.elapsed(), busy()?.saturating_sub(before));
+    let tally = guests.tally;
+    let frames = tally.frames as f64;
+    let plain = plain_copy(len, plan.receive_buffer, time / 4)?;
+    let spent = elapsed.as_secs_f64() / frames;
+    println!(
+        "rings {:6} {len:6} B: {:7.3} Mpps {:7.2} Gbit/s, a frame: {:6.0} ns, network's thread {:6.0} ns, plain \
+         copy {:6.0} ns ({:.2} of its speed), {:.4} notifications",
+        if packed { "packed" } else { "split" },
+        1e-6 / spent,
+        len as f64 * 8e-9 / spent,
+        spent * 1e9,
+        busy.as_secs_f64() * 1e9 / frames,
+        plain * 1e9,
+        plain * frames / busy.as_secs_f64(),
+        tally.notifications as f64 / frames,
+    );
+    Ok(())
+}
+
+/// Lets the network learn where the second guest is.
+fn introduce(pair: &mut Pair) -> AnyResult<()> {
+    let mac = Mac([2, 0, 0, 0, 0, 11]);
+    let own = (mac, [192, 168, 77, 11].into());
+    let frame = packets::arp_request(mac, own, [192, 168, 77, 12].into());
+    pair.transmit.driver.send(&[0; 12], &[&frame])?;
+    pair.transmit.flush()?;
+    std::thread::sleep(Duration::from_millis(100));
+    Ok(())
+}
+
+/// For how long the network's thread had a processor.
+fn busy() -> AnyResult<Duration> {
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        let name = std::fs::read_to_string(task.join("comm"))?;
+        if name.contains(NAME) {
+            return busy_of(&task);
+        }
+    }
+    Err("the network has no thread".into())
+}
+
+/// The same of the thread with this folder in `/proc`.
+fn busy_of(task: &Path) -> AnyResult<Duration> {
+    let times = std::fs::read_to_string(task.join("schedstat"))?;
+    let nanos = times.split_whitespace().next().ok_or("no times")?;
+    Ok(Duration::from_nanos(nanos.parse()?))
+}
+
+/// Seconds of a processor for a copy of `len` bytes from and to as many buffers as rings have.
+fn plain_copy(len: usize, buffer: u32, time: Duration) -> AnyResult<f64> {
+    let step = u64::try_from((len + 12).next_multiple_of(64))?;
+    let (sources, targets) = (step * u64::from(RING), u64::from(buffer) * u64::from(RING));
+    let (mut from, mut to) = (OwnMemory::new(sources)?, OwnMemory::new(targets)?);
+    let (Some(source), Some(target)) = (from.take(sources, 1), to.take(targets, 1)) else {
+        return Err("no room".into());
+    };
+    let len = u64::try_from(len)?;
+    let mut copies = 0;
+    let this = Path::new("/proc/thread-self");
+    let mut begun = Duration::ZERO;
+    loop {
+        for number in 0..u64::from(RING) {
+            let piece = from.map().guest(source + number * step, len)?;
+            let place = target + number * u64::from(buffer);
+            to.map().guest(place, len)?.copy_from_guest(piece);
+        }
+        copies += u64::from(RING);
+        if copies == u64::from(RING) {
+            // The first round maps the pages.
+            begun = busy_of(this)?;
+        } else if copies % 4096 == 0 {
+            let spent = busy_of(this)?.saturating_sub(begun);
+            if spent >= time {
+                let counted = copies - u64::from(RING);
+                return Ok(spent.as_secs_f64() / counted as f64);
+            }
+        }
+    }
+}
+
+// ---- testpmd ------------------------------------------------------------------------------------
+
+/// Frames a second by our network and by testpmd's switch, in turns.
+fn beside_testpmd(len: usize, time: Duration) -> AnyResult<()> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let folder = tempfile::tempdir()?;
+        let sockets = [0, 1].map(|number: usize| folder.path().join(number.to_string()));
+        let paths = sockets.each_ref().map(|socket| socket.as_path());
+        let handle = network()?;
+        for socket in paths {
+            attach(&handle, socket)?;
+        }
+        ours.push(round(folder.path(), paths, len, time)?);
+        drop(handle);
+
+        let folder = tempfile::tempdir()?;
+        let of_switch = tempfile::tempdir()?;
+        let sockets = [0, 1].map(|number: usize| folder.path().join(number.to_string()));
+        let paths = sockets.each_ref().map(|socket| socket.as_path());
+        let mut switch = Testpmd::switch(of_switch.path(), &paths);
+        let begun = Instant::now();
+        while !sockets.iter().all(|socket| socket.exists()) {
+            if begun.elapsed() > SOON || !switch.is_running() {
+                return Err("testpmd made no sockets".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        switch.say("set fwd io");
+        switch.say("start");
+        theirs.push(round(folder.path(), paths, len, time)?);
+    }
+    let [ours, theirs] = [ours, theirs].map(|mut rates: Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        rates[1]
+    });
+    let speed = |rate: f64| {
+        let bits = rate * len as f64 * 8e-9;
+        format!("{:.3} Mpps {bits:.2} Gbit/s", rate / 1e6)
+    };
+    println!(
+        "testpmd virtio-user, both directions, {len:4} B: ours {}, net_vhost {}: {:.2} of it",
+        speed(ours),
+        speed(theirs),
+        ours / theirs
+    );
+    Ok(())
+}
+
+/// Frames a second that two virtio-user ports receive.
+fn round(folder: &Path, sockets: [&Path; 2], len: usize, time: Duration) -> AnyResult<f64> {
+    let port = |number: usize| Port {
+        socket: sockets[number],
+        mac: MACS[number],
+        more: "mrg_rxbuf=1,in_order=1",
+    };
+    let mut testpmd = Testpmd::start(folder, &[port(0), port(1)]);
+    testpmd.say("set fwd mac");
+    testpmd.say(&format!("set txpkts {len}"));
+    std::thread::sleep(Duration::from_secs(2));
+    testpmd.say("start tx_first 3");
+    std::thread::sleep(time);
+    testpmd.say("stop");
+    let counts = testpmd.quit(SOON);
+    let frames: u64 = counts.iter().flat_map(|run| &run.received).sum();
+    Ok(frames as f64 / time.as_secs_f64())
+}

@@ -1,0 +1,354 @@
+//! Frames from rings in guests' memory.
+//!
+//! A ring that has frames is looked at in every turn, without being told to, until it is empty; only then its guest is
+//! asked for kicks. A frame whose destination has no room now stays in its ring for a moment, with all behind it.
+
+use std::time::{Duration, Instant};
+
+use vmnet_core::{Drop, Frame, PortId, head_wanted};
+use vmnet_virtio::net::{Burst, BurstLimits, Frame as GuestFrame, FrameFault};
+use vmnet_virtio::ring::RingError;
+use vmnet_wire::ethernet::{self, Mac};
+use vmnet_wire::offload::{Checksum, Offload};
+use vmnet_wire::{segment, unfinished};
+
+use crate::lane::datapath::Lane;
+use crate::lane::execute::{Hand, Place};
+use crate::port::Port;
+use crate::port::body::Body;
+use crate::slots::Slot;
+
+/// Frames of one ring in its turn, bytes of them, and bytes of each that are copied to be looked at.
+const LIMITS: BurstLimits = BurstLimits {
+    frames: 64,
+    bytes: 1 << 20,
+    head: 256,
+};
+/// A ring that is never kicked is looked at as often.
+const UNKICKED: Duration = Duration::from_micros(500);
+
+/// The rings that are looked at.
+#[derive(Debug)]
+pub(super) struct Rings {
+    /// Frames of one ring; made for the first.
+    burst: Option<Burst>,
+    looked_at: Vec<LookedAt>,
+}
+
+/// A ring that is looked at without a kick.
+#[derive(Clone, Copy, Debug)]
+struct LookedAt {
+    port: PortId,
+    ring: u8,
+    /// Its first frame waits for room at another port.
+    held: Option<Held>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    by: PortId,
+    since: Instant,
+    until: Instant,
+}
+
+/// What a look at a ring found.
+enum Found {
+    Nothing,
+    Frames,
+    /// The next frame waits for this port.
+    Stuck(PortId),
+}
+
+impl Rings {
+    pub(super) fn new() -> Self {
+        Self {
+            burst: None,
+            looked_at: Vec::new(),
+        }
+    }
+
+    /// From now on, the ring is looked at.
+    pub(super) fn look_at(&mut self, port: PortId, ring: u8) {
+        let known = |at: &LookedAt| at.port == port && at.ring == ring;
+        if !self.looked_at.iter().any(known) {
+            self.looked_at.push(LookedAt {
+                port,
+                ring,
+                held: None,
+            });
+        }
+    }
+
+    /// A ring is gone.
+    pub(super) fn forget(&mut self, port: PortId, ring: u8) {
+        self.looked_at
+            .retain(|at| at.port != port || at.ring != ring);
+    }
+
+    /// All rings of a port are gone.
+    pub(super) fn forget_all(&mut self, port: PortId) {
+        self.looked_at.retain(|at| at.port != port);
+    }
+
+    /// When a held ring is to be looked at again at the latest.
+    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let looks = self.looked_at.iter();
+        looks
+            .map(|at| at.held.map_or(now + UNKICKED, |held| held.until))
+            .min()
+    }
+
+    /// Some ring is looked at, and not held.
+    pub(super) fn are_looked_at(&self) -> bool {
+        self.looked_at.iter().any(|at| at.held.is_none())
+    }
+}
+
+impl Lane {
+    /// A guest has kicked a ring.
+    pub(super) fn kick_event(&mut self, slot: Slot, ring: u8) {
+        let Some(id) = self.ports.find(slot) else {
+            return;
+        };
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
+            if port.kicked(ring) {
+                self.rings.look_at(id, ring);
+            } else {
+                // What waits for buffers goes out at the end of the turn.
+                self.touch(id);
+            }
+        }
+    }
+
+    /// Takes frames from all rings that are looked at. Answers whether there were any.
+    pub(super) fn serve_rings(&mut self) -> bool {
+        let mut any = false;
+        let mut index = 0;
+        while let Some(at) = self.rings.looked_at.get(index).copied() {
+            index += 1;
+            if at.held.is_some_and(|held| self.still_held(&held)) {
+                continue;
+            }
+            let found = self.receive_from_ring(at.port, at.ring);
+            let mut now = LookedAt { held: None, ..at };
+            match found {
+                Ok(Found::Nothing) => {}
+                Ok(Found::Frames) => any = true,
+                Ok(Found::Stuck(by)) => {
+                    any = true;
+                    now.held = self.wait_for(by);
+                }
+                Err(error) => {
+                    self.break_off(at.port, &error);
+                    index -= 1;
+                    continue;
+                }
+            }
+            if let Some(place) = self.rings.looked_at.get_mut(index - 1) {
+                *place = now;
+            }
+        }
+        any
+    }
+
+    /// The port has no room yet, and may still be waited for. What was waited is written down when that ends.
+    fn still_held(&mut self, held: &Held) -> bool {
+        let Some(Port::VhostUser(port)) = self.ports.get_mut(held.by) else {
+            return false;
+        };
+        let waits = port.is_starved() && self.now < held.until;
+        if !waits {
+            port.waited(self.now.saturating_duration_since(held.since));
+        }
+        waits
+    }
+
+    fn wait_for(&mut self, by: PortId) -> Option<Held> {
+        let Some(Port::VhostUser(port)) = self.ports.get_mut(by) else {
+            return None;
+        };
+        let patience = port.patience()?;
+        Some(Held {
+            by,
+            since: self.now,
+            until: self.now + patience,
+        })
+    }
+
+    /// Asks the guests of empty rings for kicks. Answers whether one has frames all the same.
+    pub(super) fn arm_rings(&mut self) -> bool {
+        let mut more = false;
+        let Self { rings, ports, .. } = self;
+        rings.looked_at.retain_mut(|at| {
+            let Some(Port::VhostUser(port)) = ports.get_mut(at.port) else {
+                return false;
+            };
+            if at.held.is_some() {
+                return true;
+            }
+            let is_kicked = port.kick_fd(at.ring).is_some();
+            let Some((from_guest, _)) = port.sending(at.ring) else {
+                return false;
+            };
+            if is_kicked && !from_guest.enable_kicks() {
+                return false;
+            }
+            more |= is_kicked;
+            true
+        });
+        more
+    }
+
+    /// A burst from one ring.
+    fn receive_from_ring(&mut self, id: PortId, index: u8) -> Result<Found, RingError> {
+        let mut burst = (self.rings.burst.take()).unwrap_or_else(|| Burst::new(LIMITS));
+        let taken = self.take_burst(id, index, &mut burst);
+        let found = match taken {
+            Ok((0, _)) | Err(_) => Found::Nothing,
+            Ok((count, on)) => {
+                let (done, stuck) = if on {
+                    self.receive_burst(id, index, &burst)
+                } else {
+                    (count, None)
+                };
+                self.give_back(id, index, done, count);
+                stuck.map_or(Found::Frames, Found::Stuck)
+            }
+        };
+        self.rings.burst = Some(burst);
+        taken.map(|_| found)
+    }
+
+    fn take_burst(
+        &mut self,
+        id: PortId,
+        index: u8,
+        burst: &mut Burst,
+    ) -> Result<(usize, bool), RingError> {
+        let Some(Port::VhostUser(port)) = self.ports.get_mut(id) else {
+            return Ok((0, false));
+        };
+        match port.sending(index) {
+            Some((from_guest, on)) => Ok((from_guest.receive(burst)?, on)),
+            None => Ok((0, false)),
+        }
+    }
+
+    /// Gives the network the frames of a burst. Answers how many are done with, and what the next waits for.
+    fn receive_burst(&mut self, id: PortId, index: u8, burst: &Burst) -> (usize, Option<PortId>) {
+        let mut buffer = std::mem::take(&mut self.frame);
+        let gateway = self.network.gateway_mac();
+        let mut done = 0;
+        for frame in burst.iter() {
+            let read = frame
+                .map_err(cause)
+                .and_then(|frame| Arrived::read(&frame, gateway, &mut buffer));
+            match read {
+                Ok(frame) => self.receive_arrived(id, index, &frame),
+                Err(cause) => self.network.count_drop(cause),
+            }
+            if self.stuck.is_some() {
+                break;
+            }
+            done += 1;
+        }
+        self.frame = buffer;
+        (done, self.stuck.take())
+    }
+
+    fn receive_arrived(&mut self, id: PortId, index: u8, frame: &Arrived<'_>) {
+        let len = frame.head.len() + frame.rest.len();
+        self.moved += len;
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
+            port.learn(index, frame.head);
+        }
+        let seen = Frame {
+            head: frame.head,
+            len,
+            offload: frame.offload,
+        };
+        self.network.receive(self.now, id, &seen, &mut self.out);
+        self.carry_out(Hand {
+            head: frame.head,
+            rest: frame.rest,
+            offload: frame.offload,
+            place: Place::Ring,
+        });
+    }
+
+    /// Lets a guest have the buffers of the first `done` of `count` frames; the others are received again.
+    fn give_back(&mut self, id: PortId, index: u8, done: usize, count: usize) {
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
+            if let Some((from_guest, _)) = port.sending(index) {
+                from_guest.complete(done);
+                from_guest.rewind(count - done);
+            }
+            port.publish_sent(index);
+        }
+    }
+}
+
+/// A frame of a guest, as far as it is looked at.
+struct Arrived<'a> {
+    head: &'a [u8],
+    rest: Body<'a>,
+    offload: Offload,
+}
+
+impl<'a> Arrived<'a> {
+    /// Finds out what the guest left to others. What has to be looked at beyond the head is copied to `buffer` before.
+    ///
+    /// # Errors
+    /// Its header says what cannot be.
+    fn read<'b>(frame: &GuestFrame<'b>, gateway: Mac, buffer: &'a mut Vec<u8>) -> Result<Self, Drop>
+    where
+        'b: 'a,
+    {
+        let said = Offload::read(&frame.header.0).map_err(|_| Drop::Malformed)?;
+        let partial = matches!(said.checksum, Checksum::Partial { .. });
+        if (partial || said.segmentation.is_some())
+            && !unfinished::is_sound_of(frame.head, frame.len, &said)
+        {
+            return Err(Drop::Malformed);
+        }
+        let is_ours = ethernet::Header::read(frame.head)
+            .is_some_and(|(header, _)| header.destination == gateway);
+        // A guest's word that its own checksum is right is nothing; of what is not for us it is its receiver's business.
+        let is_checked = is_ours && !partial && said.segmentation.is_none();
+        let wanted = if frame.len <= frame.head.len() {
+            0
+        } else if is_checked {
+            frame.len
+        } else {
+            head_wanted(frame.head, frame.len)
+        };
+        let rest = Body::guest(frame.rest, frame.len - frame.head.len());
+        let (head, rest) = match wanted.checked_sub(frame.head.len()) {
+            None | Some(0) => (frame.head, rest),
+            Some(more) => {
+                buffer.clear();
+                buffer.extend_from_slice(frame.head);
+                rest.span(0, more).append_to(buffer);
+                (&buffer[..], rest.span(more, rest.len() - more))
+            }
+        };
+        let checksum = match said.checksum {
+            Checksum::Partial { .. } => said.checksum,
+            _ if !is_checked => Checksum::Unverified,
+            _ if segment::verify(head) => Checksum::Valid,
+            _ => Checksum::Wrong,
+        };
+        Ok(Self {
+            head,
+            rest,
+            offload: Offload { checksum, ..said },
+        })
+    }
+}
+
+fn cause(fault: FrameFault) -> Drop {
+    match fault {
+        FrameFault::Long => Drop::TooLong,
+        FrameFault::Chain(_) | FrameFault::Short => Drop::Malformed,
+    }
+}
