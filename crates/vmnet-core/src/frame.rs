@@ -26,6 +26,8 @@ pub struct Frame<'a> {
     pub len: usize,
     /// What its sender left to others.
     pub offload: Offload,
+    /// It came in pieces that were put together: those on the way may cut it again.
+    pub in_pieces: bool,
 }
 
 impl<'a> Frame<'a> {
@@ -36,6 +38,16 @@ impl<'a> Frame<'a> {
             head: bytes,
             len: bytes.len(),
             offload,
+            in_pieces: false,
+        }
+    }
+
+    /// A frame that [`Action::Reassemble`](crate::Action::Reassemble) was about.
+    #[must_use]
+    pub fn reassembled(bytes: &'a [u8]) -> Self {
+        Self {
+            in_pieces: true,
+            ..Self::whole(bytes, Offload::NONE)
         }
     }
 }

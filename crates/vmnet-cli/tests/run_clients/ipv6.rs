@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use vmnet_lab::client;
+use vmnet_lab::namespace::Namespace;
 use vmnet_lab::process::Process;
 use vmnet_lab::stage::Stage;
 use vmnet_lab::world::dns::Transport;
-use vmnet_lab::world::{HOST, HOST6, SERVER, SERVER6};
+use vmnet_lab::world::{FAR6, HOST, HOST6, SERVER, SERVER6};
 
 use super::{SOON, stage};
 
@@ -254,7 +255,7 @@ fn a_host_that_gets_ipv6_while_a_guest_runs_gives_it_to_the_guest() {
         .ip(&["-6", "route", "add", "default", "via", &server]);
     inside.write_line("go on");
     let said = inside.wait(SOON).success();
-    assert!(said.contains("first\nrefused"), "{said}");
+    assert!(said.contains("first\nconnected"), "{said}");
 }
 
 /// What a tool says behind the first words of a line.
@@ -414,4 +415,72 @@ fn a_host_network_has_addresses_and_no_way_out() {
         lines[0].contains("inet6 fd") && lines[1].starts_with("unreachable"),
         "{said}"
     );
+}
+
+#[test]
+fn a_datagram_too_large_for_the_path_is_cut_by_the_guest() {
+    let Some(stage) = stage(&["ping"]) else {
+        return;
+    };
+    let (far, server) = (format!("{FAR6}/128"), SERVER6.to_string());
+    let route = ["-6", "route", "add", &far, "via", &server, "mtu", "1400"];
+    stage.world.host().ip(&route);
+    // The first is answered by "packet too big", and those that follow go in pieces.
+    let ask = format!("{} udp-echo [2001:db8:9::9]:7 5 1440", stage.client_path());
+    let said = Process::run(stage.shell(&[], &format!("{ask}; {ask}")), SOON);
+    assert!(said.status.success(), "{said:?}");
+    assert!(said.stderr.contains("Message too long"), "{said:?}");
+    stage.must("get [2001:db8:9::9]:80 1000000", SOON);
+    let ping = "ping -6 -M do -s 1440 -c 1 -W 2 2001:db8:9::9";
+    let finished = Process::run(stage.shell(&[], ping), SOON);
+    let said = finished.stdout + &finished.stderr;
+    assert!(said.contains("Packet too big: mtu=1400"), "{said}");
+}
+
+#[test]
+fn what_leaves_leaves_by_the_external_interface() {
+    let Some(stage) = stage(&["ping"]) else {
+        return;
+    };
+    // The host's routes prefer another way, which leads nowhere.
+    let nowhere = Namespace::new();
+    let host = stage.world.host();
+    host.connect("other", &nowhere, "wire");
+    host.ip(&[
+        "address",
+        "add",
+        "2001:db8:77::2/64",
+        "dev",
+        "other",
+        "nodad",
+    ]);
+    nowhere.ip(&[
+        "address",
+        "add",
+        "2001:db8:77::1/64",
+        "dev",
+        "wire",
+        "nodad",
+    ]);
+    let by_other = ["via", "2001:db8:77::1", "dev", "other", "metric", "1"];
+    host.ip(&[&["-6", "route", "add", "default"][..], &by_other].concat());
+    let words = "outcome [2001:db8:9::9]:7 2";
+    let said = stage.must(words, SOON);
+    assert!(!said.starts_with("connected"), "{said}");
+    let make = ["network", "create", "lab", "--external-interface", "uplink"];
+    Process::run(stage.vmnet(&make), SOON).success();
+    let options = ["--network", "lab"];
+    let script = format!(
+        "{client} {words} && {client} udp-echo [2001:db8:9::9]:7 100 1000 && ping -6 -c 1 -W 5 2001:db8:9::9",
+        client = stage.client_path()
+    );
+    let said = Process::run(stage.shell(&options, &script), SOON).success();
+    assert!(said.starts_with("connected"), "{said}");
+    // The gateway is the host at that interface.
+    stage.world.serve_echo_on_host(at(HOST6, 8888));
+    let shown = Process::run(stage.vmnet(&["network", "show", "lab"]), SOON).success();
+    let gateway = said_behind(&shown, "ipv6 gateway")[0].to_owned();
+    let words = format!("outcome [{gateway}]:8888 5");
+    let said = Process::run(stage.client(&options, &words), SOON).success();
+    assert!(said.starts_with("connected"), "{said}");
 }

@@ -9,7 +9,7 @@ use vmnet_wire::tcp::{Flags, Segment, Seq};
 use vmnet_wire::{icmpv4, icmpv6, ipv4, ipv6, udp};
 
 use crate::drop::Drop;
-use crate::frame::Span;
+use crate::frame::{Frame, Span};
 use crate::gateway::icmp::{self, Cause};
 use crate::link::{Gateway, Link};
 use crate::nat::Nat;
@@ -71,15 +71,17 @@ impl<'a> Outward<'a> {
         bytes: &'a [u8],
         packet: &ipv6::Packet<'a>,
         mtu: u16,
-        offload: vmnet_wire::offload::Offload,
+        frame: &Frame<'_>,
     ) -> Self {
+        let offload = frame.offload;
         let len = packet.header_len + packet.payload_len;
         Self {
             mac,
             source: IpAddr::V6(packet.header.source()),
             destination: IpAddr::V6(packet.header.destination()),
             ttl: packet.header.hop_limit,
-            dont_fragment: len <= usize::from(mtu) || offload.segmentation.is_some(),
+            dont_fragment: !frame.in_pieces
+                && (len <= usize::from(mtu) || offload.segmentation.is_some()),
             packet: bytes,
             head: packet.payload,
             body: Span {

@@ -72,7 +72,7 @@ impl Network {
         if to.is_multicast() {
             return Ok(false);
         }
-        let outward = Outward::ipv6(from.mac, bytes, &packet, gateway.mtu, frame.offload);
+        let outward = Outward::ipv6(from.mac, bytes, &packet, gateway.mtu, frame);
         let mut link = link!(self, gateway, now, out);
         self.nat.receive(&mut link, packet.protocol, &outward);
         Ok(true)

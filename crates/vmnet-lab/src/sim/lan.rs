@@ -550,6 +550,7 @@ impl Lan {
             head: &head,
             len: self.hand.len(),
             offload,
+            in_pieces: false,
         };
         self.network.receive(self.now, port, &frame, &mut self.out);
         self.drain();

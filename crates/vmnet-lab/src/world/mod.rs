@@ -30,6 +30,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::namespace::Namespace;
@@ -101,8 +102,10 @@ impl World {
         let (dns, half_close) = (Arc::<dns::Zone>::default(), Arc::<HalfClose>::default());
         let running = Running::default();
         outside.enter(|| {
-            serve_family(SERVER.into(), DNS.into(), &dns, &half_close, &running);
-            serve_family(SERVER6.into(), DNS6.into(), &dns, &half_close, &running);
+            let own = [SERVER, DNS, FAR].map(IpAddr::V4);
+            serve_family(own, &dns, &half_close, &running);
+            let own = [SERVER6, DNS6, FAR6].map(IpAddr::V6);
+            serve_family(own, &dns, &half_close, &running);
         });
         let this = Self {
             host,
@@ -335,25 +338,43 @@ fn folder_of(user: &User) -> tempfile::TempDir {
 
 /// Starts the servers of one family of addresses.
 fn serve_family(
-    server: IpAddr,
-    resolver: IpAddr,
+    [server, resolver, far]: [IpAddr; 3],
     dns: &Arc<dns::Zone>,
     half_close: &Arc<HalfClose>,
     running: &Running,
 ) {
-    let listen = |port| TcpListener::bind((server, port)).expect("listen outside");
+    let listen = |port| listen_everywhere(server.is_ipv6(), port).expect("listen outside");
     // Not the wildcard: the answer must leave from the address that was asked.
     let bind = |address: IpAddr, port| UdpSocket::bind((address, port)).expect("bind outside");
     dns::start(SocketAddr::from((resolver, 53)), dns, running);
     http::start(listen(HTTP_PORT), running);
     serve::tcp_echo(listen(ECHO_PORT), running);
-    serve::udp_echo(bind(server, ECHO_PORT), running);
+    for address in [server, far] {
+        serve::udp_echo(bind(address, ECHO_PORT), running);
+    }
     serve::tcp_whoami(listen(WHOAMI_PORT), running);
     for address in [server, resolver] {
         serve::udp_whoami(bind(address, WHOAMI_PORT), running);
     }
     half_close.start_client_first(listen(CLIENT_CLOSES_PORT), running);
     half_close.start_server_first(listen(SERVER_CLOSES_PORT), running);
+}
+
+/// Listens at all addresses of one family.
+fn listen_everywhere(v6: bool, port: u16) -> std::io::Result<TcpListener> {
+    let (family, any) = if v6 {
+        (AddressFamily::INET6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+    } else {
+        (AddressFamily::INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    if v6 {
+        // The standard library's sockets would take the port of IPv4 too.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+    rustix::net::listen(&socket, 1024)?;
+    Ok(socket.into())
 }
 
 /// In a mount namespace of its own, the child sees the host's resolver instead of the machine's.

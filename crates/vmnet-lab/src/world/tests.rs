@@ -72,13 +72,20 @@ fn the_servers_answer() {
     world.host().enter(|| {
         client::transfer::get(http, 5_000_000).unwrap();
         client::transfer::put(http, 5_000_000).unwrap();
-        let outcome = |address: Ipv4Addr, port| {
+        let outcome = |address: IpAddr, port| {
             client::connect::outcome(SocketAddr::from((address, port)), wait).0
         };
-        assert_eq!(outcome(SERVER, ECHO_PORT), "connected");
-        assert_eq!(outcome(FAR, ECHO_PORT), "connected");
-        assert_eq!(outcome(SERVER, REFUSED_PORT), "refused");
-        assert_eq!(outcome(UNREACHABLE, 80), "unreachable");
+        for [server, far, unreachable] in [
+            [SERVER, FAR, UNREACHABLE].map(IpAddr::V4),
+            [SERVER6, FAR6, UNREACHABLE6].map(IpAddr::V6),
+        ] {
+            assert_eq!(outcome(server, ECHO_PORT), "connected");
+            assert_eq!(outcome(far, ECHO_PORT), "connected");
+            assert_eq!(outcome(server, REFUSED_PORT), "refused");
+            assert_eq!(outcome(unreachable, 80), "unreachable");
+            let echo = SocketAddr::from((far, ECHO_PORT));
+            client::datagram::echo(echo, 10, 1000).unwrap();
+        }
         let echo = SocketAddr::from((SERVER, ECHO_PORT));
         client::connect::at_once(echo, 200).unwrap();
         client::connect::one_after_another(echo, 100).unwrap();

@@ -77,7 +77,7 @@ impl Lane {
         }
         // Fragments that are complete now make a frame of their own.
         if let Some((port, frame)) = self.reassembled.take() {
-            let whole = Frame::whole(&frame, Offload::NONE);
+            let whole = Frame::reassembled(&frame);
             self.network.receive(self.now, port, &whole, &mut self.out);
             self.carry_out(Hand {
                 head: &frame,

@@ -404,6 +404,7 @@ impl Lane {
             head: frame,
             len: frame.len(),
             offload,
+            in_pieces: false,
         };
         self.network.receive(self.now, id, &seen, &mut self.out);
         self.carry_out(Hand {

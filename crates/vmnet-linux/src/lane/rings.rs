@@ -266,6 +266,7 @@ impl Lane {
             head: frame.head,
             len,
             offload: frame.offload,
+            in_pieces: false,
         };
         self.network.receive(self.now, id, &seen, &mut self.out);
         self.carry_out(Hand {

@@ -178,6 +178,7 @@ impl Nonsense<'_> {
             head: &head,
             len: self.hand.len(),
             offload,
+            in_pieces: false,
         };
         self.network.receive(self.now, port, &frame, &mut self.out);
         self.carry_out_all();
