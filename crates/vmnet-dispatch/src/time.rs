@@ -3,7 +3,7 @@
 //! Up to `i64::MAX` it is nanoseconds of the monotonic clock; above, minus nanoseconds of the clock on the wall. A deadline
 //! by the wall is found when it is set: it does not follow later changes of that clock.
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 const NOW: u64 = 0;
@@ -23,8 +23,8 @@ impl Moment {
     pub(crate) fn from_raw(raw: u64) -> Self {
         match raw {
             FOREVER => Self::Never,
-            NOW => Self::Monotonic(nanoseconds(ClockId::Monotonic)),
-            WALL_NOW => Self::Wall(nanoseconds(ClockId::Realtime)),
+            NOW => Self::Monotonic(nanoseconds(libc::CLOCK_MONOTONIC)),
+            WALL_NOW => Self::Wall(nanoseconds(libc::CLOCK_REALTIME)),
             _ => match i64::try_from(raw) {
                 Ok(monotonic) => Self::Monotonic(monotonic),
                 Err(_) => Self::Wall(raw.cast_signed().checked_neg().unwrap_or(i64::MAX)),
@@ -57,19 +57,26 @@ impl Moment {
     pub(crate) fn deadline(self) -> Option<Instant> {
         let left = match self {
             Self::Never => return None,
-            Self::Monotonic(at) => at.saturating_sub(nanoseconds(ClockId::Monotonic)),
-            Self::Wall(at) => at.saturating_sub(nanoseconds(ClockId::Realtime)),
+            Self::Monotonic(at) => at.saturating_sub(nanoseconds(libc::CLOCK_MONOTONIC)),
+            Self::Wall(at) => at.saturating_sub(nanoseconds(libc::CLOCK_REALTIME)),
         };
         // Beyond what an `Instant` holds is never too.
         Instant::now().checked_add(Duration::from_nanos(u64::try_from(left).unwrap_or(0)))
     }
 }
 
-fn nanoseconds(clock: ClockId) -> i64 {
-    since_epoch(clock_gettime(clock))
+/// What a clock says. Asked of libc, and not of the kernel's page: under valgrind there is no such page.
+fn nanoseconds(clock: libc::clockid_t) -> i64 {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: It is filled in, and zeros are a time too.
+    let time = unsafe {
+        libc::clock_gettime(clock, time.as_mut_ptr());
+        time.assume_init()
+    };
+    since_epoch(&time)
 }
 
-fn since_epoch(time: Timespec) -> i64 {
+fn since_epoch(time: &libc::timespec) -> i64 {
     time.tv_sec
         .saturating_mul(NANOSECONDS)
         .saturating_add(time.tv_nsec)
@@ -85,15 +92,8 @@ pub extern "C" fn dispatch_time(when: u64, delta: i64) -> u64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dispatch_walltime(when: *const libc::timespec, delta: i64) -> u64 {
     // SAFETY: Null or a time, which the caller has.
-    let base = unsafe { when.as_ref() }.map_or_else(
-        || nanoseconds(ClockId::Realtime),
-        |time| {
-            since_epoch(Timespec {
-                tv_sec: time.tv_sec,
-                tv_nsec: time.tv_nsec,
-            })
-        },
-    );
+    let base =
+        unsafe { when.as_ref() }.map_or_else(|| nanoseconds(libc::CLOCK_REALTIME), since_epoch);
     Moment::Wall(base).plus(delta).raw()
 }
 

@@ -6,7 +6,7 @@
 //! | [`kind`] | the types, which programs compare by address |
 //! | [`failure`] | the errors of connections |
 //! | [`scalar`] | objects of one value |
-//! | [`array`], [`dictionary`] | containers |
+//! | [`mod@array`], [`dictionary`] | containers |
 //! | [`member`] | values in containers, by type |
 //! | [`compare`] | equality, hashes, copies |
 //! | [`describe`] | text for logs |
