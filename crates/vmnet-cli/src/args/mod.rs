@@ -56,7 +56,7 @@ const ATTACH_EXAMPLES: &str = "\
 Examples:
   vmnet attach lab --stream /tmp/lab.sock
   qemu-system-x86_64 ... -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/tmp/lab.sock -device virtio-net,netdev=n0
-  vmnet attach lab --vhost-user /tmp/lab.vhost  for a VMM whose guest's memory is shared (a memfd)
+  vmnet attach lab --vhost-user /tmp/lab.vhost   for a VMM whose guest's memory is shared (a memfd)
   vmnet attach lab --netns 4711 --name web      a card for the namespace of process 4711";
 
 /// The command line.
