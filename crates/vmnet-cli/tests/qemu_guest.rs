@@ -425,7 +425,11 @@ fn a_vhost_user_guest_killed_under_load() {
     for _ in 0..2 {
         let mut killed = boot(&first, 1);
         let leased = killed.lease("alpha");
-        assert_eq!(*address.get_or_insert_with(|| leased.clone()), leased, "it stays");
+        assert_eq!(
+            *address.get_or_insert_with(|| leased.clone()),
+            leased,
+            "it stays"
+        );
         killed.must(
             "(wget -q -O /dev/null http://198.51.100.1/pattern/2000000000 &) ; sleep 1",
             SOON,
