@@ -27,6 +27,7 @@ mod options;
 mod pair;
 mod path;
 mod plan;
+mod ports;
 mod process;
 mod report;
 mod rows;

@@ -70,7 +70,7 @@ impl<'a> Meter<'a> {
             Experiment::RequestResponse(by) => self.request_response(by, instance, testbed),
             Experiment::Connections(by) => self.connections(by, path, instance, testbed),
             Experiment::Memory => memory(instance, testbed),
-            Experiment::Service(_) | Experiment::Pair(_) => {
+            Experiment::Service(_) | Experiment::Pair(_) | Experiment::Ports(_) => {
                 Err("this is not measured through a path".to_owned())
             }
         }

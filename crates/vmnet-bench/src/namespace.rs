@@ -44,6 +44,11 @@ impl Namespace {
         self.0.as_raw_fd()
     }
 
+    /// For [`sys::enter`].
+    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// A path by which `ip` finds it.
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd())

@@ -5,6 +5,7 @@ use crate::measure::{Meter, Values};
 use crate::options::Options;
 use crate::pair;
 use crate::path::{Instance, Kind, Path};
+use crate::ports;
 use crate::report;
 use crate::rows::{self, Experiment, Row, experiments};
 use crate::service;
@@ -246,6 +247,9 @@ fn attempt(
 ) -> Result<Values, String> {
     if let Experiment::Service(part) = experiment {
         return service::measure(part, path, testbed, options);
+    }
+    if let Experiment::Ports(part) = experiment {
+        return ports::measure(part, testbed, options);
     }
     if let Experiment::Pair(part) = experiment {
         return pair::measure(part, path, testbed, options);

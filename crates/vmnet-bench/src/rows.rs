@@ -3,6 +3,7 @@
 use crate::options::Options;
 use crate::pair;
 use crate::path::Path;
+use crate::ports;
 use crate::service::{self, Part};
 
 /// Which direction is good.
@@ -41,6 +42,8 @@ pub(crate) enum Experiment {
     Memory,
     /// Two guests of one network, measured once and not for each MTU.
     Pair(pair::Part),
+    /// Ports in shared memory, measured once and not for each MTU.
+    Ports(ports::Part),
     /// Something of the service, which is measured once and not for each MTU.
     Service(Part),
 }
@@ -75,7 +78,7 @@ const fn row(
 }
 
 use Better::{Higher, Lower, Neither};
-use Experiment::{Connections, Memory, Pair, RequestResponse, Service, Tcp, Udp};
+use Experiment::{Connections, Memory, Pair, Ports, RequestResponse, Service, Tcp, Udp};
 
 const UP_1: Experiment = Tcp {
     by: Family::V4,
@@ -322,6 +325,312 @@ const PAIR_ROWS: [Row; 4] = [
     ),
 ];
 
+/// Rows of ports in shared memory.
+const PORT_ROWS: [Row; 32] = [
+    row(
+        "rings_split_64",
+        "Ring to ring, split, 64 bytes",
+        ("Mpps", 2),
+        Higher,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_64_thread",
+        "  network's thread, a frame",
+        ("ns", 0),
+        Lower,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_64_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_64_wakes",
+        "  notifications, a frame",
+        ("", 4),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_1500",
+        "Ring to ring, split, 1500 bytes",
+        RATE,
+        Higher,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_1500_thread",
+        "  network's thread, a frame",
+        ("ns", 0),
+        Lower,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_1500_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_1500_wakes",
+        "  notifications, a frame",
+        ("", 4),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_65549",
+        "Ring to ring, split, 64 KiB",
+        RATE,
+        Higher,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_65549_thread",
+        "  network's thread, a frame",
+        ("ns", 0),
+        Lower,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_65549_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Higher,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_split_65549_wakes",
+        "  notifications, a frame",
+        ("", 4),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: false,
+        }),
+    ),
+    row(
+        "rings_packed_64",
+        "Ring to ring, packed, 64 bytes",
+        ("Mpps", 2),
+        Higher,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_64_thread",
+        "  network's thread, a frame",
+        ("ns", 0),
+        Lower,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_64_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_64_wakes",
+        "  notifications, a frame",
+        ("", 4),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 64,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_1500",
+        "Ring to ring, packed, 1500 bytes",
+        RATE,
+        Higher,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_1500_thread",
+        "  network's thread, a frame",
+        ("ns", 0),
+        Lower,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_1500_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_1500_wakes",
+        "  notifications, a frame",
+        ("", 4),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: 1500,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_65549",
+        "Ring to ring, packed, 64 KiB",
+        RATE,
+        Higher,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_65549_thread",
+        "  network's thread, a frame",
+        ("ns", 0),
+        Lower,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_65549_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Higher,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: true,
+        }),
+    ),
+    row(
+        "rings_packed_65549_wakes",
+        "  notifications, a frame",
+        ("", 4),
+        Neither,
+        Ports(ports::Part::Rings {
+            len: ports::LARGE,
+            packed: true,
+        }),
+    ),
+    row(
+        "testpmd_64",
+        "DPDK's generator, 64 bytes",
+        ("Mpps", 3),
+        Higher,
+        Ports(ports::Part::Testpmd { len: 64 }),
+    ),
+    row(
+        "testpmd_64_dpdk",
+        "  the same by DPDK's net_vhost",
+        ("Mpps", 3),
+        Neither,
+        Ports(ports::Part::Testpmd { len: 64 }),
+    ),
+    row(
+        "testpmd_1500",
+        "DPDK's generator, 1500 bytes",
+        ("Mpps", 3),
+        Higher,
+        Ports(ports::Part::Testpmd { len: 1500 }),
+    ),
+    row(
+        "testpmd_1500_dpdk",
+        "  the same by DPDK's net_vhost",
+        ("Mpps", 3),
+        Neither,
+        Ports(ports::Part::Testpmd { len: 1500 }),
+    ),
+    row(
+        "nat_up_1",
+        "Guest in shared memory, TCP up, 1 flow",
+        RATE,
+        Higher,
+        Ports(ports::Part::Nat { up: true, flows: 1 }),
+    ),
+    row(
+        "nat_down_1",
+        "Guest in shared memory, TCP down, 1 flow",
+        RATE,
+        Higher,
+        Ports(ports::Part::Nat {
+            up: false,
+            flows: 1,
+        }),
+    ),
+    row(
+        "nat_up_8",
+        "Guest in shared memory, TCP up, 8 flows",
+        RATE,
+        Higher,
+        Ports(ports::Part::Nat { up: true, flows: 8 }),
+    ),
+    row(
+        "nat_down_8",
+        "Guest in shared memory, TCP down, 8 flows",
+        RATE,
+        Higher,
+        Ports(ports::Part::Nat {
+            up: false,
+            flows: 8,
+        }),
+    ),
+];
+
 const MS: (&str, usize) = ("ms", 1);
 const FINE: (&str, usize) = ("ms", 3);
 
@@ -488,7 +797,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     const PATHS: &[Row] = &ROWS;
     const SERVICE: &[Row] = &SERVICE_ROWS;
     const PAIRS: &[Row] = &PAIR_ROWS;
-    PATHS.iter().chain(PAIRS).chain(SERVICE)
+    const PORTS: &[Row] = &PORT_ROWS;
+    PATHS.iter().chain(PAIRS).chain(PORTS).chain(SERVICE)
 }
 
 impl Family {
@@ -507,6 +817,7 @@ impl Experiment {
         let kind = match self {
             Self::Service(part) => part.is_of(path.kind),
             Self::Pair(part) => part.is_of(path.kind),
+            Self::Ports(part) => part.is_of(path.kind),
             _ => true,
         };
         kind && self.is_at(path.mtu, options)
@@ -514,7 +825,8 @@ impl Experiment {
 
     /// Whether this is made at an MTU.
     pub(crate) fn is_at(self, mtu: u32, options: &Options) -> bool {
-        !matches!(self, Self::Service(_) | Self::Pair(_)) || service::column(options) == Some(mtu)
+        !matches!(self, Self::Service(_) | Self::Pair(_) | Self::Ports(_))
+            || service::column(options) == Some(mtu)
     }
 }
 

@@ -152,6 +152,11 @@ impl Testbed {
         (SERVER, port).into()
     }
 
+    /// Where the server is.
+    pub(crate) fn server_side(&self) -> &Namespace {
+        &self.server_side
+    }
+
     /// The address with which every path must reach the server: anything else means that it was not used.
     pub(crate) fn host_address(&self, by: Family) -> IpAddr {
         of_family(HOST, by)

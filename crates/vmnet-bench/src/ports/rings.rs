@@ -1,95 +1,29 @@
-//! How fast a network moves frames between two vhost-user ports, beside a plain copy and beside DPDK.
-//!
-//! ```text
-//! cargo run --release -p vmnet-linux --example ports -- [--seconds S] [--only rings|testpmd]
-//! ```
-//!
-//! *rings*: the driver's side of both ports is one thread of ours; the network's thread moves the frames from one port
-//! to the other. Per frame are printed: the time, the processor time of the network's thread (with what it
-//! spends on looking before it sleeps), that of a plain copy of as many bytes between as many buffers, and
-//! notifications both ways.
-//!
-//! *testpmd*: DPDK's testpmd sends frames round between two virtio-user ports, by our network and by a second
-//! testpmd that switches between two net_vhost ports, in turns. On a machine with other work to do, or with fewer
-//! than three processors, only the ratio means something.
+//! Frames from one vhost-user port of a network to another. The driver's side of both is one thread of ours; the network's
+//! thread moves the frames. Beside it, a plain copy of as many bytes between as many buffers.
 
-use std::os::unix::net::{UnixListener, UnixStream};
+use super::{Failure, NAME, attach, network};
+use crate::measure::Values;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-use vmnet_lab::prerequisite::{Prerequisite, all_present};
 use vmnet_lab::sim::packets::{self, Ends};
-use vmnet_lab::testpmd::{self, Port, Testpmd};
-use vmnet_linux::lane::{self, Attachment, Handle, Ipv4, PortOptions, Settings, VhostUserSocket};
 use vmnet_virtio::frontend::{Frontend, Pair, Plan};
 use vmnet_virtio::memory::OwnMemory;
 use vmnet_virtio::net::Features;
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::tcp::{Fields, Flags, Seq};
 
-type AnyResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// The name of the network, and so of its thread.
-const NAME: &str = "between";
 const RING: u16 = 256;
 const BURST: usize = 64;
 /// How long a driver looks before it sleeps.
 const LOOK: Duration = Duration::from_micros(50);
-const SOON: Duration = Duration::from_secs(30);
-const MACS: [&str; 2] = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
-
-fn main() -> AnyResult<()> {
-    let mut seconds = 3.0;
-    let mut only = None;
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or("an option lacks its value");
-        match argument.as_str() {
-            "--seconds" => seconds = value()?.parse()?,
-            "--only" => only = Some(value()?),
-            other => return Err(format!("what is {other}?").into()),
-        }
-    }
-    let time = Duration::try_from_secs_f64(seconds)?;
-    let wants = |part: &str| only.as_deref().is_none_or(|only| only == part);
-    if wants("rings") {
-        for packed in [false, true] {
-            for len in [64, 1500, 65_549] {
-                rings(len, packed, time)?;
-            }
-        }
-    }
-    if wants("testpmd") && all_present(&[Prerequisite::Program(testpmd::PROGRAM)]) {
-        for len in [64, 1500] {
-            beside_testpmd(len, time)?;
-        }
-    }
-    Ok(())
-}
-
-fn network() -> AnyResult<Handle> {
-    let ipv4 = Ipv4::new("192.168.77.0/24".parse()?);
-    let mut settings = Settings::shared(NAME, ipv4, Duration::from_secs(3600));
-    settings.resolvers = Some(Vec::new());
-    Ok(lane::start(settings)?)
-}
-
-/// A new port of the network, listening.
-fn attach(handle: &Handle, socket: &Path) -> AnyResult<()> {
-    let listener = UnixListener::bind(socket)?;
-    let attachment = Attachment::VhostUser(VhostUserSocket::Listen(listener));
-    handle.attach(attachment, PortOptions::default())?;
-    Ok(())
-}
-
-// ---- rings --------------------------------------------------------------------------------------
 
 /// What has been counted.
 #[derive(Clone, Copy, Default, Debug)]
 struct Tally {
     frames: u64,
     /// Kicks and calls.
-    notifications: u64,
+    wakes: u64,
 }
 
 /// Both guests: one sends, the other receives.
@@ -103,7 +37,7 @@ struct Guests<'p> {
 
 impl Guests<'_> {
     /// Sends and receives as much as there is. True: something was done.
-    fn step(&mut self) -> AnyResult<bool> {
+    fn step(&mut self) -> Result<bool, Failure> {
         let mut worked = 0;
         let transmit = &mut self.from.transmit.driver;
         for _ in 0..BURST {
@@ -121,7 +55,7 @@ impl Guests<'_> {
             worked += 1;
         }
         if transmit.flush() {
-            self.tally.notifications += 1;
+            self.tally.wakes += 1;
             self.from.transmit.kick()?;
         }
         for _ in 0..BURST {
@@ -133,14 +67,14 @@ impl Guests<'_> {
             worked += 1;
         }
         if self.to.receive.driver.flush() {
-            self.tally.notifications += 1;
+            self.tally.wakes += 1;
             self.to.receive.kick()?;
         }
         worked += self.from.transmit.driver.reclaim()?;
         Ok(worked > 0)
     }
 
-    fn run(&mut self, time: Duration) -> AnyResult<()> {
+    fn run(&mut self, time: Duration) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut idle_since = None;
         while begun.elapsed() < time {
@@ -157,7 +91,7 @@ impl Guests<'_> {
             let ready = transmit.driver.enable_calls() | receive.driver.enable_calls();
             // When buffers come back, frames have come too.
             if !ready && receive.wait(Duration::from_millis(10))? {
-                self.tally.notifications += 1;
+                self.tally.wakes += 1;
             }
             transmit.driver.disable_calls();
             receive.driver.disable_calls();
@@ -190,7 +124,7 @@ fn frame(len: usize) -> ([u8; 12], Vec<u8>) {
     (header, packets::tcp(ends, &fields, &[], &payload))
 }
 
-fn plan(len: usize, packed: bool) -> AnyResult<Plan> {
+fn plan(len: usize, packed: bool) -> Result<Plan, Failure> {
     let features = if packed {
         Features::ALL
     } else {
@@ -206,9 +140,15 @@ fn plan(len: usize, packed: bool) -> AnyResult<Plan> {
     })
 }
 
-fn rings(len: usize, packed: bool, time: Duration) -> AnyResult<()> {
+/// Frames of this length from one port to the other.
+pub(super) fn measure(
+    len: usize,
+    packed: bool,
+    time: Duration,
+    scratch: &Path,
+) -> Result<Values, Failure> {
     let handle = network()?;
-    let folder = tempfile::tempdir()?;
+    let folder = tempfile::tempdir_in(scratch)?;
     let plan = plan(len, packed)?;
     let mut ends = Vec::new();
     for number in 0..2 {
@@ -236,24 +176,24 @@ fn rings(len: usize, packed: bool, time: Duration) -> AnyResult<()> {
     let tally = guests.tally;
     let frames = tally.frames as f64;
     let plain = plain_copy(len, plan.receive_buffer, time / 4)?;
-    let spent = elapsed.as_secs_f64() / frames;
-    println!(
-        "rings {:6} {len:6} B: {:7.3} Mpps {:7.2} Gbit/s, a frame: {:6.0} ns, network's thread {:6.0} ns, plain \
-         copy {:6.0} ns ({:.2} of its speed), {:.4} notifications",
-        if packed { "packed" } else { "split" },
-        1e-6 / spent,
-        len as f64 * 8e-9 / spent,
-        spent * 1e9,
-        busy.as_secs_f64() * 1e9 / frames,
-        plain * 1e9,
-        plain * frames / busy.as_secs_f64(),
-        tally.notifications as f64 / frames,
-    );
-    Ok(())
+    let rate = frames / elapsed.as_secs_f64();
+    let id = super::rings_id(len, packed);
+    let value = if len < 1000 {
+        rate / 1e6
+    } else {
+        rate * len as f64 * 8e-9
+    };
+    let thread = busy.as_secs_f64() * 1e9 / frames;
+    Ok(vec![
+        (id.clone(), value),
+        (format!("{id}_thread"), thread),
+        (format!("{id}_of_copy"), plain * 1e9 / thread),
+        (format!("{id}_wakes"), tally.wakes as f64 / frames),
+    ])
 }
 
 /// Lets the network learn where the second guest is.
-fn introduce(pair: &mut Pair) -> AnyResult<()> {
+fn introduce(pair: &mut Pair) -> Result<(), Failure> {
     let mac = Mac([2, 0, 0, 0, 0, 11]);
     let own = (mac, [192, 168, 77, 11].into());
     let frame = packets::arp_request(mac, own, [192, 168, 77, 12].into());
@@ -264,7 +204,7 @@ fn introduce(pair: &mut Pair) -> AnyResult<()> {
 }
 
 /// For how long the network's thread had a processor.
-fn busy() -> AnyResult<Duration> {
+fn busy() -> Result<Duration, Failure> {
     for task in std::fs::read_dir("/proc/self/task")? {
         let task = task?.path();
         let name = std::fs::read_to_string(task.join("comm"))?;
@@ -276,14 +216,14 @@ fn busy() -> AnyResult<Duration> {
 }
 
 /// The same of the thread with this folder in `/proc`.
-fn busy_of(task: &Path) -> AnyResult<Duration> {
+fn busy_of(task: &Path) -> Result<Duration, Failure> {
     let times = std::fs::read_to_string(task.join("schedstat"))?;
     let nanos = times.split_whitespace().next().ok_or("no times")?;
     Ok(Duration::from_nanos(nanos.parse()?))
 }
 
 /// Seconds of a processor for a copy of `len` bytes from and to as many buffers as rings have.
-fn plain_copy(len: usize, buffer: u32, time: Duration) -> AnyResult<f64> {
+fn plain_copy(len: usize, buffer: u32, time: Duration) -> Result<f64, Failure> {
     let step = u64::try_from((len + 12).next_multiple_of(64))?;
     let (sources, targets) = (step * u64::from(RING), u64::from(buffer) * u64::from(RING));
     let (mut from, mut to) = (OwnMemory::new(sources)?, OwnMemory::new(targets)?);
@@ -312,72 +252,4 @@ fn plain_copy(len: usize, buffer: u32, time: Duration) -> AnyResult<f64> {
             }
         }
     }
-}
-
-// ---- testpmd ------------------------------------------------------------------------------------
-
-/// Frames a second by our network and by testpmd's switch, in turns.
-fn beside_testpmd(len: usize, time: Duration) -> AnyResult<()> {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let folder = tempfile::tempdir()?;
-        let sockets = [0, 1].map(|number: usize| folder.path().join(number.to_string()));
-        let paths = sockets.each_ref().map(|socket| socket.as_path());
-        let handle = network()?;
-        for socket in paths {
-            attach(&handle, socket)?;
-        }
-        ours.push(round(folder.path(), paths, len, time)?);
-        drop(handle);
-
-        let folder = tempfile::tempdir()?;
-        let of_switch = tempfile::tempdir()?;
-        let sockets = [0, 1].map(|number: usize| folder.path().join(number.to_string()));
-        let paths = sockets.each_ref().map(|socket| socket.as_path());
-        let mut switch = Testpmd::switch(of_switch.path(), &paths);
-        let begun = Instant::now();
-        while !sockets.iter().all(|socket| socket.exists()) {
-            if begun.elapsed() > SOON || !switch.is_running() {
-                return Err("testpmd made no sockets".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        switch.say("set fwd io");
-        switch.say("start");
-        theirs.push(round(folder.path(), paths, len, time)?);
-    }
-    let [ours, theirs] = [ours, theirs].map(|mut rates: Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[1]
-    });
-    let speed = |rate: f64| {
-        let bits = rate * len as f64 * 8e-9;
-        format!("{:.3} Mpps {bits:.2} Gbit/s", rate / 1e6)
-    };
-    println!(
-        "testpmd virtio-user, both directions, {len:4} B: ours {}, net_vhost {}: {:.2} of it",
-        speed(ours),
-        speed(theirs),
-        ours / theirs
-    );
-    Ok(())
-}
-
-/// Frames a second that two virtio-user ports receive.
-fn round(folder: &Path, sockets: [&Path; 2], len: usize, time: Duration) -> AnyResult<f64> {
-    let port = |number: usize| Port {
-        socket: sockets[number],
-        mac: MACS[number],
-        more: "mrg_rxbuf=1,in_order=1",
-    };
-    let mut testpmd = Testpmd::start(folder, &[port(0), port(1)]);
-    testpmd.say("set fwd mac");
-    testpmd.say(&format!("set txpkts {len}"));
-    std::thread::sleep(Duration::from_secs(2));
-    testpmd.say("start tx_first 3");
-    std::thread::sleep(time);
-    testpmd.say("stop");
-    let counts = testpmd.quit(SOON);
-    let frames: u64 = counts.iter().flat_map(|run| &run.received).sum();
-    Ok(frames as f64 / time.as_secs_f64())
 }

@@ -1,0 +1,89 @@
+//! Ports in shared memory: vhost-user, with a driver of ours or DPDK's in the place of a guest.
+//!
+//! | file | what it measures |
+//! | --- | --- |
+//! | `rings.rs` | frames from one port to another, beside a plain copy |
+//! | `testpmd.rs` | DPDK's generator on our ports, and on DPDK's own switch |
+//! | `nat.rs` | TCP from and to a server behind the host, through the NAT |
+//! | `flow.rs` | the guest's end of such a TCP connection |
+
+mod flow;
+mod nat;
+mod rings;
+mod testpmd;
+
+use crate::control::Refusal;
+use crate::measure::Values;
+use crate::options::Options;
+use crate::path::Kind;
+use crate::testbed::Testbed;
+use std::error::Error;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
+use vmnet_linux::lane::{self, Attachment, Handle, Ipv4, PortOptions, Settings, VhostUserSocket};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// The name of the network, and so of its thread.
+const NAME: &str = "between";
+/// Bytes of a large segment with its headers.
+pub(crate) const LARGE: usize = 65_549;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    /// Frames of this many bytes between two ports.
+    Rings { len: usize, packed: bool },
+    /// The same with DPDK's generator.
+    Testpmd { len: usize },
+    /// Bulk TCP through the NAT.
+    Nat { up: bool, flows: usize },
+}
+
+impl Part {
+    /// Whether this can be measured of a path.
+    pub(crate) fn is_of(self, kind: Kind) -> bool {
+        kind == Kind::Ours
+    }
+}
+
+/// The row of a measurement between two rings.
+fn rings_id(len: usize, packed: bool) -> String {
+    let kind = if packed { "packed" } else { "split" };
+    format!("rings_{kind}_{len}")
+}
+
+/// Measures one part.
+pub(crate) fn measure(part: Part, testbed: &Testbed, options: &Options) -> Result<Values, Refusal> {
+    let time = Duration::from_secs_f64(options.seconds());
+    // Removed with everything else, also after Ctrl-C.
+    let scratch = testbed.scratch().join("");
+    let measured = match part {
+        Part::Rings { len, packed } => rings::measure(len, packed, time, &scratch),
+        Part::Testpmd { len } => {
+            if crate::path::find_program(vmnet_lab::testpmd::PROGRAM).is_none() {
+                return Err("dpdk-testpmd is not installed: apt install dpdk-dev".to_owned());
+            }
+            testpmd::measure(len, time, &scratch)
+        }
+        Part::Nat { up, flows } => nat::measure(up, flows, time, testbed),
+    };
+    measured.map_err(|error| error.to_string())
+}
+
+/// A network whose thread is in the caller's network namespace.
+fn network() -> Result<Handle, Failure> {
+    let ipv4 = Ipv4::new("192.168.77.0/24".parse()?);
+    let mut settings = Settings::shared(NAME, ipv4, Duration::from_secs(3600));
+    settings.resolvers = Some(Vec::new());
+    Ok(lane::start(settings)?)
+}
+
+/// A new port of the network, listening.
+fn attach(handle: &Handle, socket: &Path) -> Result<(), Failure> {
+    let listener = UnixListener::bind(socket)?;
+    let attachment = Attachment::VhostUser(VhostUserSocket::Listen(listener));
+    handle.attach(attachment, PortOptions::default())?;
+    Ok(())
+}
