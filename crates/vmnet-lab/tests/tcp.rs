@@ -842,3 +842,29 @@ fn a_guest_that_comes_back_by_another_port_goes_on() {
     finish(&mut lan, &mut talk, 60 * SECOND);
     assert!(talk.read.len() == 8 << 20 && is_pattern(&talk.read));
 }
+
+/// A lane that hears that a port has room again must not sleep while streams wait in line for it.
+#[test]
+fn a_port_that_has_room_again_puts_its_streams_in_line() {
+    let mut lan = Lan::default();
+    let mut talk = open(&mut lan, Server::Manual, 0);
+    talk.close = false;
+    let port = *lan.ports.keys().next().expect("a guest");
+    assert!(lan.run_until(SECOND, |lan| {
+        talk.step(lan);
+        talk.state(lan) == State::Established
+    }));
+    assert!(!lan.network.has_reads(), "nothing is there");
+    lan.network.set_port_ready(port, false);
+    lan.internet.only().receive_max = usize::MAX;
+    lan.internet.only().produce(100_000);
+    lan.settle();
+    assert!(!lan.network.has_reads(), "the port is full");
+    lan.network.set_port_ready(port, true);
+    assert!(lan.network.has_reads());
+    let arrived = lan.run_until(SECOND, |lan| {
+        talk.step(lan);
+        talk.read.len() == 100_000
+    });
+    assert!(arrived && is_pattern(&talk.read));
+}

@@ -83,6 +83,11 @@ impl Nat {
         None
     }
 
+    /// Flows are in line.
+    pub(crate) fn has_reads(&self) -> bool {
+        !self.agenda.reads.is_empty()
+    }
+
     /// A read could not be carried out: its flow is the next in line.
     pub(crate) fn put_back(&mut self, read: &Read) {
         if let Some(Flow::Tcp(flow)) = self.table.get_mut(read.socket) {

@@ -205,6 +205,12 @@ impl Network {
         self.nat.next_read(&mut link)
     }
 
+    /// Streams are in line to be read: [`Network::next_read`] is to be asked.
+    #[must_use]
+    pub fn has_reads(&self) -> bool {
+        self.nat.has_reads()
+    }
+
     /// A read could not be carried out, as its port has no room: it comes again, once the port is ready
     /// ([`Network::set_port_ready`]).
     pub fn put_back(&mut self, read: &Read) {
