@@ -138,14 +138,8 @@ impl Supervisor {
         };
         match (&guest.address, &guest.mac, &guest.name, guest.interface) {
             (Some(address), None, None, None) => {
-                let address = text::address(address)?;
-                let ipv4 = self.running(network)?.plan.ipv4;
-                if !ipv4.is_some_and(|ipv4| ipv4.is_guest(address)) {
-                    return Err(invalid(format!(
-                        "{address} is no guest's address on this network"
-                    )));
-                }
-                Ok(ForwardGuest::Address(address.into()))
+                // The datapath knows whose it can be, and says why not.
+                Ok(ForwardGuest::Address(text::any_address(address)?))
             }
             (None, Some(mac), None, None) => Ok(ForwardGuest::Mac(text::mac(mac)?)),
             (None, None, Some(name), None) => {
@@ -330,9 +324,11 @@ fn refused(error: ForwardError) -> ServiceError {
         ForwardError::InUse { .. } => ServiceError::InUse { reason },
         ForwardError::Privileged { .. } => ServiceError::NotAuthorized { reason },
         ForwardError::TooManyFiles { .. } => ServiceError::Exhausted { reason },
-        ForwardError::NoAddress { .. } | ForwardError::NoGateway | ForwardError::NotAGuest(..) => {
-            ServiceError::InvalidArgument { reason }
-        }
+        ForwardError::NoAddress { .. }
+        | ForwardError::NoGateway
+        | ForwardError::NotAGuest(..)
+        | ForwardError::NotInPrefix(..)
+        | ForwardError::OtherFamily(_) => ServiceError::InvalidArgument { reason },
         ForwardError::Listen { .. } | ForwardError::Ended => ServiceError::Failed { reason },
     }
 }

@@ -184,6 +184,46 @@ fn what_a_rule_says_must_make_sense() {
 }
 
 #[test]
+fn a_port_leads_to_an_address_of_each_family() {
+    let (mut service, client) = stage();
+    let mut asked = at("six", "10.213.32.0/24");
+    asked.ipv6_prefix = Some("fd12:3456:789a:32::/64".to_owned());
+    service.open_network(client, None, Some(asked)).unwrap();
+    let port = free_port();
+    let on = |protocol, listen: &str, guest: &str| ForwardRule {
+        protocol,
+        address: listen.to_owned(),
+        ..rule(
+            port,
+            Guest {
+                address: Some(guest.to_owned()),
+                ..nobody()
+            },
+        )
+    };
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let v6 = on(protocol, "::", "fd12:3456:789a:32::9");
+        let v4 = on(protocol, "0.0.0.0", "10.213.32.9");
+        let first = service.add_forward("six", None, v6.clone()).unwrap();
+        let second = service.add_forward("six", None, v4).unwrap();
+        assert_ne!(first.forward, second.forward);
+        assert_eq!(service.add_forward("six", None, v6).unwrap(), first);
+    }
+    assert!(listens(port) && TcpStream::connect(("::1", port)).is_ok());
+    for (network, guest, word) in [
+        ("six", "fd12:3456:789a:33::9", "fd12:3456:789a:32::/64"),
+        ("six", "fd12:3456:789a:32::1", "not the gateway's"),
+        ("six", "10.213.30.9", "10.213.32.0/24"),
+        ("six", "web.example", "no IP address"),
+    ] {
+        let mut rule = on(Protocol::Tcp, "127.0.0.1", guest);
+        rule.first = free_port();
+        rule.last = rule.first;
+        invalid(service.add_forward(network, None, rule), word);
+    }
+}
+
+#[test]
 fn an_interface_that_a_rule_ends_with_must_be_there() {
     let (mut service, client) = stage();
     let (started, _guest) = start(&mut service, client, "other", |_| {}).unwrap();
