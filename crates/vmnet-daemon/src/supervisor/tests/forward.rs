@@ -91,6 +91,48 @@ fn a_rule_that_is_there_is_added_again_and_another_is_refused() {
 }
 
 #[test]
+fn all_addresses_are_those_of_either_family() {
+    // What is there, what is added, and whether it is there already (`Some(true)`), or clashes (`Some(false)`).
+    for (first, second, outcome) in [
+        ("0.0.0.0", "::", Some(true)),
+        ("::", "0.0.0.0", Some(true)),
+        ("127.0.0.1", "::", Some(false)),
+        ("::", "127.0.0.1", Some(false)),
+        ("::1", "::", Some(false)),
+        ("0.0.0.0", "127.0.0.1", Some(false)),
+        ("0.0.0.0", "::1", None),
+        ("127.0.0.1", "::1", None),
+    ] {
+        let (mut service, _) = stage();
+        let port = free_port();
+        let on = |address: &str| ForwardRule {
+            address: address.to_owned(),
+            ..rule(port, web())
+        };
+        let there = service.add_forward("dev", None, on(first)).unwrap();
+        let again = service.add_forward("dev", None, on(second));
+        match outcome {
+            Some(true) => assert_eq!(again.unwrap(), there, "{first} {second}"),
+            Some(false) => {
+                let named = format!("forward {} of the network dev", there.forward);
+                in_use(again, &named);
+            }
+            None => assert_ne!(again.unwrap(), there, "{first} {second}"),
+        }
+        // To another guest it is another rule.
+        let db = Guest {
+            name: Some("db".to_owned()),
+            ..nobody()
+        };
+        let other = ForwardRule {
+            guest: db,
+            ..on(second)
+        };
+        in_use(service.add_forward("dev", None, other), "forward ");
+    }
+}
+
+#[test]
 fn a_port_of_another_program_is_in_use() {
     let (mut service, _) = stage();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
