@@ -73,6 +73,14 @@ impl Neighbours {
         }
     }
 
+    /// An address is given to `mac`: whoever else spoke from it or wanted it has it no more.
+    pub(crate) fn hand_over(&mut self, now: Instant, address: IpAddr, mac: Mac) {
+        let others = |entry: &Entry| entry.mac != mac;
+        if self.entries.get(&address).is_some_and(others) {
+            self.learn(now, address, mac);
+        }
+    }
+
     /// The MAC that has an address.
     pub(crate) fn look_up(&self, now: Instant, address: IpAddr) -> Option<Mac> {
         let entry = self.entries.get(&address)?;

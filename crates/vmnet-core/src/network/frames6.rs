@@ -178,10 +178,14 @@ impl Network {
             }
         }
         let claimed = match message {
-            ndp::Message::NeighbourAdvertisement { target, .. } => Some(IpAddr::V6(target)),
+            ndp::Message::NeighbourAdvertisement { target, .. } => Some(target),
+            // Who asks whether anybody has an address is about to take it (RFC 4862 §5.4).
+            ndp::Message::NeighbourSolicitation { target, .. } if source.is_unspecified() => {
+                Some(target)
+            }
             _ => None,
         };
-        if claimed.is_some_and(|target| self.is_taken(now, from, target)) {
+        if claimed.is_some_and(|target| self.is_taken(now, from, IpAddr::V6(target))) {
             return Err(Drop::Spoofed);
         }
         let mut link = link!(self, gateway, now, out);
@@ -195,14 +199,16 @@ impl Network {
         Ok(taken || from.for_gateway)
     }
 
-    /// The guest at an isolated port speaks from an address that is another's: leased, or spoken from first.
+    /// The guest at an isolated port wants an address that is another's: leased, kept for it, or spoken from first. What
+    /// a guest has leased is its own, whoever spoke from it.
     fn is_taken(&self, now: Instant, from: From, address: IpAddr) -> bool {
         let isolated = self.is_isolated(from.port);
-        if let IpAddr::V6(address) = address
-            && isolated
-            && self.services.is_anothers6(address, from.mac)
-        {
-            return true;
+        if let IpAddr::V6(address) = address {
+            match self.services.is_its_own6(address, from.mac) {
+                Some(true) => return false,
+                Some(false) if isolated => return true,
+                Some(false) | None => {}
+            }
         }
         let known = self.neighbours.look_up(now, address);
         known.filter(|mac| *mac != from.mac).is_some_and(|mac| {
