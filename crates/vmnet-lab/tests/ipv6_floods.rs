@@ -237,12 +237,48 @@ fn the_switch_keeps_lies_to_itself() {
         lan.inject(liar, frame);
         assert_eq!(heard(&mut lan, victim), 1);
     }
-    // Where the gateway knows no IPv6, guests are among themselves with theirs.
-    let mut lan = Lan::default();
-    let router = lan.plug(Guest::raw(66, lan.start, 1500));
-    let victim = lan.plug(Guest::raw(9, lan.start, 1500));
-    lan.inject(router, packets6::icmp(one, 255, head.as_bytes().to_vec()));
-    assert_eq!(lan.heard(victim).len(), 1);
+}
+
+/// What makes another network of a shared one.
+type Change = fn(&mut vmnet_core::Config);
+
+#[test]
+fn nobody_is_a_router_where_the_gateway_serves_guests() {
+    let router = Guest::raw(66, std::time::Instant::now(), 1500).mac;
+    let one = Ends6::to_group(router, ndp::link_local(router), v6("ff02::1"));
+    let head = RouterHead::new(64, 1800, false, false);
+    let redirect = [&[icmpv6::REDIRECT, 0, 0, 0][..], &[0; 36]].concat();
+    let frames = [
+        (
+            packets6::icmp(one, 255, head.as_bytes().to_vec()),
+            Drop::RouterAdvertisement,
+        ),
+        (packets6::icmp(one, 255, redirect), Drop::Redirect),
+        (packets6::udp(one, (547, 546), b"x"), Drop::Dhcp6Server),
+    ];
+    let networks: [(&str, bool, Change); 4] = [
+        ("shared", true, |_| {}),
+        ("host", true, |config| config.nat44 = false),
+        ("shared without DHCP", true, |config| config.dhcp = None),
+        // Guests are among themselves with theirs.
+        ("private", false, |config| {
+            (config.dhcp, config.nat44) = (None, false);
+        }),
+    ];
+    for (name, guarded, change) in networks {
+        let mut lan = Lan::new(1500, change);
+        let liar = lan.plug(Guest::raw(66, lan.start, 1500));
+        let victim = lan.plug(Guest::raw(9, lan.start, 1500));
+        for (frame, cause) in &frames {
+            lan.inject(liar, frame.clone());
+            let (came, refused) = (lan.heard(victim).len(), lan.network.drops().of(*cause));
+            let expected = if guarded { (0, 1) } else { (1, 0) };
+            assert_eq!((came, refused), expected, "{name}: {cause:?}");
+        }
+        // What is honest passes.
+        lan.inject(liar, packets6::udp(one, (5353, 5353), b"x"));
+        assert_eq!(lan.heard(victim).len(), 1, "{name}");
+    }
 }
 
 #[test]

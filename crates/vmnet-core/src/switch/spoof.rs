@@ -37,7 +37,7 @@ pub(crate) fn refuse(
         }),
         EtherType::IPV4 => ipv4::Packet::read(payload, usize::MAX)
             .is_ok_and(|packet| gateway.v4() == Some(packet.header.source())),
-        EtherType::IPV6 if gateway.ipv6.is_some() => return guard::refuse(gateway, payload),
+        EtherType::IPV6 if gateway.serves_guests() => return guard::refuse(gateway, payload),
         // So many tags have no honest meaning here.
         EtherType::VLAN | EtherType::SERVICE_VLAN => true,
         _ => false,
