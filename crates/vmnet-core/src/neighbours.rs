@@ -111,6 +111,16 @@ impl Neighbours {
         })
     }
 
+    /// The one of them that was heard last, however long ago: whoever uses it has to ask where it is.
+    pub(crate) fn aged6_of(&self, mac: Mac) -> Option<Ipv6Addr> {
+        let addresses = self.stations.get(&mac)?.addresses.iter();
+        let global = addresses.filter_map(|address| match address {
+            IpAddr::V6(v6) if is_global(*v6) => Some((self.entries.get(address)?.heard, *v6)),
+            _ => None,
+        });
+        global.max().map(|(_, address)| address)
+    }
+
     /// The IPv6 addresses of a MAC that others can answer to, the one that [`address6_of`](Self::address6_of) names first.
     pub(crate) fn addresses6_of(&self, now: Instant, mac: Mac) -> Vec<Ipv6Addr> {
         let first = self.address6_of(now, mac);

@@ -787,3 +787,30 @@ fn a_silent_neighbour_is_asked_before_it_is_forgotten() {
     introduce(&mut lan, port, 9);
     assert_eq!(asked(&mut lan), (vec![], 1));
 }
+
+#[test]
+fn a_guest_that_was_silent_for_long_keeps_its_forwards() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let mac = lan.guest(port).mac;
+    let rules = [ForwardGuest::Port(port), ForwardGuest::Mac(mac)].map(|guest| {
+        let (rule, _) = lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
+        rule
+    });
+    for (rule, client) in rules.into_iter().zip(700..) {
+        lan.run_for(400 * SECOND);
+        assert_eq!(lan.network.address6_of(lan.now, port), Some(at(9)));
+        let client = SocketAddr::new(IpAddr::V6(v6("2001:db8::7")), client);
+        lan.heard(port);
+        assert!(lan.dial(rule, client, Server::Echo).is_some());
+        lan.run_for(Duration::from_millis(1));
+        // Nobody knows where it is now: it is asked for, and called when it answers.
+        let seen = packets6::read(&lan.heard(port)[0]).unwrap();
+        assert_eq!(seen.destination, ndp::solicited_node(at(9)));
+        introduce(&mut lan, port, 9);
+        lan.run_for(SECOND);
+        let heard = lan.heard(port);
+        let mut seen = heard.iter().filter_map(|frame| packets6::read(frame));
+        assert!(seen.any(|seen| seen.protocol == Protocol::TCP));
+    }
+}

@@ -303,6 +303,15 @@ impl Services {
         bound.map(|lease| lease.mac == mac).or_else(kept)
     }
 
+    /// The IPv6 address that a MAC has leased, if several the one that it keeps longest.
+    pub(crate) fn leased6_by(&self, mac: Mac) -> Option<Ipv6Addr> {
+        let leases = (self.dhcp6.iter()).flat_map(|dhcp| dhcp.register().leases_of(mac));
+        leases
+            .filter(|lease| lease.state == dhcp::State::Bound)
+            .max_by_key(|lease| lease.expires)
+            .map(|lease| lease.address)
+    }
+
     /// The address that is leased by the MAC seen last, among those that `seen` knows.
     pub(crate) fn address_of(&self, seen: impl Fn(Mac) -> Option<Instant>) -> Option<Ipv4Addr> {
         self.leases()
