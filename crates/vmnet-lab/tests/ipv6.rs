@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use vmnet_core::{
-    Drop, Event, Forward, ForwardGuest, ForwardProtocol, HostError, Port, PortId, Target,
+    Drop, Event, Forward, ForwardGuest, ForwardProtocol, HostError, IcmpError, Port, PortId, Target,
 };
 use vmnet_lab::sim::apps::is_pattern;
 use vmnet_lab::sim::internet::UdpHost;
@@ -812,5 +812,53 @@ fn a_guest_that_was_silent_for_long_keeps_its_forwards() {
         let heard = lan.heard(port);
         let mut seen = heard.iter().filter_map(|frame| packets6::read(frame));
         assert!(seen.any(|seen| seen.protocol == Protocol::TCP));
+    }
+}
+
+#[test]
+fn nobody_of_the_outside_has_an_address_of_the_link() {
+    let mut lan = Lan::dual(|_| {});
+    let port = add_raw(&mut lan, 9);
+    let ends = outward(&mut lan, port, 9, "2001:db8::1");
+    lan.inject(port, packets6::udp(ends, (5000, 7), b"hello"));
+    lan.run_for(SECOND);
+    let (socket, _) = *lan.internet.targets.last().unwrap();
+    lan.heard(port);
+    for (from, comes) in [
+        ("[2001:db8::2]:7", 1),
+        ("[fe80::5]:7", 0),
+        ("[fd00:0:0:64::8]:7", 0),
+        ("[fd00:0:0:64::1]:7", 0),
+        ("[::1]:7", 0),
+    ] {
+        let before = lan.network.drops().of(Drop::Filtered);
+        lan.datagram(socket, from, b"psst");
+        let came = lan.heard(port);
+        let came = came.iter().filter(|f| packets6::read_udp(f).is_some());
+        assert_eq!(came.count(), comes, "{from}");
+        let filtered = lan.network.drops().of(Drop::Filtered) - before;
+        assert_eq!(filtered, 1 - comes as u64, "{from}");
+    }
+    // What a router at the host's link reports, the gateway does.
+    for (router, reports) in [
+        ("2001:db8::fe", v6("2001:db8::fe")),
+        ("fe80::fe", lan.gateway6()),
+    ] {
+        let error = IcmpError {
+            to: "[2001:db8::1]:7".parse().unwrap(),
+            from: router.parse().unwrap(),
+            kind: icmpv6::UNREACHABLE,
+            code: 0,
+            mtu: 0,
+        };
+        lan.event(&Event::Error {
+            socket,
+            error,
+            original: b"hello",
+        });
+        lan.run_for(SECOND / 10);
+        let heard = lan.heard(port);
+        let (kind, _, seen) = heard.iter().find_map(|f| packets6::read_icmp(f)).unwrap();
+        assert_eq!((kind, seen.source), (icmpv6::UNREACHABLE, reports));
     }
 }
