@@ -862,3 +862,21 @@ fn nobody_of_the_outside_has_an_address_of_the_link() {
         assert_eq!((kind, seen.source), (icmpv6::UNREACHABLE, reports));
     }
 }
+
+#[test]
+fn later_fragments_are_never_neighbour_discovery() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let ends = outward(&mut lan, port, 9, "fd00:0:0:64::1");
+    // All bytes of its body could be the type of a solicitation.
+    let header = icmpv6::Header::echo(icmpv6::ECHO_REQUEST, 5, 7);
+    let message = [header.as_bytes(), &[135; 4000]].concat();
+    let message = packets6::summed(ends, message);
+    for frame in packets6::fragments(ends, Protocol::ICMPV6, 77, &message, 1500) {
+        lan.guest(port).inject(frame);
+    }
+    lan.run_for(SECOND);
+    assert_eq!(lan.network.drops().of(Drop::NeighbourDiscovery), 0);
+    let whole = joined(&lan.heard(port));
+    assert_eq!((whole[0], &whole[8..]), (icmpv6::ECHO_REPLY, &message[8..]));
+}

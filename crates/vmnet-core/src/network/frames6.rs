@@ -302,8 +302,10 @@ fn listens_to(gateway: &Gateway, to: Ipv6Addr) -> bool {
         || nodes().any(|own| ndp::solicited_node(own) == to)
 }
 
+/// A later fragment begins anywhere in its message.
 fn is_ndp(packet: &Packet<'_>) -> bool {
     packet.protocol == Protocol::ICMPV6
+        && packet.fragment.is_none_or(|fragment| fragment.offset == 0)
         && packet
             .payload
             .first()
