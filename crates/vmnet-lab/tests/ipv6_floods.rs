@@ -282,6 +282,29 @@ fn nobody_is_a_router_where_the_gateway_serves_guests() {
 }
 
 #[test]
+fn what_the_gateway_cannot_take_of_a_group_others_still_hear() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = lan.plug(Guest::raw(66, lan.start, 1500));
+    let other = lan.plug(Guest::raw(9, lan.start, 1500));
+    let own = lan.guest(port).mac;
+    let foreign = Ends6::to_group(own, v6("2001:db8::66"), v6("ff02::1"));
+    let local = Ends6::to_group(own, ndp::link_local(own), v6("ff02::1"));
+    // An option that nobody knows, and that is to be passed over by none (RFC 8200 §4.2).
+    let option = [17, 0, 0x80, 4, 0, 0, 0, 0];
+    let odd = [&option[..], &packets6::datagram(local, (1, 2), b"x")].concat();
+    for (what, frame) in [
+        ("foreign", packets6::udp(foreign, (1, 2), b"x")),
+        (
+            "odd",
+            packets6::ip(local, Protocol::DESTINATION_OPTIONS, 64, &odd),
+        ),
+    ] {
+        lan.inject(port, frame);
+        assert_eq!(lan.heard(other).len(), 1, "{what}");
+    }
+}
+
+#[test]
 fn an_isolated_guest_does_not_take_anothers_address() {
     let mut lan = Lan::dual(|config| config.isolation = true);
     let victim = lan.plug(Guest::raw(9, lan.start, 1500));

@@ -49,14 +49,14 @@ impl Network {
         }
         if let Some(problem) = packet.problem {
             self.tell_problem(gateway, now, (from, source), bytes, problem, out);
-            return Err(Drop::Malformed);
+            return from.refused(Drop::Malformed);
         }
         if is_ndp(&packet) {
             return self.receive_ndp(gateway, now, from, frame, &packet, out);
         }
         let guest = IpAddr::V6(source);
         if !gateway.is_guest(guest) {
-            return Err(Drop::ForeignSource);
+            return from.refused(Drop::ForeignSource);
         }
         if self.is_taken(now, from, guest) {
             return Err(Drop::Spoofed);
@@ -167,11 +167,7 @@ impl Network {
         if !source.is_unspecified() {
             let guest = IpAddr::V6(source);
             if !gateway.is_guest(guest) {
-                return if from.for_gateway {
-                    Err(Drop::ForeignSource)
-                } else {
-                    Ok(false)
-                };
+                return from.refused(Drop::ForeignSource);
             }
             if self.is_taken(now, from, guest) {
                 return Err(Drop::Spoofed);
@@ -290,6 +286,17 @@ impl Network {
             len,
         });
         Ok(())
+    }
+}
+
+impl From {
+    /// The gateway does not take a packet. Others of a group may.
+    fn refused(self, cause: Drop) -> Result<bool, Drop> {
+        if self.for_gateway {
+            Err(cause)
+        } else {
+            Ok(false)
+        }
     }
 }
 
