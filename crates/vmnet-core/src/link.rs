@@ -245,6 +245,9 @@ impl Link<'_> {
 
     /// Asks who has an address.
     fn resolve(&mut self, address: IpAddr) {
+        if !self.neighbours.wants_question(self.now, address) {
+            return;
+        }
         match (address, self.gateway.v4()) {
             (IpAddr::V4(address), Some(own)) => {
                 let ethernet = self.ethernet(Mac::BROADCAST, EtherType::ARP);

@@ -880,3 +880,38 @@ fn later_fragments_are_never_neighbour_discovery() {
     let whole = joined(&lan.heard(port));
     assert_eq!((whole[0], &whole[8..]), (icmpv6::ECHO_REPLY, &message[8..]));
 }
+
+#[test]
+fn a_neighbour_is_asked_for_once_a_second() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    lan.internet.serve_udp("[2001:db8::1]:7", UdpHost::Silent);
+    let ends = outward(&mut lan, port, 9, "2001:db8::1");
+    lan.inject(port, packets6::udp(ends, (5000, 7), b"hello"));
+    let (socket, _) = *lan.internet.targets.last().unwrap();
+    lan.run_for(250 * SECOND);
+    lan.datagram(socket, "[2001:db8::1]:7", b"still there?");
+    // The switch forgets where it is, before its mapping ends.
+    let other = lan.plug(Guest::raw(8, lan.start, 1500));
+    lan.run_for(60 * SECOND);
+    for (wait, expected) in [(0, 1), (0, 0), (998, 0), (2, 1), (0, 0)] {
+        lan.run_for(Duration::from_millis(wait));
+        lan.heard(other);
+        for _ in 0..20 {
+            let from = "[2001:db8::1]:7".parse().unwrap();
+            lan.event(&Event::Datagram {
+                socket,
+                from,
+                head: b"psst",
+                len: 4,
+                segment: None,
+                ttl: 60,
+            });
+        }
+        lan.run_for(Duration::from_micros(100));
+        let heard = lan.heard(other);
+        let messages = heard.iter().filter_map(|frame| packets6::read_icmp(frame));
+        let asked_for = messages.filter(|(kind, ..)| *kind == icmpv6::NEIGHBOUR_SOLICITATION);
+        assert_eq!(asked_for.count(), expected, "{wait}");
+    }
+}
