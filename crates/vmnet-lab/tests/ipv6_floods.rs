@@ -4,9 +4,10 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use vmnet_core::{Drop, PortId};
+use vmnet_lab::sim::packets;
 use vmnet_lab::sim::packets6::{self, Ends6, v6};
 use vmnet_lab::sim::{Guest, Lan, Server, Talk};
-use vmnet_wire::ethernet::Mac;
+use vmnet_wire::ethernet::{EtherType, Mac};
 use vmnet_wire::icmpv6;
 use vmnet_wire::ip::Protocol;
 use vmnet_wire::ipv6::FragmentHeader;
@@ -279,6 +280,32 @@ fn nobody_is_a_router_where_the_gateway_serves_guests() {
         lan.inject(liar, packets6::udp(one, (5353, 5353), b"x"));
         assert_eq!(lan.heard(victim).len(), 1, "{name}");
     }
+}
+
+#[test]
+fn nothing_hides_behind_an_llc_header() {
+    let mut lan = Lan::dual(|_| {});
+    let liar = lan.plug(Guest::raw(66, lan.start, 1500));
+    let victim = lan.plug(Guest::raw(9, lan.start, 1500));
+    let own = lan.guest(liar).mac;
+    lan.run_for(SECOND);
+    heard(&mut lan, victim);
+    let ends = Ends6::to_group(own, ndp::link_local(own), v6("ff02::1"));
+    let head = RouterHead::new(64, 1800, false, false);
+    let packet = packets6::icmp(ends, 255, head.as_bytes().to_vec())[14..].to_vec();
+    let snap = [&[0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd][..], &packet].concat();
+    let length = u16::try_from(snap.len()).unwrap();
+    let tagged = [&[0, 0][..], &length.to_be_bytes(), &snap].concat();
+    for (kind, payload) in [(length, snap), (0x8100, tagged)] {
+        let before = lan.network.drops().of(Drop::RouterAdvertisement);
+        lan.inject(liar, packets::frame(ends.macs, EtherType(kind), &payload));
+        let after = lan.network.drops().of(Drop::RouterAdvertisement);
+        assert_eq!((after, heard(&mut lan, victim)), (before + 1, 0), "{kind}");
+    }
+    // Other protocols of 802.2 pass: spanning tree.
+    let bpdu = [&[0x42, 0x42, 3][..], &[0; 35]].concat();
+    lan.inject(liar, packets::frame(ends.macs, EtherType(38), &bpdu));
+    assert_eq!(heard(&mut lan, victim), 1);
 }
 
 #[test]
