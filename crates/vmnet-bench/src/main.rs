@@ -49,6 +49,10 @@ fn main() -> ExitCode {
             .map(|()| true)
             .map_err(|error| format!("load generator: {error}")),
         options::Options {
+            command: Some(options::Mode::Forward { len, frames }),
+            ..
+        } => ports::forward(len, frames).map(|()| true),
+        options::Options {
             command: Some(options::Mode::Reach { server }),
             ..
         } => service::recovery::serve(server)

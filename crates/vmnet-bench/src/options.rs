@@ -66,6 +66,14 @@ pub(crate) enum Mode {
         /// Where to connect to.
         server: std::net::SocketAddr,
     },
+    /// What the rows of instructions run under callgrind, started by the bench itself.
+    #[command(hide = true)]
+    Forward {
+        /// Bytes of a frame.
+        len: usize,
+        /// How many to move from one port to another.
+        frames: u64,
+    },
 }
 
 impl Options {

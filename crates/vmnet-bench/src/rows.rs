@@ -326,7 +326,7 @@ const PAIR_ROWS: [Row; 4] = [
 ];
 
 /// Rows of ports in shared memory.
-const PORT_ROWS: [Row; 32] = [
+const PORT_ROWS: [Row; 35] = [
     row(
         "rings_split_64",
         "Ring to ring, split, 64 bytes",
@@ -566,6 +566,27 @@ const PORT_ROWS: [Row; 32] = [
             len: ports::LARGE,
             packed: true,
         }),
+    ),
+    row(
+        "instructions_64",
+        "Instructions a frame, 64 bytes",
+        ("", 0),
+        Lower,
+        Ports(ports::Part::Instructions { len: 64 }),
+    ),
+    row(
+        "instructions_1500",
+        "Instructions a frame, 1500 bytes",
+        ("", 0),
+        Lower,
+        Ports(ports::Part::Instructions { len: 1500 }),
+    ),
+    row(
+        "instructions_65549",
+        "Instructions a frame, 64 KiB",
+        ("", 0),
+        Lower,
+        Ports(ports::Part::Instructions { len: ports::LARGE }),
     ),
     row(
         "testpmd_64",

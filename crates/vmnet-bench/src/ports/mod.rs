@@ -3,11 +3,13 @@
 //! | file | what it measures |
 //! | --- | --- |
 //! | `rings.rs` | frames from one port to another, beside a plain copy |
+//! | `instructions.rs` | the same, counted by callgrind |
 //! | `testpmd.rs` | DPDK's generator on our ports, and on DPDK's own switch |
 //! | `nat.rs` | TCP from and to a server behind the host, through the NAT |
 //! | `flow.rs` | the guest's end of such a TCP connection |
 
 mod flow;
+mod instructions;
 mod nat;
 mod rings;
 mod testpmd;
@@ -35,6 +37,8 @@ pub(crate) const LARGE: usize = 65_549;
 pub(crate) enum Part {
     /// Frames of this many bytes between two ports.
     Rings { len: usize, packed: bool },
+    /// Instructions of the network for such a frame.
+    Instructions { len: usize },
     /// The same with DPDK's generator.
     Testpmd { len: usize },
     /// Bulk TCP through the NAT.
@@ -61,6 +65,12 @@ pub(crate) fn measure(part: Part, testbed: &Testbed, options: &Options) -> Resul
     let scratch = testbed.scratch().join("");
     let measured = match part {
         Part::Rings { len, packed } => rings::measure(len, packed, time, &scratch),
+        Part::Instructions { len } => {
+            if crate::path::find_program("valgrind").is_none() {
+                return Err("valgrind is not installed: apt install valgrind".to_owned());
+            }
+            instructions::measure(len, &scratch)
+        }
         Part::Testpmd { len } => {
             if crate::path::find_program(vmnet_lab::testpmd::PROGRAM).is_none() {
                 return Err("dpdk-testpmd is not installed: apt install dpdk-dev".to_owned());
@@ -70,6 +80,11 @@ pub(crate) fn measure(part: Part, testbed: &Testbed, options: &Options) -> Resul
         Part::Nat { up, flows } => nat::measure(up, flows, time, testbed),
     };
     measured.map_err(|error| error.to_string())
+}
+
+/// Moves so many frames from one port to another: what is run under callgrind.
+pub(crate) fn forward(len: usize, frames: u64) -> Result<(), Refusal> {
+    rings::forward(len, frames, &std::env::temp_dir()).map_err(|error| error.to_string())
 }
 
 /// A network whose thread is in the caller's network namespace.

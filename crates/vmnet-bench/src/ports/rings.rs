@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use vmnet_lab::sim::packets::{self, Ends};
+use vmnet_linux::lane::Handle;
 use vmnet_virtio::frontend::{Frontend, Pair, Plan};
 use vmnet_virtio::memory::OwnMemory;
 use vmnet_virtio::net::Features;
@@ -35,7 +36,25 @@ struct Guests<'p> {
     tally: Tally,
 }
 
-impl Guests<'_> {
+impl<'p> Guests<'p> {
+    /// The first sends frames of this length, the second receives.
+    fn of([from, to]: &'p mut [Frontend; 2], len: usize) -> Result<Self, Failure> {
+        let [from] = from.pairs.as_mut_slice() else {
+            return Err("one pair of rings".into());
+        };
+        let [to] = to.pairs.as_mut_slice() else {
+            return Err("one pair of rings".into());
+        };
+        let (header, frame) = frame(len);
+        Ok(Self {
+            from,
+            to,
+            header,
+            frame,
+            tally: Tally::default(),
+        })
+    }
+
     /// Sends and receives as much as there is. True: something was done.
     fn step(&mut self) -> Result<bool, Failure> {
         let mut worked = 0;
@@ -140,6 +159,32 @@ fn plan(len: usize, packed: bool) -> Result<Plan, Failure> {
     })
 }
 
+/// A network and two guests on it, of which each knows where the other is.
+fn two_ports(plan: &Plan, scratch: &Path) -> Result<(Handle, [Frontend; 2]), Failure> {
+    let handle = network()?;
+    let folder = tempfile::tempdir_in(scratch)?;
+    let connect = |name: &str| -> Result<Frontend, Failure> {
+        let socket = folder.path().join(name);
+        attach(&handle, &socket)?;
+        Ok(Frontend::connect(UnixStream::connect(socket)?, plan)?)
+    };
+    let (from, mut to) = (connect("from")?, connect("to")?);
+    introduce(&mut to.pairs[0])?;
+    Ok((handle, [from, to]))
+}
+
+/// Moves so many frames, and does nothing else.
+pub(super) fn forward(len: usize, frames: u64, scratch: &Path) -> Result<(), Failure> {
+    let (_handle, mut ends) = two_ports(&plan(len, false)?, scratch)?;
+    let mut guests = Guests::of(&mut ends, len)?;
+    while guests.tally.frames < frames {
+        if !guests.step()? {
+            std::thread::yield_now();
+        }
+    }
+    Ok(())
+}
+
 /// Frames of this length from one port to the other.
 pub(super) fn measure(
     len: usize,
@@ -147,27 +192,9 @@ pub(super) fn measure(
     time: Duration,
     scratch: &Path,
 ) -> Result<Values, Failure> {
-    let handle = network()?;
-    let folder = tempfile::tempdir_in(scratch)?;
     let plan = plan(len, packed)?;
-    let mut ends = Vec::new();
-    for number in 0..2 {
-        let socket = folder.path().join(number.to_string());
-        attach(&handle, &socket)?;
-        ends.push(Frontend::connect(UnixStream::connect(socket)?, &plan)?);
-    }
-    let [from, to] = ends.as_mut_slice() else {
-        return Err("two ends".into());
-    };
-    introduce(&mut to.pairs[0])?;
-    let (header, frame) = frame(len);
-    let mut guests = Guests {
-        from: &mut from.pairs[0],
-        to: &mut to.pairs[0],
-        header,
-        frame,
-        tally: Tally::default(),
-    };
+    let (_handle, mut ends) = two_ports(&plan, scratch)?;
+    let mut guests = Guests::of(&mut ends, len)?;
     guests.run(time / 4)?;
     guests.tally = Tally::default();
     let (before, begun) = (busy()?, Instant::now());
