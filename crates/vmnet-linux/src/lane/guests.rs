@@ -160,11 +160,7 @@ impl Lane {
                 self.poller.remove(fd);
             }
             if let Port::VhostUser(mut port) = port {
-                for kick in port.clear() {
-                    self.poller.remove(&kick);
-                }
-                self.rings.forget_all(id);
-                self.forget_vmm(id);
+                self.forget_vmm(id, &mut port);
             }
             self.network.remove_port(self.now, id);
             self.full.retain(|(other, _)| *other != id);

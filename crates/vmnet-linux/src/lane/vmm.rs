@@ -17,7 +17,7 @@ use crate::lane::datapath::Lane;
 use crate::lane::handle::Command;
 use crate::poller::{KICKS, READ, Token};
 use crate::port::Port;
-use crate::port::vhost_user::{QUEUE_PAIRS, Signal, VhostUser};
+use crate::port::vhost_user::{EndedRings, QUEUE_PAIRS, Signal, VhostUser};
 use crate::slots::Slot;
 
 /// How soon a VMM that is not there is looked for again.
@@ -150,18 +150,18 @@ impl Lane {
             Ok(session) => vmm.session = Some(session),
             Err(error) => {
                 tracing::warn!(%error, "a VMM cannot be served");
-                self.await_vmm(id);
+                self.await_vmm(id, EndedRings::default());
             }
         }
     }
 
     /// Nobody is at the port: somebody may come.
-    fn await_vmm(&mut self, id: PortId) {
+    fn await_vmm(&mut self, id: PortId, rings: EndedRings) {
         let Some(vmm) = self.vmms.get_mut(id) else {
             return;
         };
         // It ends at once, or has ended: its thread waits for nobody but us.
-        end_elsewhere(vmm.session.take());
+        end_elsewhere(vmm.session.take(), rings);
         vmm.epoch += 1;
         match &vmm.socket {
             VhostUserSocket::Listen(listener) => {
@@ -172,28 +172,42 @@ impl Lane {
     }
 
     /// A port goes with its VMM.
-    pub(super) fn forget_vmm(&mut self, id: PortId) {
+    pub(super) fn forget_vmm(&mut self, id: PortId, port: &mut VhostUser) {
+        let rings = port.clear();
+        self.unwatch_all(id, &rings);
         if let Some(vmm) = self.vmms.remove(id) {
             if let (VhostUserSocket::Listen(listener), None) = (&vmm.socket, &vmm.session) {
                 // Others may hold the descriptor too, so that closing it does not end its events.
                 self.poller.remove(listener);
             }
-            end_elsewhere(vmm.session);
+            end_elsewhere(vmm.session, rings);
         }
     }
 
     /// Ends the conversation with a port's VMM, and all its rings.
     fn end_session(&mut self, id: PortId) {
-        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
-            for kick in port.clear() {
-                self.poller.remove(&kick);
-            }
-        }
-        self.rings.forget_all(id);
+        let rings = self.end_rings(id);
         if self.ports.get_mut(id).is_some() {
             self.touch(id);
         }
-        self.await_vmm(id);
+        self.await_vmm(id, rings);
+    }
+
+    /// Ends all rings of a port.
+    fn end_rings(&mut self, id: PortId) -> EndedRings {
+        let mut rings = EndedRings::default();
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
+            rings = port.clear();
+        }
+        self.unwatch_all(id, &rings);
+        rings
+    }
+
+    fn unwatch_all(&mut self, id: PortId, rings: &EndedRings) {
+        for kick in rings.kicks() {
+            self.poller.remove(kick);
+        }
+        self.rings.forget_all(id);
     }
 
     /// A guest has made a ring unreadable: its VMM has to begin anew.
@@ -241,10 +255,8 @@ impl Lane {
                 base.give(at);
             }
             Change::Reset { done } => {
-                for kick in port.clear() {
-                    self.poller.remove(&kick);
-                }
-                self.rings.forget_all(id);
+                // The session has the guest's memory still, so that it is not let go of here.
+                drop(self.end_rings(id));
                 done.give(());
             }
             Change::Ended(end) => self.ended(id, end),
@@ -315,12 +327,15 @@ pub(super) fn port() -> Port {
     Port::VhostUser(Box::new(VhostUser::new()))
 }
 
-/// A session waits for its thread when it is dropped, which may be in the middle of a message.
-fn end_elsewhere(session: Option<Session>) {
-    let Some(session) = session else { return };
+/// A session waits for its thread when it is dropped, which may be in the middle of a message; and letting go of a large
+/// guest's memory takes long.
+fn end_elsewhere(session: Option<Session>, rings: EndedRings) {
+    if session.is_none() && rings.is_empty() {
+        return;
+    }
     let ended = std::thread::Builder::new()
         .name("vhost-user-end".to_owned())
-        .spawn(move || drop(session));
+        .spawn(move || drop((session, rings)));
     if let Err(error) = ended {
         tracing::debug!(%error, "a session ends in the datapath's thread");
     }

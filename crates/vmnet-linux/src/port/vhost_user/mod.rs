@@ -36,7 +36,7 @@ use backlog::Backlog;
 use credit::Credit;
 use spread::{Flow, Spread};
 
-pub(crate) use rings::Signal;
+pub(crate) use rings::{EndedRings, Signal};
 
 /// Pairs of rings that a VMM may have.
 pub(crate) const QUEUE_PAIRS: u8 = 16;
