@@ -441,9 +441,14 @@ impl Lane {
                 }
             }
             Ok(full) => {
-                if was.is_none() {
-                    self.set_full(id, full == Flushed::Retry);
-                    self.watch(id, READ_WRITE);
+                let retry = full == Flushed::Retry;
+                match was.and_then(|index| self.full.get_mut(index)) {
+                    // Whether it can tell changes, and is not known before the first flush.
+                    Some(known) => known.1 = retry,
+                    None => {
+                        self.set_full(id, retry);
+                        self.watch(id, READ_WRITE);
+                    }
                 }
             }
             Err(error) if matches!(port, Port::VhostUser(_)) => self.break_off(id, &error),
