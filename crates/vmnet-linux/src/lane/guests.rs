@@ -420,10 +420,13 @@ impl Lane {
             }
         }
         let mut touched = std::mem::take(&mut self.touched);
-        for id in touched.drain(..) {
-            self.flush_port(id);
+        while !touched.is_empty() {
+            for id in touched.drain(..) {
+                self.flush_port(id);
+            }
+            // A port whose rings have just ended has room again: each is so at most once.
+            std::mem::swap(&mut touched, &mut self.touched);
         }
-        self.touched = touched;
     }
 
     fn flush_port(&mut self, id: PortId) {
