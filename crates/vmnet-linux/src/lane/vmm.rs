@@ -284,6 +284,8 @@ impl Lane {
         port.start(start)?;
         self.unwatch(id, index.into(), had);
         self.watch_kick(id, index);
+        // Its guest is called once at the end of the turn, whichever direction it has.
+        self.touch(id);
         Ok(())
     }
 
