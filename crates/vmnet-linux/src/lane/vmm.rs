@@ -40,7 +40,7 @@ pub(super) struct Vmm {
     session: Option<Session>,
     /// Counts sessions: what an earlier one said is not heard.
     epoch: u64,
-    /// When to connect again.
+    /// When to connect again, or to listen again.
     retry_at: Option<Instant>,
 }
 
@@ -103,6 +103,17 @@ impl Lane {
                         | io::ErrorKind::Interrupted
                         | io::ErrorKind::ConnectionAborted
                 ) => {}
+            Err(error) if is_exhaustion(&error) => {
+                if !self.warned.descriptors {
+                    self.warned.descriptors = true;
+                    tracing::warn!(%error, "a VMM has to wait: raise the limit with `ulimit -n`");
+                }
+                // It knocks on and on: it is not heard for a while.
+                self.poller.remove(listener.as_fd());
+                if let Some(vmm) = self.vmms.get_mut(id) {
+                    vmm.retry_at = Some(self.now + RETRY);
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "no VMM can come to a port any more");
                 self.detach(id);
@@ -110,7 +121,7 @@ impl Lane {
         }
     }
 
-    /// Connects to VMMs for which it is time.
+    /// Connects to VMMs for which it is time, and listens to those that could not be let in.
     pub(super) fn look_for_vmms(&mut self) {
         let now = self.now;
         let due = |vmm: &Vmm| vmm.retry_at.is_some_and(|at| at <= now);
@@ -122,11 +133,19 @@ impl Lane {
                 continue;
             };
             vmm.retry_at = Some(now + RETRY);
-            if let VhostUserSocket::Connect(directory, name) = &vmm.socket
-                && let Ok(stream) = connect(directory, name)
-            {
-                vmm.retry_at = None;
-                self.converse(id, stream);
+            match &vmm.socket {
+                VhostUserSocket::Connect(directory, name) => {
+                    if let Ok(stream) = connect(directory, name) {
+                        vmm.retry_at = None;
+                        self.converse(id, stream);
+                    }
+                }
+                VhostUserSocket::Listen(listener) => {
+                    let token = Token::Vmm(Slot::of(id));
+                    if self.poller.add(listener, token, READ).is_ok() {
+                        vmm.retry_at = None;
+                    }
+                }
             }
         }
     }
@@ -341,6 +360,15 @@ fn end_elsewhere(session: Option<Session>, rings: EndedRings) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a session ends in the datapath's thread");
     }
+}
+
+/// The host or this process has no more of something, for now.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
+    )
 }
 
 /// Connects without waiting: a listener whose queue is full is asked again later.
