@@ -253,6 +253,10 @@ impl Lane {
             Change::Enable { index, on, done } => {
                 port.enable(index, on);
                 self.touch(id);
+                if let Ok(index) = u8::try_from(index) {
+                    // It may have been kicked before it was on.
+                    self.kick_event(Slot::of(id), index);
+                }
                 done.give(());
             }
             Change::Kick { index, fd, done } => {

@@ -14,6 +14,8 @@ mod backlog;
 mod credit;
 mod rings;
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,6 +70,8 @@ struct Ring {
     call: Option<OwnedFd>,
     error: Option<OwnedFd>,
     on: bool,
+    /// It is or was on. Until then it is left alone.
+    was_on: bool,
     /// Something is to be published.
     dirty: bool,
     /// It had no buffers when some were needed.
@@ -462,12 +466,13 @@ impl VhostUser {
 
     // ---- from the guest --------------------------------------------------------------------
 
-    /// The ring of this number by which the guest sends, and whether it is switched on.
+    /// The ring of this number by which the guest sends, and whether it is switched on. None: it never was.
     pub(crate) fn sending(&mut self, index: u8) -> Option<(&mut FromGuest, bool)> {
         match self.rings.get_mut(usize::from(index)) {
             Some(Some(Ring {
                 side: Side::From(from_guest),
                 on,
+                was_on: true,
                 ..
             })) => Some((from_guest, *on)),
             _ => None,

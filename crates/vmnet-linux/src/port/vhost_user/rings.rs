@@ -64,6 +64,7 @@ impl VhostUser {
             call: start.call,
             error: start.error,
             on: start.enabled,
+            was_on: start.enabled,
             // Whoever served it before may have published and not called.
             dirty: true,
             starved: false,
@@ -78,6 +79,7 @@ impl VhostUser {
     pub(crate) fn enable(&mut self, index: u16, on: bool) {
         if let Some(ring) = self.ring(index) {
             ring.on = on;
+            ring.was_on |= on;
             ring.starved = false;
         }
         self.count_open();
@@ -152,9 +154,10 @@ impl VhostUser {
         EndedRings(rings)
     }
 
-    /// The guest made buffers available in a ring. True: it is one by which it sends.
+    /// The guest made buffers available in a ring. True: it is one by which it sends, and may be looked at.
     pub(crate) fn kicked(&mut self, index: u8) -> bool {
         match self.ring(index.into()) {
+            Some(Ring { was_on: false, .. }) => false,
             Some(Ring {
                 side: Side::From(from_guest),
                 ..
