@@ -434,6 +434,11 @@ impl Lane {
             return;
         };
         let flushed = port.flush();
+        if let Port::VhostUser(port) = port {
+            for (cause, count) in port.take_lost() {
+                (0..count).for_each(|_| self.network.count_drop(cause));
+            }
+        }
         let was = self.full.iter().position(|(other, _)| *other == id);
         match flushed {
             Ok(Flushed::Empty) => {

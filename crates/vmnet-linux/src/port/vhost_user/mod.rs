@@ -46,6 +46,8 @@ pub(crate) const QUEUE_PAIRS: u8 = 16;
 /// How often a guest that makes buffers available all the time is given more of what waits, in one turn.
 const ROUNDS: usize = 8;
 
+const NOTHING_LOST: [(Drop, u32); 2] = [(Drop::TooLong, 0), (Drop::PortAway, 0)];
+
 /// A guest that shares its memory.
 #[derive(Debug)]
 pub(crate) struct VhostUser {
@@ -59,6 +61,8 @@ pub(crate) struct VhostUser {
     credit: Credit,
     /// A pair in which room for a read is reserved, behind so many bytes of headers.
     landing: Option<(u8, usize)>,
+    /// Frames that waited and were lost since somebody asked: too long for the guest's buffers, or of a pair that is gone.
+    lost: [(Drop, u32); 2],
     /// What ended a ring.
     broken: Option<RingError>,
 }
@@ -115,6 +119,7 @@ impl VhostUser {
             backlog: Backlog::default(),
             credit: Credit::new(),
             landing: None,
+            lost: NOTHING_LOST,
             broken: None,
         }
     }
@@ -304,12 +309,23 @@ impl VhostUser {
             let put = self.put(first.pair, first.header, first.bytes.len(), |writer| {
                 writer.write(first.bytes);
             });
-            if put == Delivery::NoBuffers {
-                break;
+            match put {
+                Delivery::Done => {}
+                Delivery::NoBuffers => break,
+                Delivery::TooLong => {
+                    let is_there = ring(&mut self.rings, first.pair, To).is_some();
+                    let [(_, too_long), (_, away)] = &mut self.lost;
+                    *(if is_there { too_long } else { away }) += 1;
+                }
             }
             backlog.done();
         }
         self.backlog = backlog;
+    }
+
+    /// How many frames were lost that had waited, by cause, since this was asked last.
+    pub(crate) fn take_lost(&mut self) -> [(Drop, u32); 2] {
+        std::mem::replace(&mut self.lost, NOTHING_LOST)
     }
 
     fn publish(&mut self) {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use vmnet_virtio::driver::{Shape, Transmit};
+use vmnet_virtio::driver::{Receive, Shape, Transmit};
 use vmnet_virtio::memory::OwnMemory;
 use vmnet_virtio::net::{Burst, BurstLimits};
 use vmnet_virtio::session::RingStart;
@@ -51,4 +51,32 @@ fn what_a_guest_sends_before_its_ring_is_on_is_sent_when_it_is() {
     port.enable(1, false);
     let (_, on) = port.sending(1).unwrap();
     assert!(!on, "now its frames are thrown away");
+}
+
+#[test]
+fn frames_that_waited_and_never_fit_are_counted() {
+    let mut memory = OwnMemory::new(1 << 20).unwrap();
+    let mut receive = Receive::new(&mut memory, SHAPE, 100).unwrap();
+    let mut port = VhostUser::new();
+    let start = RingStart {
+        enabled: true,
+        features: Features::VERSION_1,
+        ..start(0, receive.config(), &memory)
+    };
+    port.start(start).unwrap();
+    for len in [60, 400, 60] {
+        let frame = Outgoing {
+            head: &vec![0; len],
+            body: Body::EMPTY,
+            offload: Offload::NONE,
+        };
+        let sent = port.send(&frame, 1500, &mut Vec::new(), false);
+        assert_eq!(sent, Ok(()), "it waits");
+    }
+    assert_ne!(port.flush().unwrap(), Flushed::Empty);
+    assert_eq!(port.take_lost(), NOTHING_LOST);
+    let _ = receive.flush();
+    assert_eq!(port.flush().unwrap(), Flushed::Empty);
+    assert_eq!(port.take_lost()[0], (Drop::TooLong, 1));
+    assert_eq!(port.take_lost(), NOTHING_LOST);
 }
