@@ -189,8 +189,7 @@ impl VhostUser {
             Some(how) => self.features.takes_large(how.kind, how.ecn),
             None => {
                 let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
-                frame.len() <= mtu + ethernet::Header::LEN
-                    && (!partial || self.features.takes_partial_checksums())
+                !frame.is_too_long(mtu) && (!partial || self.features.takes_partial_checksums())
             }
         }
     }
