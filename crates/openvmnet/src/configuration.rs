@@ -290,7 +290,8 @@ pub(crate) fn is_private(address: Ipv4Addr, len: u32) -> bool {
     len >= block
 }
 
-/// A port of the host, on all its addresses of the guest's family, that leads to a guest.
+/// A port of the host, on all its addresses of the guest's family, that leads to a guest. Rules of both families may have the
+/// same port: the service listens by IPv6 alone for a guest's IPv6 address.
 pub(crate) fn rule(
     protocol: Protocol,
     internal_port: u16,

@@ -1,13 +1,12 @@
 //! What `vmnet forward` reads: `[ADDR:]PORT[-END]:GUEST:PORT[-END][/tcp|/udp]`, and the same without a guest.
 //!
-//! The guest is an IPv4 address, a MAC or a name. A MAC may stand in brackets and needs none: nothing else has so many
-//! colons.
+//! The guest is an address, a MAC or a name. IPv6 addresses stand in brackets; a MAC may stand in them and needs none.
 
 use crate::identity::GuestName;
 use crate::port_spec::{self, ParsePortError};
 use openvmnet::service::{Forward, ForwardRule, Guest, Protocol};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use vmnet_wire::ethernet::Mac;
@@ -43,7 +42,7 @@ pub(crate) enum ParseForwardError {
     #[error("say [ADDR:]PORT:GUEST:PORT, like 8080:web:80 or 127.0.0.1:2222:192.168.64.10:22/tcp")]
     Form,
     #[error(
-        "`{0}` is no guest: say its IPv4 address, its MAC, or its name, which is letters, digits and hyphens without a domain"
+        "`{0}` is no guest: say its IPv4 address, its IPv6 address in brackets, its MAC, or its name, which is letters, digits and hyphens without a domain"
     )]
     Guest(String),
     #[error(transparent)]
@@ -161,8 +160,11 @@ fn split_protocol(text: &str) -> Result<(&str, Protocol), ParsePortError> {
 
 /// Where the host listens, and the guest behind it.
 fn split_guest(text: &str) -> Result<(&str, &str), ParseForwardError> {
-    if let Some(inside) = text.strip_suffix(']') {
-        return inside.rsplit_once(":[").ok_or(ParseForwardError::Form);
+    if text.ends_with(']') {
+        // The brackets stay: they tell an IPv6 address from all else.
+        let at = text.rfind(":[").ok_or(ParseForwardError::Form)?;
+        let (listen, guest) = text.split_at(at);
+        return Ok((listen, guest.strip_prefix(':').unwrap_or(guest)));
     }
     if let Some(at) = text.len().checked_sub(MAC_LENGTH)
         && let Some((before, mac)) = text.split_at_checked(at)
@@ -182,10 +184,15 @@ fn guest(text: &str) -> Result<Guest, ParseForwardError> {
         name: None,
         interface: None,
     };
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
     if let Ok(address) = text.parse::<Ipv4Addr>() {
         guest.address = Some(address.to_string());
+    } else if let Some(address) = inside.and_then(|text| text.parse::<Ipv6Addr>().ok()) {
+        guest.address = Some(address.to_string());
     } else if text.contains(':')
-        && let Ok(mac) = text.parse::<Mac>()
+        && let Ok(mac) = inside.unwrap_or(text).parse::<Mac>()
     {
         guest.mac = Some(mac.to_string());
     } else if let Ok(name) = text.parse::<GuestName>()
@@ -224,6 +231,9 @@ pub(crate) fn target(rule: &ForwardRule) -> String {
         .saturating_add(rule.last.saturating_sub(rule.first));
     let ports = ports(&(rule.guest_port..=last));
     let guest = &rule.guest;
+    if let Some(address) = guest.address.as_ref().filter(|one| one.contains(':')) {
+        return format!("[{address}]:{ports}");
+    }
     if let Some(known) = guest.address.as_ref().or(guest.name.as_ref()) {
         return format!("{known}:{ports}");
     }

@@ -237,3 +237,44 @@ while True:
     assert!(TcpStream::connect("127.0.0.1:28571").is_err());
     complains(&stage, "forward remove lab 28571/tcp");
 }
+
+#[test]
+fn one_port_leads_to_an_address_of_each_family() {
+    let Some(stage) = Stage::new() else { return };
+    prints(
+        &stage,
+        "network create lab --subnet 10.213.47.0/24 --ipv6-prefix fd12:3456:789a:47::/64",
+    );
+    // Answers with the family that it was asked by, and says its addresses first.
+    let server = "python3 -c 'import socket, threading
+def serve(s, word):
+    while True:
+        c, _ = s.accept()
+        c.sendall(word)
+        c.close()
+for family, gateway, word in ((socket.AF_INET, \"10.213.47.1\", b\"four\"),
+                              (socket.AF_INET6, \"fd12:3456:789a:47::1\", b\"six\")):
+    s = socket.create_server((\"\", 80), family=family)
+    threading.Thread(target=serve, args=(s, word)).start()
+    d = socket.socket(family, socket.SOCK_DGRAM)
+    d.connect((gateway, 9))
+    print(d.getsockname()[0], flush=True)'";
+    let mut guest = Playing::start(&mut stage.run(["--network", "lab"], ["sh", "-c", server]));
+    let (v4, v6) = (guest.line(), guest.line());
+    prints(
+        &stage,
+        &format!("forward add lab 28671:[{v6}]:80 0.0.0.0:28671:{v4}:80"),
+    );
+    let listed = prints(&stage, "forward list lab");
+    assert!(listed.contains(&format!("[{v6}]:80")), "{listed}");
+    for (host, word) in [("127.0.0.1", "four"), ("::1", "six")] {
+        let mut said = String::new();
+        let mut stream = TcpStream::connect((host, 28671)).unwrap();
+        stream.read_to_string(&mut said).unwrap();
+        assert_eq!(said, word, "{host}");
+    }
+    for wrong in ["fd12:3456:789a:48::9", "fd12:3456:789a:47::1"] {
+        let said = complains(&stage, &format!("forward add lab 28672:[{wrong}]:80"));
+        assert!(said.contains("fd12:3456:789a:47::/64"), "{said}");
+    }
+}

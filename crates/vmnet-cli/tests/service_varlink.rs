@@ -405,9 +405,11 @@ fn a_guest_that_finds_the_socket_is_refused() {
     let Some(bed) = Bed::new() else { return };
     let link = bed.stage.sockets().join("found.sock");
     fs::hard_link(bed.stage.service().socket, &link).unwrap();
-    let script = "import socket, sys
+    // On a busy machine a second passes between the two.
+    let script = "import socket, sys, time
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
+time.sleep(2)
 s.sendall(b'{\"method\":\"org.openvmnet.Service.Status\"}\\0')
 print(s.recv(4096))";
     let mut guest = bed.stage.run(

@@ -31,6 +31,8 @@ pub(crate) struct Gateway {
     /// It is a way to the outside.
     pub(crate) nat44: bool,
     pub(crate) nat66: bool,
+    /// It gives IPv4 addresses.
+    pub(crate) dhcp: bool,
     /// It answers questions about names.
     pub(crate) dns: bool,
 }
@@ -90,6 +92,11 @@ impl Gateway {
         }
     }
 
+    /// Guests have what they need from it: no other is to be their router or server, of either family.
+    pub(crate) fn serves_guests(&self) -> bool {
+        self.dhcp || self.nat44 || self.ipv6.is_some()
+    }
+
     /// It is a way to the outside for whoever has an address of this family.
     pub(crate) fn has_way_out(&self, family: IpAddr) -> bool {
         match family {
@@ -108,6 +115,7 @@ impl Gateway {
             mtu: 1500,
             nat44: true,
             nat66: true,
+            dhcp: true,
             dns: true,
         }
     }
@@ -237,6 +245,9 @@ impl Link<'_> {
 
     /// Asks who has an address.
     fn resolve(&mut self, address: IpAddr) {
+        if !self.neighbours.wants_question(self.now, address) {
+            return;
+        }
         match (address, self.gateway.v4()) {
             (IpAddr::V4(address), Some(own)) => {
                 let ethernet = self.ethernet(Mac::BROADCAST, EtherType::ARP);

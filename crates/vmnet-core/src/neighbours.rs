@@ -22,6 +22,8 @@ const REACHABLE: Duration = Duration::from_secs(30);
 /// How often it is asked, and how many times (RFC 4861 §10, `RETRANS_TIMER`, `MAX_UNICAST_SOLICIT`).
 const PROBE: Duration = Duration::from_secs(1);
 const PROBES_MAX: u8 = 3;
+/// Addresses that are asked for at once while nobody is known to have them.
+const ASKED_MAX: usize = 1024;
 /// Aged addresses are looked for at most so often.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -35,6 +37,10 @@ pub(crate) struct Neighbours {
     /// MACs whose IPv6 addresses are others than before.
     changed: BTreeSet<Mac>,
     swept: Option<Instant>,
+    /// When addresses were last asked for that nobody is known to have.
+    asked: HashMap<IpAddr, Instant>,
+    /// When the old ones of these were last taken out.
+    asked_since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +79,14 @@ impl Neighbours {
         }
     }
 
+    /// An address is given to `mac`: whoever else spoke from it or wanted it has it no more.
+    pub(crate) fn hand_over(&mut self, now: Instant, address: IpAddr, mac: Mac) {
+        let others = |entry: &Entry| entry.mac != mac;
+        if self.entries.get(&address).is_some_and(others) {
+            self.learn(now, address, mac);
+        }
+    }
+
     /// The MAC that has an address.
     pub(crate) fn look_up(&self, now: Instant, address: IpAddr) -> Option<Mac> {
         let entry = self.entries.get(&address)?;
@@ -101,6 +115,16 @@ impl Neighbours {
             let young = global.filter(|(heard, _)| is_young(now, *heard));
             young.max().map(|(_, address)| address)
         })
+    }
+
+    /// The one of them that was heard last, however long ago: whoever uses it has to ask where it is.
+    pub(crate) fn aged6_of(&self, mac: Mac) -> Option<Ipv6Addr> {
+        let addresses = self.stations.get(&mac)?.addresses.iter();
+        let global = addresses.filter_map(|address| match address {
+            IpAddr::V6(v6) if is_global(*v6) => Some((self.entries.get(address)?.heard, *v6)),
+            _ => None,
+        });
+        global.max().map(|(_, address)| address)
     }
 
     /// The IPv6 addresses of a MAC that others can answer to, the one that [`address6_of`](Self::address6_of) names first.
@@ -138,6 +162,27 @@ impl Neighbours {
             return false;
         }
         (entry.probes, entry.probed) = (entry.probes + 1, Some(now));
+        true
+    }
+
+    /// An address is to be asked for that nobody is known to have: at most once a second (RFC 4861 §7.2.2, RFC 1122
+    /// §2.3.2.1). While very many are asked for, others have to wait.
+    pub(crate) fn wants_question(&mut self, now: Instant, address: IpAddr) -> bool {
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < PROBE;
+        if self.asked.get(&address).is_some_and(lately) {
+            return false;
+        }
+        if self.asked.len() >= ASKED_MAX && !self.asked.contains_key(&address) {
+            if self.asked_since.is_some_and(|since| lately(&since)) {
+                return false;
+            }
+            self.asked.retain(|_, at| lately(at));
+            self.asked_since = Some(now);
+            if self.asked.len() >= ASKED_MAX {
+                return false;
+            }
+        }
+        self.asked.insert(address, now);
         true
     }
 
@@ -312,6 +357,19 @@ mod tests {
             (neighbours.entries.len(), neighbours.stations.len()),
             (1, 1)
         );
+    }
+
+    #[test]
+    fn questions_are_few_and_their_memory_is_small() {
+        let now = Instant::now();
+        let mut neighbours = Neighbours::default();
+        let asked = (0..5000).filter(|n| neighbours.wants_question(now, v6(*n)));
+        assert_eq!(asked.count(), ASKED_MAX);
+        assert_eq!(neighbours.asked.len(), ASKED_MAX);
+        assert!(!neighbours.wants_question(now + PROBE / 2, v6(0)));
+        assert!(neighbours.wants_question(now + PROBE, v6(0)));
+        assert!(neighbours.wants_question(now + PROBE, v6(4999)));
+        assert_eq!(neighbours.asked.len(), 2);
     }
 
     #[test]

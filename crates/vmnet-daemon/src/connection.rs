@@ -7,6 +7,7 @@ use crate::transport::{Nowhere, Transport, Writer};
 use openvmnet::service::ServiceError;
 use serde::Deserialize as _;
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ use zlink::{Call, Connection, Reply};
 const CONNECTIONS_MAX: usize = 4096;
 /// How many who may not come in are told why at once; others are left in the dark.
 const LEAVING_MAX: usize = 64;
-/// How long one who may not come in has to ask, before nothing is said.
-const LEAVING: Duration = Duration::from_secs(1);
+/// How long one who may not come in has to ask, before nothing is said: on a busy machine a second may pass between its
+/// connection and its call.
+const LEAVING: Duration = Duration::from_secs(10);
 /// After accepting failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -126,7 +128,7 @@ impl Connections {
 
     /// The process at the other end, if it may be there.
     fn check(&self, stream: &UnixStream) -> Result<i32, ServiceError> {
-        let failed = |error: std::io::Error| ServiceError::Failed {
+        let failed = |error: io::Error| ServiceError::Failed {
             reason: format!("the process at the other end cannot be told: {error}"),
         };
         let peer = peer::credentials(stream).map_err(failed)?;
@@ -206,8 +208,15 @@ impl Drop for Visit {
 
 /// Waits for a call, of which nothing is read, and refuses it.
 async fn refuse(stream: UnixStream, refusal: &ServiceError) -> zlink::Result<()> {
-    stream.readable().await?;
-    let _unread = stream.try_read(&mut [0; 4096]);
+    // A stream may be said to be readable that is not: to answer and hang up then would break the pipe of the call to come.
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut [0; 4096]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(_) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
     let (_, mut writer) = Connection::new(Transport(Rc::new(stream))).split();
     writer.send_error(refusal, Vec::new()).await
 }

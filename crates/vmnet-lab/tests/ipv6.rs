@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use vmnet_core::{
-    Drop, Event, Forward, ForwardGuest, ForwardProtocol, HostError, Port, PortId, Target,
+    Drop, Event, Forward, ForwardGuest, ForwardProtocol, HostError, IcmpError, Port, PortId, Target,
 };
 use vmnet_lab::sim::apps::is_pattern;
 use vmnet_lab::sim::internet::UdpHost;
@@ -786,4 +786,132 @@ fn a_silent_neighbour_is_asked_before_it_is_forgotten() {
     assert_eq!(asked(&mut lan), (vec![group], 0));
     introduce(&mut lan, port, 9);
     assert_eq!(asked(&mut lan), (vec![], 1));
+}
+
+#[test]
+fn a_guest_that_was_silent_for_long_keeps_its_forwards() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let mac = lan.guest(port).mac;
+    let rules = [ForwardGuest::Port(port), ForwardGuest::Mac(mac)].map(|guest| {
+        let (rule, _) = lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
+        rule
+    });
+    for (rule, client) in rules.into_iter().zip(700..) {
+        lan.run_for(400 * SECOND);
+        assert_eq!(lan.network.address6_of(lan.now, port), Some(at(9)));
+        let client = SocketAddr::new(IpAddr::V6(v6("2001:db8::7")), client);
+        lan.heard(port);
+        assert!(lan.dial(rule, client, Server::Echo).is_some());
+        lan.run_for(Duration::from_millis(1));
+        // Nobody knows where it is now: it is asked for, and called when it answers.
+        let seen = packets6::read(&lan.heard(port)[0]).unwrap();
+        assert_eq!(seen.destination, ndp::solicited_node(at(9)));
+        introduce(&mut lan, port, 9);
+        lan.run_for(SECOND);
+        let heard = lan.heard(port);
+        let mut seen = heard.iter().filter_map(|frame| packets6::read(frame));
+        assert!(seen.any(|seen| seen.protocol == Protocol::TCP));
+    }
+}
+
+#[test]
+fn nobody_of_the_outside_has_an_address_of_the_link() {
+    let mut lan = Lan::dual(|_| {});
+    let port = add_raw(&mut lan, 9);
+    let ends = outward(&mut lan, port, 9, "2001:db8::1");
+    lan.inject(port, packets6::udp(ends, (5000, 7), b"hello"));
+    lan.run_for(SECOND);
+    let (socket, _) = *lan.internet.targets.last().unwrap();
+    lan.heard(port);
+    for (from, comes) in [
+        ("[2001:db8::2]:7", 1),
+        ("[fe80::5]:7", 0),
+        ("[fd00:0:0:64::8]:7", 0),
+        ("[fd00:0:0:64::1]:7", 0),
+        ("[::1]:7", 0),
+    ] {
+        let before = lan.network.drops().of(Drop::Filtered);
+        lan.datagram(socket, from, b"psst");
+        let came = lan.heard(port);
+        let came = came.iter().filter(|f| packets6::read_udp(f).is_some());
+        assert_eq!(came.count(), comes, "{from}");
+        let filtered = lan.network.drops().of(Drop::Filtered) - before;
+        assert_eq!(filtered, 1 - comes as u64, "{from}");
+    }
+    // What a router at the host's link reports, the gateway does.
+    for (router, reports) in [
+        ("2001:db8::fe", v6("2001:db8::fe")),
+        ("fe80::fe", lan.gateway6()),
+    ] {
+        let error = IcmpError {
+            to: "[2001:db8::1]:7".parse().unwrap(),
+            from: router.parse().unwrap(),
+            kind: icmpv6::UNREACHABLE,
+            code: 0,
+            mtu: 0,
+        };
+        lan.event(&Event::Error {
+            socket,
+            error,
+            original: b"hello",
+        });
+        lan.run_for(SECOND / 10);
+        let heard = lan.heard(port);
+        let (kind, _, seen) = heard.iter().find_map(|f| packets6::read_icmp(f)).unwrap();
+        assert_eq!((kind, seen.source), (icmpv6::UNREACHABLE, reports));
+    }
+}
+
+#[test]
+fn later_fragments_are_never_neighbour_discovery() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let ends = outward(&mut lan, port, 9, "fd00:0:0:64::1");
+    // All bytes of its body could be the type of a solicitation.
+    let header = icmpv6::Header::echo(icmpv6::ECHO_REQUEST, 5, 7);
+    let message = [header.as_bytes(), &[135; 4000]].concat();
+    let message = packets6::summed(ends, message);
+    for frame in packets6::fragments(ends, Protocol::ICMPV6, 77, &message, 1500) {
+        lan.guest(port).inject(frame);
+    }
+    lan.run_for(SECOND);
+    assert_eq!(lan.network.drops().of(Drop::NeighbourDiscovery), 0);
+    let whole = joined(&lan.heard(port));
+    assert_eq!((whole[0], &whole[8..]), (icmpv6::ECHO_REPLY, &message[8..]));
+}
+
+#[test]
+fn a_neighbour_is_asked_for_once_a_second() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    lan.internet.serve_udp("[2001:db8::1]:7", UdpHost::Silent);
+    let ends = outward(&mut lan, port, 9, "2001:db8::1");
+    lan.inject(port, packets6::udp(ends, (5000, 7), b"hello"));
+    let (socket, _) = *lan.internet.targets.last().unwrap();
+    lan.run_for(250 * SECOND);
+    lan.datagram(socket, "[2001:db8::1]:7", b"still there?");
+    // The switch forgets where it is, before its mapping ends.
+    let other = lan.plug(Guest::raw(8, lan.start, 1500));
+    lan.run_for(60 * SECOND);
+    for (wait, expected) in [(0, 1), (0, 0), (998, 0), (2, 1), (0, 0)] {
+        lan.run_for(Duration::from_millis(wait));
+        lan.heard(other);
+        for _ in 0..20 {
+            let from = "[2001:db8::1]:7".parse().unwrap();
+            lan.event(&Event::Datagram {
+                socket,
+                from,
+                head: b"psst",
+                len: 4,
+                segment: None,
+                ttl: 60,
+            });
+        }
+        lan.run_for(Duration::from_micros(100));
+        let heard = lan.heard(other);
+        let messages = heard.iter().filter_map(|frame| packets6::read_icmp(frame));
+        let asked_for = messages.filter(|(kind, ..)| *kind == icmpv6::NEIGHBOUR_SOLICITATION);
+        assert_eq!(asked_for.count(), expected, "{wait}");
+    }
 }

@@ -4,9 +4,10 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use vmnet_core::{Drop, PortId};
+use vmnet_lab::sim::packets;
 use vmnet_lab::sim::packets6::{self, Ends6, v6};
 use vmnet_lab::sim::{Guest, Lan, Server, Talk};
-use vmnet_wire::ethernet::Mac;
+use vmnet_wire::ethernet::{EtherType, Mac};
 use vmnet_wire::icmpv6;
 use vmnet_wire::ip::Protocol;
 use vmnet_wire::ipv6::FragmentHeader;
@@ -237,12 +238,97 @@ fn the_switch_keeps_lies_to_itself() {
         lan.inject(liar, frame);
         assert_eq!(heard(&mut lan, victim), 1);
     }
-    // Where the gateway knows no IPv6, guests are among themselves with theirs.
-    let mut lan = Lan::default();
-    let router = lan.plug(Guest::raw(66, lan.start, 1500));
+}
+
+/// What makes another network of a shared one.
+type Change = fn(&mut vmnet_core::Config);
+
+#[test]
+fn nobody_is_a_router_where_the_gateway_serves_guests() {
+    let router = Guest::raw(66, std::time::Instant::now(), 1500).mac;
+    let one = Ends6::to_group(router, ndp::link_local(router), v6("ff02::1"));
+    let head = RouterHead::new(64, 1800, false, false);
+    let redirect = [&[icmpv6::REDIRECT, 0, 0, 0][..], &[0; 36]].concat();
+    let frames = [
+        (
+            packets6::icmp(one, 255, head.as_bytes().to_vec()),
+            Drop::RouterAdvertisement,
+        ),
+        (packets6::icmp(one, 255, redirect), Drop::Redirect),
+        (packets6::udp(one, (547, 546), b"x"), Drop::Dhcp6Server),
+    ];
+    let networks: [(&str, bool, Change); 4] = [
+        ("shared", true, |_| {}),
+        ("host", true, |config| config.nat44 = false),
+        ("shared without DHCP", true, |config| config.dhcp = None),
+        // Guests are among themselves with theirs.
+        ("private", false, |config| {
+            (config.dhcp, config.nat44) = (None, false);
+        }),
+    ];
+    for (name, guarded, change) in networks {
+        let mut lan = Lan::new(1500, change);
+        let liar = lan.plug(Guest::raw(66, lan.start, 1500));
+        let victim = lan.plug(Guest::raw(9, lan.start, 1500));
+        for (frame, cause) in &frames {
+            lan.inject(liar, frame.clone());
+            let (came, refused) = (lan.heard(victim).len(), lan.network.drops().of(*cause));
+            let expected = if guarded { (0, 1) } else { (1, 0) };
+            assert_eq!((came, refused), expected, "{name}: {cause:?}");
+        }
+        // What is honest passes.
+        lan.inject(liar, packets6::udp(one, (5353, 5353), b"x"));
+        assert_eq!(lan.heard(victim).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn nothing_hides_behind_an_llc_header() {
+    let mut lan = Lan::dual(|_| {});
+    let liar = lan.plug(Guest::raw(66, lan.start, 1500));
     let victim = lan.plug(Guest::raw(9, lan.start, 1500));
-    lan.inject(router, packets6::icmp(one, 255, head.as_bytes().to_vec()));
-    assert_eq!(lan.heard(victim).len(), 1);
+    let own = lan.guest(liar).mac;
+    lan.run_for(SECOND);
+    heard(&mut lan, victim);
+    let ends = Ends6::to_group(own, ndp::link_local(own), v6("ff02::1"));
+    let head = RouterHead::new(64, 1800, false, false);
+    let packet = packets6::icmp(ends, 255, head.as_bytes().to_vec())[14..].to_vec();
+    let snap = [&[0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd][..], &packet].concat();
+    let length = u16::try_from(snap.len()).unwrap();
+    let tagged = [&[0, 0][..], &length.to_be_bytes(), &snap].concat();
+    for (kind, payload) in [(length, snap), (0x8100, tagged)] {
+        let before = lan.network.drops().of(Drop::RouterAdvertisement);
+        lan.inject(liar, packets::frame(ends.macs, EtherType(kind), &payload));
+        let after = lan.network.drops().of(Drop::RouterAdvertisement);
+        assert_eq!((after, heard(&mut lan, victim)), (before + 1, 0), "{kind}");
+    }
+    // Other protocols of 802.2 pass: spanning tree.
+    let bpdu = [&[0x42, 0x42, 3][..], &[0; 35]].concat();
+    lan.inject(liar, packets::frame(ends.macs, EtherType(38), &bpdu));
+    assert_eq!(heard(&mut lan, victim), 1);
+}
+
+#[test]
+fn what_the_gateway_cannot_take_of_a_group_others_still_hear() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = lan.plug(Guest::raw(66, lan.start, 1500));
+    let other = lan.plug(Guest::raw(9, lan.start, 1500));
+    let own = lan.guest(port).mac;
+    let foreign = Ends6::to_group(own, v6("2001:db8::66"), v6("ff02::1"));
+    let local = Ends6::to_group(own, ndp::link_local(own), v6("ff02::1"));
+    // An option that nobody knows, and that is to be passed over by none (RFC 8200 §4.2).
+    let option = [17, 0, 0x80, 4, 0, 0, 0, 0];
+    let odd = [&option[..], &packets6::datagram(local, (1, 2), b"x")].concat();
+    for (what, frame) in [
+        ("foreign", packets6::udp(foreign, (1, 2), b"x")),
+        (
+            "odd",
+            packets6::ip(local, Protocol::DESTINATION_OPTIONS, 64, &odd),
+        ),
+    ] {
+        lan.inject(port, frame);
+        assert_eq!(lan.heard(other).len(), 1, "{what}");
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use vmnet_core::gateway::dhcp::Reservee;
 use vmnet_core::{Dhcp6, Drop, Port, PortId};
-use vmnet_lab::sim::{Guest, Lan, packets};
+use vmnet_lab::sim::{Guest, Lan, packets, packets6};
 use vmnet_wire::ethernet::{EtherType, Mac};
 use vmnet_wire::ip::{Protocol, pseudo_header};
 use vmnet_wire::{ipv6, udp};
@@ -314,4 +315,65 @@ fn answers_wait_for_the_store() {
         matches!(actions.as_slice(), [Action::Reply { .. }]),
         "{actions:?}"
     );
+}
+
+/// The probe of one who wants an address.
+fn probe(lan: &mut Lan, port: PortId, target: Ipv6Addr) {
+    let mac = lan.guest(port).mac;
+    lan.inject(port, packets6::probe(mac, target));
+}
+
+/// Sends a datagram from an address to the outside; answers whether it went.
+fn leaves(lan: &mut Lan, port: PortId, source: Ipv6Addr) -> bool {
+    let macs = (lan.guest(port).mac, lan.network.gateway_mac());
+    let before = lan.internet.sent.len();
+    let ips = (source, "2001:db8::1".parse().unwrap());
+    lan.inject(port, datagram(macs, ips, (5000, 7), b"mine"));
+    lan.internet.sent.len() > before
+}
+
+#[test]
+fn an_isolated_guest_does_not_take_a_lease_by_a_probe() {
+    let mut lan = Lan::new(1500, |config| {
+        config.ipv6 = Some("fd12:3456:789a:1::/64".parse().unwrap());
+        config.dhcp6 = Some(Dhcp6 {
+            lease_time: Duration::from_secs(3600),
+        });
+        (config.nat66, config.isolation) = (true, true);
+    });
+    let [holder, thief] = [2, 9].map(|number| lan.plug(Guest::raw(number, lan.start, 1500)));
+    let asks = Asks {
+        iaid: 1,
+        name: None,
+    };
+    let leased = solicit(&mut lan, holder, 2, &asks).unwrap();
+    let spoofed = |lan: &Lan| lan.network.drops().of(Drop::Spoofed);
+    probe(&mut lan, thief, leased);
+    assert_eq!(spoofed(&lan), 1);
+    assert_eq!(lan.network.address6_of(lan.now, thief), None);
+    assert!(!leaves(&mut lan, thief, leased));
+    assert!(leaves(&mut lan, holder, leased));
+    // Nor when it is quicker: who leases an address has it, whoever wanted it before.
+    let other = lan.plug(Guest::raw(3, lan.start, 1500));
+    let mac = lan.guest(other).mac;
+    let wanted = ip(0x6666);
+    probe(&mut lan, thief, wanted);
+    assert_eq!(lan.network.address6_of(lan.now, thief), Some(wanted));
+    let reserved = lan.network.reserve(Reservee::Mac(mac), wanted.into());
+    reserved.unwrap();
+    assert_eq!(solicit(&mut lan, other, 3, &asks), Some(wanted));
+    assert_eq!(lan.network.address6_of(lan.now, other), Some(wanted));
+    probe(&mut lan, other, wanted);
+    assert!(leaves(&mut lan, other, wanted));
+    assert!(!leaves(&mut lan, thief, wanted));
+    // What is kept for a guest is nobody else's before it comes.
+    let kept = ip(0x7777);
+    let mac = Guest::raw(4, lan.start, 1500).mac;
+    let reserved = lan.network.reserve(Reservee::Mac(mac), kept.into());
+    reserved.unwrap();
+    let before = spoofed(&lan);
+    probe(&mut lan, thief, kept);
+    assert_eq!(spoofed(&lan), before + 1);
+    let comes = lan.plug(Guest::raw(4, lan.start, 1500));
+    assert!(leaves(&mut lan, comes, kept));
 }

@@ -1,5 +1,6 @@
 //! TCP of guests through the NAT.
 
+use std::net::SocketAddrV6;
 use std::time::Duration;
 
 use smoltcp::socket::tcp::State;
@@ -867,4 +868,22 @@ fn a_port_that_has_room_again_puts_its_streams_in_line() {
         talk.read.len() == 100_000
     });
     assert!(arrived && is_pattern(&talk.read));
+}
+
+#[test]
+fn a_loopback_without_a_way_is_not_the_end() {
+    // As on a host that has switched IPv6 off.
+    let mut lan = Lan::dual(|config| config.host_loopback = true);
+    lan.network
+        .set_outside6(Some("2001:db8::99".parse().unwrap()));
+    let none = Server::Error(HostError::NetworkUnreachable);
+    lan.internet.serve("[::1]:80", none);
+    lan.internet.serve("[2001:db8::99]:80", Server::Echo);
+    let port = lan.add_autonomous(2);
+    let to = SocketAddrV6::new(lan.gateway6(), 80, 0, 0);
+    let handle = lan.guest(port).connect6(to, 40_000, 4096);
+    let mut talk = Talk::new(port, handle, 100);
+    assert!(lan.run_until(5 * SECOND, |lan| talk.is_over(lan)));
+    assert_eq!(talk.read.len(), 100);
+    assert_eq!(lan.internet.targets.len(), 2, "each is tried once");
 }

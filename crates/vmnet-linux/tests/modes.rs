@@ -157,6 +157,33 @@ fn a_host_address_answers_and_ports_tell_what_they_are() {
             assert!(error.to_string().contains("192.168.222.50"), "{error}");
         }
     }
+    let refused = handle.forward(forward(ForwardGuest::Address("fd00::9".parse().unwrap())));
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("no IPv6 prefix"), "{text}");
+}
+
+#[test]
+fn a_prefix_alone_is_enough_to_forward_to_its_guests() {
+    let mut settings = settings("six");
+    settings.ipv4 = None;
+    settings.ipv6 = Some("fd12:3456:789a:1::/64".parse().unwrap());
+    let handle = lane::start(settings).unwrap();
+    for (guest, said) in [
+        ("fd12:3456:789a:1::9", None),
+        ("fd12:3456:789a:1::1", Some("not the gateway's")),
+        ("fd12:3456:789a:2::9", Some("fd12:3456:789a:1::/64")),
+        ("2001:db8::9", Some("fd12:3456:789a:1::/64")),
+        ("192.168.222.9", Some("no IPv4 subnet")),
+    ] {
+        let made = handle.forward(forward(ForwardGuest::Address(guest.parse().unwrap())));
+        let text = made.err().map(|error| error.to_string());
+        assert_eq!(text.is_some(), said.is_some(), "{guest}: {text:?}");
+        let text = text.unwrap_or_default();
+        assert!(text.contains(said.unwrap_or_default()), "{guest}: {text}");
+    }
+    handle
+        .forward(forward(ForwardGuest::Name("web".parse().unwrap())))
+        .unwrap();
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub(crate) struct Add {
         required = true,
         value_name = "SPEC",
         help = "[ADDR:]PORT[-END]:GUEST:PORT[-END][/tcp|/udp]: a port of the host, the guest's address, MAC or name, and its port. \
-                Without ADDR on all of the host's addresses, IPv4 and IPv6; IPv6 addresses stand in brackets"
+                Without ADDR on all of the host's addresses, IPv4 and IPv6, those of IPv6 for a guest's IPv6 address; IPv6 addresses stand in brackets"
     )]
     pub(crate) specs: Vec<ForwardSpec>,
     /// Ports of the host that are left out of the ranges: PORT or FIRST-LAST.

@@ -71,9 +71,10 @@ impl Interface {
 
     /// Lets the kernel take what routers advertise (RFC 4862), at once: before the interface comes up.
     ///
-    /// Nobody else can have its addresses, which are made of its MAC and guarded by the network; so they are not probed for
-    /// a second, and routers are asked without the pause that keeps a thousand hosts from asking at once. They are told to
-    /// the link instead, so that forwarded ports lead to them before anything was sent from there.
+    /// Its addresses are made of its MAC, which no other guest of the network has from us; so they are not probed for a
+    /// second. A guest that takes one all the same is kept from it where guests are isolated, and is not noticed where they
+    /// are not. Routers are asked without the pause that keeps a thousand hosts from asking at once. The addresses are told
+    /// to the link instead, so that forwarded ports lead to them before anything was sent from there.
     pub(crate) fn expect_routers(&self, whose: Whose) {
         let at_once = [
             ("accept_dad", "0"),
@@ -92,6 +93,11 @@ impl Interface {
                 tracing::debug!(setting, %error, "IPv6 may take longer to come, or not come");
             }
         }
+    }
+
+    /// Whether the kernel makes an address of what a router advertises here.
+    pub(crate) fn heeds_routers(&self) -> bool {
+        heeds_routers(|setting| sysctl::read_ipv6(&self.name, setting))
     }
 
     /// Whether it has an IPv6 address of more than the link, that can be used.
@@ -168,6 +174,14 @@ impl Interface {
     }
 }
 
+/// The same by the interface's IPv6 settings, of which a kernel without IPv6 has none.
+fn heeds_routers(setting: impl Fn(&str) -> Option<String>) -> bool {
+    let is = |name, value: &str| setting(name).is_some_and(|found| found == value);
+    // Who forwards is a router itself, and hears no others unless told to (accept_ra = 2).
+    let hears = is("accept_ra", "2") || is("accept_ra", "1") && is("forwarding", "0");
+    is("disable_ipv6", "0") && is("autoconf", "1") && hears
+}
+
 /// The text of `/etc/resolv.conf` for a lease.
 pub(crate) fn resolv_conf(lease: &Lease) -> String {
     let mut text = String::from("# The network's own resolver, by vmnet.\n");
@@ -204,6 +218,33 @@ mod tests {
             domain: Some("vmnet.internal".into()),
             search: Vec::new(),
             mtu: None,
+        }
+    }
+
+    #[test]
+    fn only_who_heeds_routers_waits_for_them() {
+        // disable_ipv6, accept_ra, forwarding, autoconf.
+        for (settings, heeds) in [
+            (Some(["0", "1", "0", "1"]), true),
+            (Some(["0", "2", "1", "1"]), true),
+            (Some(["0", "1", "1", "1"]), false),
+            (Some(["0", "0", "0", "1"]), false),
+            (Some(["1", "1", "0", "1"]), false),
+            (Some(["0", "1", "0", "0"]), false),
+            (None, false),
+        ] {
+            let found = heeds_routers(|name| {
+                let [disabled, accept, forwarding, autoconf] = settings?;
+                let value = match name {
+                    "disable_ipv6" => disabled,
+                    "accept_ra" => accept,
+                    "forwarding" => forwarding,
+                    "autoconf" => autoconf,
+                    other => panic!("{other}"),
+                };
+                Some(value.to_owned())
+            });
+            assert_eq!(found, heeds, "{settings:?}");
         }
     }
 

@@ -66,8 +66,13 @@ impl Leased {
         Ok(())
     }
 
-    /// Waits until a router has told the prefix and the kernel has made an address of it; not for long.
+    /// Waits until a router has told the prefix and the kernel has made an address of it; not for long, and not at all where
+    /// the kernel never will.
     pub(crate) fn await_prefix(&mut self) {
+        if !self.interface.heeds_routers() {
+            tracing::debug!("IPv6 is off here, or heeds no router");
+            return;
+        }
         let deadline = Instant::now() + PREFIX_WITHIN;
         while !self.interface.has_prefix() {
             if Instant::now() >= deadline {

@@ -33,6 +33,11 @@ fn each_kind_of_guest() {
             "[fd00::1]:80:[52:54:00:12:34:56]:80/udp",
             "[fd00::1]:80 [52:54:00:12:34:56]:80 udp",
         ),
+        ("8080:[fd00::9]:80", "[::]:8080 [fd00::9]:80 tcp"),
+        (
+            "[::1]:80-81:[FD00:0::9]:90-91/udp",
+            "[::1]:80-81 [fd00::9]:90-91 udp",
+        ),
         // All of these are numbers, and still no MAC.
         ("[::]:10:web:11", "[::]:10 web:11 tcp"),
     ] {
@@ -65,6 +70,8 @@ fn what_is_wrong_is_named() {
         "80::80",
         "80:[]:80",
         "80:[52:54]:80",
+        "80:[web]:80",
+        "80:[192.168.64.2]:80",
     ] {
         assert!(
             matches!(refused(text), ParseForwardError::Guest(_)),
@@ -145,6 +152,7 @@ proptest! {
         guest in prop_oneof![
             Just("web".to_owned()),
             any::<[u8; 4]>().prop_map(|a| IpAddr::from(a).to_string()),
+            any::<[u16; 8]>().prop_map(|a| format!("[{}]", IpAddr::from(a))),
             any::<[u8; 6]>().prop_map(|m| Mac(m).to_string()),
         ],
     ) {

@@ -130,6 +130,17 @@ fn host_loopback_opens_the_services_on_loopback() {
 }
 
 #[test]
+fn a_host_without_ipv6_has_its_services_at_the_gateways_ipv6_address_all_the_same() {
+    let Some(stage) = stage(&[]) else { return };
+    services_of_the_host(&stage);
+    stage.world.switch_ipv6_off();
+    let options = ["--host-loopback", "--ipv6-prefix", "fd12:3456:789a:1::/64"];
+    // The loopback has no IPv6; the outside address has the service.
+    let said = outcome(&stage, &options, "[fd12:3456:789a:1::1]:8888");
+    assert_eq!(said, "connected");
+}
+
+#[test]
 fn two_networks_of_the_same_subnet_do_not_meet() {
     let Some(stage) = stage(&[]) else { return };
     let words = format!("get 198.51.100.1:{HTTP_PORT} 30000000");

@@ -70,8 +70,11 @@ impl GuestNames {
     /// Takes the names from all addresses that a guest was heard with.
     pub(super) fn forget_learnt(&mut self, dns: &mut DnsProxy, mac: Mac) {
         for address in self.learnt.remove(&mac).unwrap_or_default() {
-            self.owners.remove(&address);
-            dns.0.remove_address(address);
+            // It may be another's by a lease since.
+            if self.owners.get(&address) == Some(&mac) {
+                self.owners.remove(&address);
+                dns.0.remove_address(address);
+            }
         }
     }
 
@@ -128,5 +131,37 @@ impl GuestNames {
             .into_iter()
             .flatten()
             .any(|holder| self.owners.get(&holder).is_some_and(|owner| *owner != mac))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::dns::Config;
+
+    #[test]
+    fn what_was_learnt_of_one_is_not_taken_from_another() {
+        let mut dns = DnsProxy::new(&Config {
+            domain: "vmnet.internal".to_owned(),
+            gateway: vec!["fd00::1".parse().unwrap()],
+            subnets: vec![("fd00::".parse().unwrap(), 64)],
+            asks_outside: false,
+            seed: [7; 16],
+        })
+        .unwrap();
+        let [before, after] = [Mac([2; 6]), Mac([4; 6])];
+        let address: IpAddr = "fd00::9".parse().unwrap();
+        let mut names = GuestNames::default();
+        names.learn(&mut dns, before, "old", [address].into_iter());
+        // Another leases it.
+        names.set(&mut dns, address, after, Some("new"));
+        names.forget_learnt(&mut dns, before);
+        assert_eq!(dns.0.name_of(address), Some("new"));
+        assert_eq!(names.owners.get(&address), Some(&after));
+        // Who made it up still gives it back.
+        names.remove(&mut dns, address);
+        names.learn(&mut dns, before, "old", [address].into_iter());
+        names.forget_learnt(&mut dns, before);
+        assert_eq!(dns.0.name_of(address), None);
     }
 }

@@ -189,6 +189,8 @@ fn bound<A: Address>(names: &mut Naming<'_>, link: &mut Link<'_>, lease: &Lease<
     let address = lease.address.into();
     if address.is_ipv4() {
         link.neighbours.learn(link.now, address, lease.mac);
+    } else {
+        link.neighbours.hand_over(link.now, address, lease.mac);
     }
     let port = link.port_of(lease.mac);
     let given = port.and_then(|(_, port)| port.name.as_deref());

@@ -15,6 +15,7 @@ use crate::drop::Drop;
 use crate::event::Event;
 use crate::gateway::guest_names::GuestNames;
 use crate::gateway::leases::Leasing;
+use crate::gateway::register::Reservee;
 use crate::gateway::{dhcp, dhcp6, dns};
 use crate::link::{Link, Route};
 use crate::nat::destination::DNS;
@@ -287,13 +288,28 @@ impl Services {
         lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
     }
 
-    /// The same of an IPv6 address.
-    pub(crate) fn is_anothers6(&self, address: Ipv6Addr, mac: Mac) -> bool {
-        let lease = self
-            .dhcp6
-            .as_ref()
-            .and_then(|dhcp| dhcp.server.lease(address));
-        lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
+    /// Whether an IPv6 address is leased to this MAC or to another; if to nobody, whether it is kept for this one.
+    /// `None`: it is neither leased nor kept.
+    pub(crate) fn is_its_own6(&self, address: Ipv6Addr, mac: Mac) -> Option<bool> {
+        let register = self.dhcp6.as_ref()?.register();
+        let lease = register.lease(address);
+        let bound = lease.filter(|lease| lease.state == dhcp::State::Bound);
+        // Who is meant by an id or a name is known when it takes the lease.
+        let kept = || {
+            register
+                .kept_for(address)
+                .map(|of| *of == Reservee::Mac(mac))
+        };
+        bound.map(|lease| lease.mac == mac).or_else(kept)
+    }
+
+    /// The IPv6 address that a MAC has leased, if several the one that it keeps longest.
+    pub(crate) fn leased6_by(&self, mac: Mac) -> Option<Ipv6Addr> {
+        let leases = (self.dhcp6.iter()).flat_map(|dhcp| dhcp.register().leases_of(mac));
+        leases
+            .filter(|lease| lease.state == dhcp::State::Bound)
+            .max_by_key(|lease| lease.expires)
+            .map(|lease| lease.address)
     }
 
     /// The address that is leased by the MAC seen last, among those that `seen` knows.

@@ -115,7 +115,7 @@ pub(crate) fn loopback(v6: bool) -> IpAddr {
 
 /// Loopback, multicast, broadcast, zero, reserved, and our own subnet, whose guests the switch
 /// reaches without us.
-fn never_leaves(address: IpAddr, gateway: &Gateway) -> bool {
+pub(crate) fn never_leaves(address: IpAddr, gateway: &Gateway) -> bool {
     match address {
         IpAddr::V4(address) => {
             address.is_loopback()

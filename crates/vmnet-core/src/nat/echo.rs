@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 use crate::drop::Drop;
 use crate::frame::Span;
 use crate::link::{Link, Route};
+use crate::nat::destination::never_leaves;
 
 /// A flow of echoes that was idle for so long ends (RFC 5508 §3.2: at least 60 s).
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
@@ -46,6 +47,10 @@ impl Echo {
         };
         if !is_reply || from.is_ipv4() != self.guest.is_ipv4() {
             return link.drop(Drop::Protocol);
+        }
+        // On the guest's link it would be somebody else's.
+        if never_leaves(from, &link.gateway) {
+            return link.drop(Drop::Filtered);
         }
         self.seen = link.now;
         let Some(mac) = link.reach(self.mac, self.guest.ip()) else {

@@ -12,6 +12,7 @@ use crate::event::{Event, HostError, IcmpError};
 use crate::gateway::icmp::{self, Cause, Error};
 use crate::link::{Link, TTL};
 use crate::nat::Nat;
+use crate::nat::destination::never_leaves;
 use crate::nat::flow::Key;
 use crate::nat::port_forward::seen_by_guest;
 use crate::nat::table::Flow;
@@ -216,8 +217,12 @@ impl Nat {
                 if error.from.is_ipv4() != guest.is_ipv4() {
                     return link.drop(Drop::Protocol);
                 }
+                // A router at the host's link has an address that would be somebody else's at the guest's.
+                let foreign =
+                    never_leaves(error.from, &link.gateway) && !link.gateway.is_own(error.from);
+                let ours = link.gateway.facing(guest).filter(|_| foreign);
                 let error = Error {
-                    from: error.from,
+                    from: ours.unwrap_or(error.from),
                     kind: error.kind,
                     code: error.code,
                     word: error.mtu,

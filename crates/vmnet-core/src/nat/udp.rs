@@ -13,6 +13,7 @@ use zerocopy::IntoBytes;
 use crate::drop::Drop;
 use crate::frame::Span;
 use crate::link::{Gateway, Link, Route};
+use crate::nat::destination::never_leaves;
 use crate::nat::port_forward;
 use crate::outbox::ForwardId;
 
@@ -146,8 +147,13 @@ impl Mapping {
         if self.is_stranger(from, &link.gateway) {
             return link.drop(Drop::Filtered);
         }
+        let real = from;
+        let from = self.seen_as(real, &link.gateway);
+        // On the guest's link it would be somebody else's.
+        if from == real && never_leaves(from.ip(), &link.gateway) {
+            return link.drop(Drop::Filtered);
+        }
         self.seen = link.now;
-        let from = self.seen_as(from, &link.gateway);
         if from.is_ipv4() != self.guest.is_ipv4() {
             return link.drop(Drop::Protocol);
         }

@@ -41,7 +41,8 @@ pub struct Config {
     /// guests know no other way back. Needs `ipv4`.
     pub nat44: bool,
     /// The IPv6 prefix. The gateway has [`Prefix::gateway`] of it and a link-local address made of its MAC. `None`: the
-    /// gateway knows no IPv6, and guests are among themselves with theirs.
+    /// gateway knows no IPv6, and guests are among themselves with theirs; if they have IPv4 from the gateway, none of
+    /// them may be a router or a DHCPv6 server.
     pub ipv6: Option<Prefix>,
     /// Guests reach the outside by the host's IPv6 addresses. What [`Config::nat44`] says holds here too. Needs `ipv6`.
     pub nat66: bool,
@@ -170,6 +171,7 @@ impl Config {
             mtu: self.mtu,
             nat44: self.nat44,
             nat66: self.nat66,
+            dhcp: self.dhcp.is_some(),
             dns: self.dns != Dns::Off,
         })
     }

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use vmnet_wire::ethernet::Mac;
 
-use crate::gateway::dhcp::State;
+use crate::gateway::dhcp::{self, State};
 use crate::gateway::dns::Label;
+use crate::gateway::leases::Leasing;
 use crate::link::Link;
 use crate::nat::port_forward::{Forward, ForwardGuest, ForwardProtocol};
 use crate::network::Network;
@@ -97,7 +98,7 @@ impl Network {
             ForwardGuest::Address(IpAddr::V6(address)) => Some(*address),
             ForwardGuest::Address(IpAddr::V4(_)) => None,
             ForwardGuest::Port(port) => self.address6_of(now, *port),
-            ForwardGuest::Mac(mac) => self.neighbours.address6_of(now, *mac),
+            ForwardGuest::Mac(mac) => self.address6_of_macs(now, &[*mac]),
             ForwardGuest::Name(name) => {
                 let mut given = self.ports_named(name).peekable();
                 if given.peek().is_some() {
@@ -107,22 +108,37 @@ impl Network {
                     return Some(address);
                 }
                 // Names come with leases: whoever has the IPv4 address of the name is meant.
-                let address = IpAddr::V4(self.address_named(now, name)?);
-                let mac = self.neighbours.look_up(now, address)?;
-                self.neighbours.address6_of(now, mac)
+                let address = self.address_named(now, name)?;
+                let lease = |dhcp: &Leasing<dhcp::Server, Ipv4Addr>| {
+                    let lease = dhcp.register().lease(address)?;
+                    (lease.state == State::Bound).then_some(lease.mac)
+                };
+                let known = self.neighbours.look_up(now, IpAddr::V4(address));
+                let mac = known.or_else(|| self.services.dhcp.as_ref().and_then(lease))?;
+                self.address6_of_macs(now, &[mac])
             }
         }
     }
 
     /// The IPv6 address of the guest behind a port, if several that of the one heard last. It is none that the link
-    /// alone knows.
+    /// alone knows. Of a guest that was silent for long it is the one it has leased, else the one it spoke from last.
     #[must_use]
     pub fn address6_of(&self, now: Instant, port: PortId) -> Option<Ipv6Addr> {
         let last = |mac: &Mac| self.fdb.seen_behind(port, *mac);
         let mut macs: Vec<Mac> = self.macs_behind(port).collect();
         macs.sort_by_key(|mac| core::cmp::Reverse(last(mac)));
-        macs.into_iter()
-            .find_map(|mac| self.neighbours.address6_of(now, mac))
+        self.address6_of_macs(now, &macs)
+    }
+
+    /// The IPv6 address of the first of these MACs that is known to have one.
+    fn address6_of_macs(&self, now: Instant, macs: &[Mac]) -> Option<Ipv6Addr> {
+        let heard = |mac: &Mac| self.neighbours.address6_of(now, *mac);
+        let leased = |mac: &Mac| self.services.leased6_by(*mac);
+        let aged = |mac: &Mac| self.neighbours.aged6_of(*mac);
+        let find = |of: &dyn Fn(&Mac) -> Option<Ipv6Addr>| macs.iter().find_map(of);
+        find(&heard)
+            .or_else(|| find(&leased))
+            .or_else(|| find(&aged))
     }
 
     /// The address of the guest behind a port: the one it has leased, if several that of the one heard last; else the

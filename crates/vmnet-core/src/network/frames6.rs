@@ -49,14 +49,14 @@ impl Network {
         }
         if let Some(problem) = packet.problem {
             self.tell_problem(gateway, now, (from, source), bytes, problem, out);
-            return Err(Drop::Malformed);
+            return from.refused(Drop::Malformed);
         }
         if is_ndp(&packet) {
             return self.receive_ndp(gateway, now, from, frame, &packet, out);
         }
         let guest = IpAddr::V6(source);
         if !gateway.is_guest(guest) {
-            return Err(Drop::ForeignSource);
+            return from.refused(Drop::ForeignSource);
         }
         if self.is_taken(now, from, guest) {
             return Err(Drop::Spoofed);
@@ -167,21 +167,21 @@ impl Network {
         if !source.is_unspecified() {
             let guest = IpAddr::V6(source);
             if !gateway.is_guest(guest) {
-                return if from.for_gateway {
-                    Err(Drop::ForeignSource)
-                } else {
-                    Ok(false)
-                };
+                return from.refused(Drop::ForeignSource);
             }
             if self.is_taken(now, from, guest) {
                 return Err(Drop::Spoofed);
             }
         }
         let claimed = match message {
-            ndp::Message::NeighbourAdvertisement { target, .. } => Some(IpAddr::V6(target)),
+            ndp::Message::NeighbourAdvertisement { target, .. } => Some(target),
+            // Who asks whether anybody has an address is about to take it (RFC 4862 §5.4).
+            ndp::Message::NeighbourSolicitation { target, .. } if source.is_unspecified() => {
+                Some(target)
+            }
             _ => None,
         };
-        if claimed.is_some_and(|target| self.is_taken(now, from, target)) {
+        if claimed.is_some_and(|target| self.is_taken(now, from, IpAddr::V6(target))) {
             return Err(Drop::Spoofed);
         }
         let mut link = link!(self, gateway, now, out);
@@ -195,14 +195,16 @@ impl Network {
         Ok(taken || from.for_gateway)
     }
 
-    /// The guest at an isolated port speaks from an address that is another's: leased, or spoken from first.
+    /// The guest at an isolated port wants an address that is another's: leased, kept for it, or spoken from first. What
+    /// a guest has leased is its own, whoever spoke from it.
     fn is_taken(&self, now: Instant, from: From, address: IpAddr) -> bool {
         let isolated = self.is_isolated(from.port);
-        if let IpAddr::V6(address) = address
-            && isolated
-            && self.services.is_anothers6(address, from.mac)
-        {
-            return true;
+        if let IpAddr::V6(address) = address {
+            match self.services.is_its_own6(address, from.mac) {
+                Some(true) => return false,
+                Some(false) if isolated => return true,
+                Some(false) | None => {}
+            }
         }
         let known = self.neighbours.look_up(now, address);
         known.filter(|mac| *mac != from.mac).is_some_and(|mac| {
@@ -287,6 +289,17 @@ impl Network {
     }
 }
 
+impl From {
+    /// The gateway does not take a packet. Others of a group may.
+    fn refused(self, cause: Drop) -> Result<bool, Drop> {
+        if self.for_gateway {
+            Err(cause)
+        } else {
+            Ok(false)
+        }
+    }
+}
+
 /// The gateway is meant, as one of a group or alone.
 fn listens_to(gateway: &Gateway, to: Ipv6Addr) -> bool {
     let nodes = || gateway.v6().into_iter().chain(gateway.link_local());
@@ -296,8 +309,10 @@ fn listens_to(gateway: &Gateway, to: Ipv6Addr) -> bool {
         || nodes().any(|own| ndp::solicited_node(own) == to)
 }
 
+/// A later fragment begins anywhere in its message.
 fn is_ndp(packet: &Packet<'_>) -> bool {
     packet.protocol == Protocol::ICMPV6
+        && packet.fragment.is_none_or(|fragment| fragment.offset == 0)
         && packet
             .payload
             .first()

@@ -8,11 +8,13 @@ use crate::drop::Drop;
 use crate::link::Gateway;
 use crate::switch::guard;
 
-/// Tags that are looked behind.
+/// Tags and LLC headers that are looked behind.
 const TAGS_MAX: usize = 4;
+/// Below it the field of the type is a length, and LLC follows (IEEE 802.3 §3.2.6).
+const TYPES: u16 = 0x0600;
 
 /// Refuses what claims the gateway's address, behind tags (802.1Q, 802.1ad) too: a Linux guest takes a frame with the tag
-/// of no VLAN as its own.
+/// of no VLAN as its own. What SNAP carries is judged by its type: there are systems that take it (RFC 1042).
 ///
 /// # Errors
 /// Why the frame must not go on.
@@ -22,13 +24,15 @@ pub(crate) fn refuse(
     mut payload: &[u8],
 ) -> Result<(), Drop> {
     for _ in 0..TAGS_MAX {
-        if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
-            break;
-        }
-        let [_, _, high, low, rest @ ..] = payload else {
-            return Err(Drop::Malformed);
+        let (inner, rest) = match (ether_type, payload) {
+            (EtherType::VLAN | EtherType::SERVICE_VLAN, [_, _, high, low, rest @ ..])
+            | (EtherType(..TYPES), [0xaa | 0xab, 0xaa | 0xab, _, _, _, _, high, low, rest @ ..]) => {
+                ([*high, *low], rest)
+            }
+            (EtherType::VLAN | EtherType::SERVICE_VLAN, _) => return Err(Drop::Malformed),
+            _ => break,
         };
-        ether_type = EtherType(u16::from_be_bytes([*high, *low]));
+        ether_type = EtherType(u16::from_be_bytes(inner));
         payload = rest;
     }
     let spoofed = match ether_type {
@@ -37,9 +41,10 @@ pub(crate) fn refuse(
         }),
         EtherType::IPV4 => ipv4::Packet::read(payload, usize::MAX)
             .is_ok_and(|packet| gateway.v4() == Some(packet.header.source())),
-        EtherType::IPV6 if gateway.ipv6.is_some() => return guard::refuse(gateway, payload),
+        EtherType::IPV6 if gateway.serves_guests() => return guard::refuse(gateway, payload),
         // So many tags have no honest meaning here.
         EtherType::VLAN | EtherType::SERVICE_VLAN => true,
+        EtherType(..TYPES) => matches!(payload, [0xaa | 0xab, 0xaa | 0xab, _, _, _, _, _, _, ..]),
         _ => false,
     };
     if spoofed { Err(Drop::Spoofed) } else { Ok(()) }

@@ -42,7 +42,7 @@ impl Supervisor {
             self.is_on(interface, uuid)?;
         }
         let same = self.forwards.iter().find(|(_, other)| {
-            other.network == uuid && other.interface == interface && other.rule == rule
+            other.network == uuid && other.interface == interface && says_same(&other.rule, &rule)
         });
         if let Some((number, _)) = same {
             return Ok(*number);
@@ -116,11 +116,11 @@ impl Supervisor {
             None => Ok(()),
             Some((number, other)) => Err(ServiceError::InUse {
                 reason: format!(
-                    "forward {number} has {} port {} to {} of {} already: remove it, or choose another host port",
-                    name_of(other.rule.protocol),
-                    other.rule.first,
-                    other.rule.last,
-                    other.rule.address
+                    "forward {number} of the network {} has {} already: remove it (`vmnet forward remove {number}`), or choose another host port",
+                    self.networks
+                        .get(&other.network)
+                        .map_or_else(|| other.network.to_string(), |it| it.plan.label()),
+                    ports_of(&other.rule),
                 ),
             }),
         }
@@ -138,14 +138,8 @@ impl Supervisor {
         };
         match (&guest.address, &guest.mac, &guest.name, guest.interface) {
             (Some(address), None, None, None) => {
-                let address = text::address(address)?;
-                let ipv4 = self.running(network)?.plan.ipv4;
-                if !ipv4.is_some_and(|ipv4| ipv4.is_guest(address)) {
-                    return Err(invalid(format!(
-                        "{address} is no guest's address on this network"
-                    )));
-                }
-                Ok(ForwardGuest::Address(address.into()))
+                // The datapath knows whose it can be, and says why not.
+                Ok(ForwardGuest::Address(text::any_address(address)?))
             }
             (None, Some(mac), None, None) => Ok(ForwardGuest::Mac(text::mac(mac)?)),
             (None, None, Some(name), None) => {
@@ -272,10 +266,54 @@ fn excepts(rule: &ForwardRule, port: u16) -> bool {
     rule.except.binary_search(&port).is_ok()
 }
 
+/// The ports of a rule, for an error.
+fn ports_of(rule: &ForwardRule) -> String {
+    let ports = if rule.first == rule.last {
+        format!("port {}", rule.first)
+    } else {
+        format!("ports {} to {}", rule.first, rule.last)
+    };
+    format!("the {} {ports} of {}", name_of(rule.protocol), rule.address)
+}
+
+/// Adding one adds nothing to the other. `0.0.0.0` was what no address meant before it was `::`: who says one or the other
+/// says again what was said then.
+fn says_same(one: &ForwardRule, other: &ForwardRule) -> bool {
+    let is_any = |rule: &ForwardRule| {
+        let address = rule.address.parse::<IpAddr>();
+        address.is_ok_and(|address| address.is_unspecified())
+    };
+    let alike = ForwardRule {
+        address: other.address.clone(),
+        ..one.clone()
+    };
+    alike == *other
+        && (one.address == other.address || is_any(one) && is_any(other) && meet(one, other))
+}
+
+/// Both listen on one address. `::` is for IPv4 too, unless the rule leads to an IPv6 address.
+fn meet(one: &ForwardRule, other: &ForwardRule) -> bool {
+    let (Ok(first), Ok(second)) = (
+        one.address.parse::<IpAddr>(),
+        other.address.parse::<IpAddr>(),
+    ) else {
+        return one.address == other.address;
+    };
+    let one_family = |rule: &ForwardRule| {
+        let guest = rule.guest.address.as_deref().map(str::parse::<IpAddr>);
+        matches!(guest, Some(Ok(IpAddr::V6(_))))
+    };
+    let covers = |all: IpAddr, rule: &ForwardRule, address: IpAddr| {
+        all.is_unspecified()
+            && (all.is_ipv4() == address.is_ipv4() || all.is_ipv6() && !one_family(rule))
+    };
+    first == second || covers(first, one, second) || covers(second, other, first)
+}
+
 /// Two rules need one port.
 fn overlap(one: &ForwardRule, other: &ForwardRule) -> bool {
     one.protocol == other.protocol
-        && one.address == other.address
+        && meet(one, other)
         && one.first <= other.last
         && other.first <= one.last
         && (one.first.max(other.first)..=one.last.min(other.last))
@@ -330,9 +368,11 @@ fn refused(error: ForwardError) -> ServiceError {
         ForwardError::InUse { .. } => ServiceError::InUse { reason },
         ForwardError::Privileged { .. } => ServiceError::NotAuthorized { reason },
         ForwardError::TooManyFiles { .. } => ServiceError::Exhausted { reason },
-        ForwardError::NoAddress { .. } | ForwardError::NoGateway | ForwardError::NotAGuest(..) => {
-            ServiceError::InvalidArgument { reason }
-        }
+        ForwardError::NoAddress { .. }
+        | ForwardError::NoGateway
+        | ForwardError::NotAGuest(..)
+        | ForwardError::NotInPrefix(..)
+        | ForwardError::OtherFamily(_) => ServiceError::InvalidArgument { reason },
         ForwardError::Listen { .. } | ForwardError::Ended => ServiceError::Failed { reason },
     }
 }

@@ -26,9 +26,22 @@ pub fn write(name: &str, value: &str) -> io::Result<()> {
 ///
 /// What the write says.
 pub fn write_ipv6(interface: &str, setting: &str, value: &str) -> io::Result<()> {
+    std::fs::write(ipv6_path(interface, setting), value)
+}
+
+/// An IPv6 setting of an interface, without the final newline; `None` if this kernel knows no IPv6.
+#[must_use]
+pub fn read_ipv6(interface: &str, setting: &str) -> Option<String> {
+    std::fs::read_to_string(ipv6_path(interface, setting))
+        .ok()
+        .map(|text| text.trim_end().to_owned())
+}
+
+fn ipv6_path(interface: &str, setting: &str) -> PathBuf {
     // A name may hold dots.
-    let folder = PathBuf::from("/proc/sys/net/ipv6/conf").join(interface);
-    std::fs::write(folder.join(setting), value)
+    PathBuf::from("/proc/sys/net/ipv6/conf")
+        .join(interface)
+        .join(setting)
 }
 
 /// Why this kernel refused a user namespace, and what opens them; for the end of an error message.

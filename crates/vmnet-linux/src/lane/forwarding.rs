@@ -97,13 +97,21 @@ impl Lane {
 
     /// A guest can be at the other end of a rule.
     fn check_guest(&self, forward: &Forward) -> Result<(), ForwardError> {
-        let ipv4 = self.network.ipv4().ok_or(ForwardError::NoGateway)?;
-        match forward.guest {
-            ForwardGuest::Address(IpAddr::V4(address)) if !ipv4.is_guest(address) => {
-                Err(ForwardError::NotAGuest(address, ipv4))
-            }
-            _ => Ok(()),
+        let (ipv4, ipv6) = (self.network.ipv4(), self.network.ipv6());
+        if ipv4.is_none() && ipv6.is_none() {
+            return Err(ForwardError::NoGateway);
         }
+        let ForwardGuest::Address(address) = forward.guest else {
+            return Ok(());
+        };
+        if self.network.is_guest_address(address) {
+            return Ok(());
+        }
+        Err(match (address, ipv4, ipv6) {
+            (IpAddr::V4(address), Some(ipv4), _) => ForwardError::NotAGuest(address, ipv4),
+            (IpAddr::V6(address), _, Some(prefix)) => ForwardError::NotInPrefix(address, prefix),
+            _ => ForwardError::OtherFamily(address),
+        })
     }
 
     /// Answers the sockets of those that are there, for somebody else to close.

@@ -1,14 +1,17 @@
 //! The listening sockets of forwarded ports. They are made in the thread of whoever asks for them, all or none, so that
 //! the datapath never waits for thousands of them.
+//!
+//! A rule to a guest's IPv6 address that listens on all addresses listens on those of IPv6 alone: the same port by IPv4 may
+//! lead to the guest's IPv4 address by a rule of its own, as vmnet's rules do, which are of one family each.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::kernel::sysctl;
-use crate::lane::{Forward, Ipv4, Protocol};
+use crate::lane::{Forward, ForwardGuest, Ipv4, Prefix, Protocol};
 use crate::sys::limits;
 use crate::sys::sockopt::set_v6_only;
 
@@ -82,11 +85,19 @@ pub enum ForwardError {
         source: io::Error,
     },
     /// The network's gateway has no address.
-    #[error("nothing can be forwarded on a network without a gateway: give the network a subnet")]
+    #[error(
+        "nothing can be forwarded on a network without a gateway: give the network a subnet or an IPv6 prefix"
+    )]
     NoGateway,
     /// No guest can have the address.
     #[error("{0} is no guest's address: it must be in {subnet} and not the gateway's, {gateway}", subnet = .1.subnet(), gateway = .1.gateway())]
     NotAGuest(Ipv4Addr, Ipv4),
+    /// No guest can have the address.
+    #[error("{0} is no guest's address: it must be in {1} and not the gateway's, {gateway}", gateway = .1.gateway())]
+    NotInPrefix(Ipv6Addr, Prefix),
+    /// No guest has addresses of its family.
+    #[error("{0} is no guest's address: the network has no {family}", family = if .0.is_ipv4() { "IPv4 subnet" } else { "IPv6 prefix" })]
+    OtherFamily(IpAddr),
     /// The lane has ended.
     #[error("the network has ended")]
     Ended,
@@ -137,8 +148,7 @@ pub(super) fn open_all(forwards: Vec<Forward>) -> Result<Vec<(Forward, OwnedFd)>
     let has_ipv6 = has_ipv6();
     for forward in forwards.iter().flat_map(|one| families(one, has_ipv6)) {
         let (protocol, listen) = (forward.protocol, forward.listen);
-        let socket =
-            open(protocol, listen).map_err(|error| ForwardError::of(protocol, listen, error))?;
+        let socket = open(&forward).map_err(|error| ForwardError::of(protocol, listen, error))?;
         // The kernel gives the lowest number that is free: this one tells how many are open.
         if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= usable) {
             return Err(ForwardError::TooManyFiles {
@@ -157,10 +167,11 @@ fn has_ipv6() -> bool {
     rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None).is_ok()
 }
 
-/// What a forward means on this host: `[::]` is for both families, or for IPv4 alone where there is no other.
+/// What a forward means on this host: `[::]` is for both families, or for IPv4 alone where there is no other; for IPv6 alone
+/// if it leads to an address of IPv6.
 fn families(forward: &Forward, has_ipv6: bool) -> impl Iterator<Item = Forward> + use<> {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, forward.listen.port()));
-    let all = is_all(forward.listen);
+    let all = is_all(forward);
     let first = if all && !has_ipv6 { v4 } else { forward.listen };
     let second = (all && has_ipv6 && forward.protocol == Protocol::Udp).then_some(v4);
     let forward = *forward;
@@ -168,11 +179,14 @@ fn families(forward: &Forward, has_ipv6: bool) -> impl Iterator<Item = Forward> 
     std::iter::once(first).chain(second).map(at)
 }
 
-fn is_all(listen: SocketAddr) -> bool {
-    listen.is_ipv6() && listen.ip().is_unspecified()
+/// It is for all addresses of both families.
+fn is_all(forward: &Forward) -> bool {
+    let one_family = matches!(forward.guest, ForwardGuest::Address(IpAddr::V6(_)));
+    forward.listen.is_ipv6() && forward.listen.ip().is_unspecified() && !one_family
 }
 
-fn open(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
+fn open(forward: &Forward) -> io::Result<OwnedFd> {
+    let (protocol, listen) = (forward.protocol, forward.listen);
     let family = match listen {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -185,7 +199,7 @@ fn open(protocol: Protocol, listen: SocketAddr) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
     if listen.is_ipv6() {
         // Whatever the host's default is (net.ipv6.bindv6only).
-        set_v6_only(&socket, protocol == Protocol::Udp || !is_all(listen))?;
+        set_v6_only(&socket, protocol == Protocol::Udp || !is_all(forward))?;
     }
     if protocol == Protocol::Tcp {
         // Connections of a forward that has ended do not stand in the way of the next.
@@ -249,20 +263,44 @@ mod tests {
 
     #[test]
     fn all_addresses_are_those_of_both_families() {
-        let all = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0));
-        let socket = open(Protocol::Tcp, all).unwrap();
+        let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let socket = open(&forward(all)).unwrap();
         let port = crate::socket::datagrams::local(&socket).unwrap().port();
         TcpStream::connect(("127.0.0.1", port)).unwrap();
         TcpStream::connect(("::1", port)).unwrap();
-        let one = open(Protocol::Tcp, "[::1]:0".parse().unwrap()).unwrap();
+        let one = open(&forward("[::1]:0".parse().unwrap())).unwrap();
         let port = crate::socket::datagrams::local(&one).unwrap().port();
         TcpStream::connect(("::1", port)).unwrap();
         TcpStream::connect(("127.0.0.1", port)).unwrap_err();
     }
 
     #[test]
+    fn a_rule_for_each_family_may_have_one_port() {
+        let any = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let to = |listen, guest: &str| Forward {
+                protocol,
+                guest: ForwardGuest::Address(guest.parse().unwrap()),
+                ..forward(listen)
+            };
+            let v6 = open_all(vec![to(any("::", 0), "fd00::2")]).unwrap();
+            let [(_, socket)] = v6.as_slice() else {
+                panic!("{v6:?}");
+            };
+            let port = crate::socket::datagrams::local(socket).unwrap().port();
+            let v4 = open_all(vec![to(any("0.0.0.0", port), "192.168.64.2")]).unwrap();
+            assert_eq!(v4.len(), 1);
+            if protocol == Protocol::Tcp {
+                TcpStream::connect(("::1", port)).unwrap();
+                drop(v4);
+                TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+            }
+        }
+    }
+
+    #[test]
     fn all_addresses_are_two_sockets_for_datagrams_and_one_for_streams() {
-        let all = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 80));
+        let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80));
         let of = |protocol, has_ipv6| {
             let rule = Forward {
                 protocol,

@@ -13,6 +13,7 @@
 //! | [`places`] | bytes in many places, of ours and of guests, in one call |
 //! | [`process`] | fork into namespaces, exec, wait, die by a signal |
 //! | [`signal`] | signals as something to read |
+//! | `signal_eventfd` | eventfds of others, signalled without waiting |
 //! | [`sockopt`] | options of sockets |
 //! | [`unix_datagram`] | many frames to one guest in one call |
 
@@ -27,5 +28,6 @@ pub mod peer;
 pub mod places;
 pub mod process;
 pub mod signal;
+pub(crate) mod signal_eventfd;
 pub mod sockopt;
 pub mod unix_datagram;

@@ -45,8 +45,8 @@ pub enum Unsealed {
 pub enum MapError {
     /// The file has no seals at all.
     #[error(
-        "the VMM's memory is a file that cannot be sealed against shrinking (on tmpfs or hugetlbfs, or anonymous); \
-         use a memfd. QEMU: -object memory-backend-memfd,id=mem,size=...,share=on -machine memory-backend=mem"
+        "the VMM's memory is a file on a disk, on FUSE or over a network, where a look at it may take for ever; use a \
+         memfd, or a file in /dev/shm or on hugetlbfs. QEMU: -object memory-backend-memfd,id=mem,size=...,share=on -machine memory-backend=mem"
     )]
     NotSealable,
     /// It has seals, not this one, and takes no more.

@@ -49,7 +49,8 @@ impl Mapping {
         unsealed: Unsealed,
     ) -> Result<Self, MapError> {
         match seal(file.as_fd()) {
-            Err(MapError::NotSealable | MapError::NotSealed) if unsealed == Unsealed::Guard => {}
+            // What has no seals at all is on a disk, on FUSE or over a network: a look at it could take for ever.
+            Err(MapError::NotSealed) if unsealed == Unsealed::Guard => {}
             sealed => sealed?,
         }
         let stat = fstat(file).map_err(|error| MapError::Map(error.into()))?;

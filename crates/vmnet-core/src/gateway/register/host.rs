@@ -135,6 +135,11 @@ impl<A: Address> Register<A> {
         self.pool.reservations().iter()
     }
 
+    /// For whom an address is kept.
+    pub(in crate::gateway) fn kept_for(&self, address: A) -> Option<&Reservee> {
+        self.pool.reservations().holder(address)
+    }
+
     /// The address that a MAC has leased now; one of them if it has several.
     pub(in crate::gateway) fn bound_to(&self, mac: Mac) -> Option<A> {
         let address = self.pool.book().any_of(mac)?;

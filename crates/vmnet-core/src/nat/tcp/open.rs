@@ -37,7 +37,7 @@ pub(crate) struct Ends {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Goal {
     pub(crate) target: Target,
-    /// To be tried when nobody listens there.
+    /// To be tried when nobody listens there, or the host has no way there.
     pub(crate) otherwise: Option<SocketAddr>,
 }
 
@@ -165,7 +165,8 @@ impl Tcp {
             self.send_reset(link);
             return Failure::Reset;
         }
-        if error == HostError::Refused
+        // A host that has switched IPv6 off has no way to its own loopback.
+        if matches!(error, HostError::Refused | HostError::NetworkUnreachable)
             && let Some(address) = self.otherwise.take()
         {
             link.out.push(Action::Open {

@@ -91,6 +91,48 @@ fn a_rule_that_is_there_is_added_again_and_another_is_refused() {
 }
 
 #[test]
+fn all_addresses_are_those_of_either_family() {
+    // What is there, what is added, and whether it is there already (`Some(true)`), or clashes (`Some(false)`).
+    for (first, second, outcome) in [
+        ("0.0.0.0", "::", Some(true)),
+        ("::", "0.0.0.0", Some(true)),
+        ("127.0.0.1", "::", Some(false)),
+        ("::", "127.0.0.1", Some(false)),
+        ("::1", "::", Some(false)),
+        ("0.0.0.0", "127.0.0.1", Some(false)),
+        ("0.0.0.0", "::1", None),
+        ("127.0.0.1", "::1", None),
+    ] {
+        let (mut service, _) = stage();
+        let port = free_port();
+        let on = |address: &str| ForwardRule {
+            address: address.to_owned(),
+            ..rule(port, web())
+        };
+        let there = service.add_forward("dev", None, on(first)).unwrap();
+        let again = service.add_forward("dev", None, on(second));
+        match outcome {
+            Some(true) => assert_eq!(again.unwrap(), there, "{first} {second}"),
+            Some(false) => {
+                let named = format!("forward {} of the network dev", there.forward);
+                in_use(again, &named);
+            }
+            None => assert_ne!(again.unwrap(), there, "{first} {second}"),
+        }
+        // To another guest it is another rule.
+        let db = Guest {
+            name: Some("db".to_owned()),
+            ..nobody()
+        };
+        let other = ForwardRule {
+            guest: db,
+            ..on(second)
+        };
+        in_use(service.add_forward("dev", None, other), "forward ");
+    }
+}
+
+#[test]
 fn a_port_of_another_program_is_in_use() {
     let (mut service, _) = stage();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -181,6 +223,46 @@ fn what_a_rule_says_must_make_sense() {
     }
     assert_eq!(service.list_forwards(None).unwrap(), []);
     assert!(!listens(port));
+}
+
+#[test]
+fn a_port_leads_to_an_address_of_each_family() {
+    let (mut service, client) = stage();
+    let mut asked = at("six", "10.213.32.0/24");
+    asked.ipv6_prefix = Some("fd12:3456:789a:32::/64".to_owned());
+    service.open_network(client, None, Some(asked)).unwrap();
+    let port = free_port();
+    let on = |protocol, listen: &str, guest: &str| ForwardRule {
+        protocol,
+        address: listen.to_owned(),
+        ..rule(
+            port,
+            Guest {
+                address: Some(guest.to_owned()),
+                ..nobody()
+            },
+        )
+    };
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let v6 = on(protocol, "::", "fd12:3456:789a:32::9");
+        let v4 = on(protocol, "0.0.0.0", "10.213.32.9");
+        let first = service.add_forward("six", None, v6.clone()).unwrap();
+        let second = service.add_forward("six", None, v4).unwrap();
+        assert_ne!(first.forward, second.forward);
+        assert_eq!(service.add_forward("six", None, v6).unwrap(), first);
+    }
+    assert!(listens(port) && TcpStream::connect(("::1", port)).is_ok());
+    for (network, guest, word) in [
+        ("six", "fd12:3456:789a:33::9", "fd12:3456:789a:32::/64"),
+        ("six", "fd12:3456:789a:32::1", "not the gateway's"),
+        ("six", "10.213.30.9", "10.213.32.0/24"),
+        ("six", "web.example", "no IP address"),
+    ] {
+        let mut rule = on(Protocol::Tcp, "127.0.0.1", guest);
+        rule.first = free_port();
+        rule.last = rule.first;
+        invalid(service.add_forward(network, None, rule), word);
+    }
 }
 
 #[test]

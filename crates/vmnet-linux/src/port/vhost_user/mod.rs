@@ -33,6 +33,7 @@ use crate::lane::PortOffload;
 use crate::port::body::Body;
 use crate::port::{Flushed, Outgoing, Pieces, software};
 use crate::sys::places::Room;
+use crate::sys::signal_eventfd;
 
 use backlog::Backlog;
 use credit::Credit;
@@ -525,11 +526,12 @@ fn ring(rings: &mut [Option<Ring>], pair: u8, direction: Direction) -> Option<&m
     rings.get_mut(usize::from(pair) * 2 + odd)?.as_mut()
 }
 
-/// Wakes whoever waits for this eventfd. It does not block, as the session has seen to.
+/// Wakes whoever waits for this eventfd, and never waits itself, whatever the VMM does with the descriptor.
 fn notify(fd: Option<&OwnedFd>) {
-    if let Some(fd) = fd {
-        // A full counter wakes as well.
-        let _woken = rustix::io::write(fd, &1u64.to_ne_bytes());
+    if let Some(fd) = fd
+        && let Err(error) = signal_eventfd::signal(fd.as_fd())
+    {
+        tracing::debug!(%error, "a guest cannot be called");
     }
 }
 
