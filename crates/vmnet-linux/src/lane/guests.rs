@@ -160,11 +160,7 @@ impl Lane {
                 self.poller.remove(fd);
             }
             if let Port::VhostUser(mut port) = port {
-                for kick in port.clear() {
-                    self.poller.remove(&kick);
-                }
-                self.rings.forget_all(id);
-                self.forget_vmm(id);
+                self.forget_vmm(id, &mut port);
             }
             self.network.remove_port(self.now, id);
             self.full.retain(|(other, _)| *other != id);
@@ -424,10 +420,13 @@ impl Lane {
             }
         }
         let mut touched = std::mem::take(&mut self.touched);
-        for id in touched.drain(..) {
-            self.flush_port(id);
+        while !touched.is_empty() {
+            for id in touched.drain(..) {
+                self.flush_port(id);
+            }
+            // A port whose rings have just ended has room again: each is so at most once.
+            std::mem::swap(&mut touched, &mut self.touched);
         }
-        self.touched = touched;
     }
 
     fn flush_port(&mut self, id: PortId) {
@@ -435,6 +434,11 @@ impl Lane {
             return;
         };
         let flushed = port.flush();
+        if let Port::VhostUser(port) = port {
+            for (cause, count) in port.take_lost() {
+                (0..count).for_each(|_| self.network.count_drop(cause));
+            }
+        }
         let was = self.full.iter().position(|(other, _)| *other == id);
         match flushed {
             Ok(Flushed::Empty) => {
@@ -445,9 +449,14 @@ impl Lane {
                 }
             }
             Ok(full) => {
-                if was.is_none() {
-                    self.set_full(id, full == Flushed::Retry);
-                    self.watch(id, READ_WRITE);
+                let retry = full == Flushed::Retry;
+                match was.and_then(|index| self.full.get_mut(index)) {
+                    // Whether it can tell changes, and is not known before the first flush.
+                    Some(known) => known.1 = retry,
+                    None => {
+                        self.set_full(id, retry);
+                        self.watch(id, READ_WRITE);
+                    }
                 }
             }
             Err(error) if matches!(port, Port::VhostUser(_)) => self.break_off(id, &error),

@@ -215,6 +215,8 @@ impl Lane {
                 stuck.map_or(Found::Frames, Found::Stuck)
             }
         };
+        // The guest may end at any time: its memory is not kept for the next one.
+        burst.clear();
         self.rings.burst = Some(burst);
         taken.map(|_| found)
     }

@@ -17,7 +17,7 @@ use crate::lane::datapath::Lane;
 use crate::lane::handle::Command;
 use crate::poller::{KICKS, READ, Token};
 use crate::port::Port;
-use crate::port::vhost_user::{QUEUE_PAIRS, Signal, VhostUser};
+use crate::port::vhost_user::{EndedRings, QUEUE_PAIRS, Signal, VhostUser};
 use crate::slots::Slot;
 
 /// How soon a VMM that is not there is looked for again.
@@ -40,7 +40,7 @@ pub(super) struct Vmm {
     session: Option<Session>,
     /// Counts sessions: what an earlier one said is not heard.
     epoch: u64,
-    /// When to connect again.
+    /// When to connect again, or to listen again.
     retry_at: Option<Instant>,
 }
 
@@ -103,6 +103,17 @@ impl Lane {
                         | io::ErrorKind::Interrupted
                         | io::ErrorKind::ConnectionAborted
                 ) => {}
+            Err(error) if is_exhaustion(&error) => {
+                if !self.warned.descriptors {
+                    self.warned.descriptors = true;
+                    tracing::warn!(%error, "a VMM has to wait: raise the limit with `ulimit -n`");
+                }
+                // It knocks on and on: it is not heard for a while.
+                self.poller.remove(listener.as_fd());
+                if let Some(vmm) = self.vmms.get_mut(id) {
+                    vmm.retry_at = Some(self.now + RETRY);
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "no VMM can come to a port any more");
                 self.detach(id);
@@ -110,7 +121,7 @@ impl Lane {
         }
     }
 
-    /// Connects to VMMs for which it is time.
+    /// Connects to VMMs for which it is time, and listens to those that could not be let in.
     pub(super) fn look_for_vmms(&mut self) {
         let now = self.now;
         let due = |vmm: &Vmm| vmm.retry_at.is_some_and(|at| at <= now);
@@ -122,11 +133,19 @@ impl Lane {
                 continue;
             };
             vmm.retry_at = Some(now + RETRY);
-            if let VhostUserSocket::Connect(directory, name) = &vmm.socket
-                && let Ok(stream) = connect(directory, name)
-            {
-                vmm.retry_at = None;
-                self.converse(id, stream);
+            match &vmm.socket {
+                VhostUserSocket::Connect(directory, name) => {
+                    if let Ok(stream) = connect(directory, name) {
+                        vmm.retry_at = None;
+                        self.converse(id, stream);
+                    }
+                }
+                VhostUserSocket::Listen(listener) => {
+                    let token = Token::Vmm(Slot::of(id));
+                    if self.poller.add(listener, token, READ).is_ok() {
+                        vmm.retry_at = None;
+                    }
+                }
             }
         }
     }
@@ -150,18 +169,18 @@ impl Lane {
             Ok(session) => vmm.session = Some(session),
             Err(error) => {
                 tracing::warn!(%error, "a VMM cannot be served");
-                self.await_vmm(id);
+                self.await_vmm(id, EndedRings::default());
             }
         }
     }
 
     /// Nobody is at the port: somebody may come.
-    fn await_vmm(&mut self, id: PortId) {
+    fn await_vmm(&mut self, id: PortId, rings: EndedRings) {
         let Some(vmm) = self.vmms.get_mut(id) else {
             return;
         };
         // It ends at once, or has ended: its thread waits for nobody but us.
-        end_elsewhere(vmm.session.take());
+        end_elsewhere(vmm.session.take(), rings);
         vmm.epoch += 1;
         match &vmm.socket {
             VhostUserSocket::Listen(listener) => {
@@ -172,28 +191,42 @@ impl Lane {
     }
 
     /// A port goes with its VMM.
-    pub(super) fn forget_vmm(&mut self, id: PortId) {
+    pub(super) fn forget_vmm(&mut self, id: PortId, port: &mut VhostUser) {
+        let rings = port.clear();
+        self.unwatch_all(id, &rings);
         if let Some(vmm) = self.vmms.remove(id) {
             if let (VhostUserSocket::Listen(listener), None) = (&vmm.socket, &vmm.session) {
                 // Others may hold the descriptor too, so that closing it does not end its events.
                 self.poller.remove(listener);
             }
-            end_elsewhere(vmm.session);
+            end_elsewhere(vmm.session, rings);
         }
     }
 
     /// Ends the conversation with a port's VMM, and all its rings.
     fn end_session(&mut self, id: PortId) {
-        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
-            for kick in port.clear() {
-                self.poller.remove(&kick);
-            }
-        }
-        self.rings.forget_all(id);
+        let rings = self.end_rings(id);
         if self.ports.get_mut(id).is_some() {
             self.touch(id);
         }
-        self.await_vmm(id);
+        self.await_vmm(id, rings);
+    }
+
+    /// Ends all rings of a port.
+    fn end_rings(&mut self, id: PortId) -> EndedRings {
+        let mut rings = EndedRings::default();
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
+            rings = port.clear();
+        }
+        self.unwatch_all(id, &rings);
+        rings
+    }
+
+    fn unwatch_all(&mut self, id: PortId, rings: &EndedRings) {
+        for kick in rings.kicks() {
+            self.poller.remove(kick);
+        }
+        self.rings.forget_all(id);
     }
 
     /// A guest has made a ring unreadable: its VMM has to begin anew.
@@ -220,6 +253,10 @@ impl Lane {
             Change::Enable { index, on, done } => {
                 port.enable(index, on);
                 self.touch(id);
+                if let Ok(index) = u8::try_from(index) {
+                    // It may have been kicked before it was on.
+                    self.kick_event(Slot::of(id), index);
+                }
                 done.give(());
             }
             Change::Kick { index, fd, done } => {
@@ -241,10 +278,8 @@ impl Lane {
                 base.give(at);
             }
             Change::Reset { done } => {
-                for kick in port.clear() {
-                    self.poller.remove(&kick);
-                }
-                self.rings.forget_all(id);
+                // The session has the guest's memory still, so that it is not let go of here.
+                drop(self.end_rings(id));
                 done.give(());
             }
             Change::Ended(end) => self.ended(id, end),
@@ -272,6 +307,8 @@ impl Lane {
         port.start(start)?;
         self.unwatch(id, index.into(), had);
         self.watch_kick(id, index);
+        // Its guest is called once at the end of the turn, whichever direction it has.
+        self.touch(id);
         Ok(())
     }
 
@@ -315,15 +352,27 @@ pub(super) fn port() -> Port {
     Port::VhostUser(Box::new(VhostUser::new()))
 }
 
-/// A session waits for its thread when it is dropped, which may be in the middle of a message.
-fn end_elsewhere(session: Option<Session>) {
-    let Some(session) = session else { return };
+/// A session waits for its thread when it is dropped, which may be in the middle of a message; and letting go of a large
+/// guest's memory takes long.
+fn end_elsewhere(session: Option<Session>, rings: EndedRings) {
+    if session.is_none() && rings.is_empty() {
+        return;
+    }
     let ended = std::thread::Builder::new()
         .name("vhost-user-end".to_owned())
-        .spawn(move || drop(session));
+        .spawn(move || drop((session, rings)));
     if let Err(error) = ended {
         tracing::debug!(%error, "a session ends in the datapath's thread");
     }
+}
+
+/// The host or this process has no more of something, for now.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)
+    )
 }
 
 /// Connects without waiting: a listener whose queue is full is asked again later.

@@ -22,6 +22,7 @@ pub(crate) mod vhost_user;
 
 use std::io;
 
+use vmnet_wire::ethernet;
 use vmnet_wire::offload::Offload;
 
 use crate::lane::PortOffload;
@@ -34,6 +35,9 @@ pub(crate) const FRAME_MAX: usize = 65_535 + 18;
 
 /// Bytes of the largest frame with a virtio-net header before it.
 pub(crate) const INPUT_MAX: usize = FRAME_MAX + Offload::HEADER_LEN;
+
+/// Ether types of VLAN tags: IEEE 802.1Q and 802.1ad.
+const TAGS: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
 
 /// A frame on its way to a guest, in pieces that need not be contiguous.
 #[derive(Clone, Copy)]
@@ -48,6 +52,17 @@ pub(crate) struct Outgoing<'a> {
 impl Outgoing<'_> {
     pub(crate) fn len(&self) -> usize {
         self.head.len() + self.body.len()
+    }
+
+    /// What is behind its Ethernet header, with all VLAN tags, is larger than the MTU.
+    pub(crate) fn is_too_long(&self, mtu: usize) -> bool {
+        let is_tag = |at: &usize| {
+            let word = self.head.get(*at..at + 2);
+            word.is_some_and(|word| TAGS.iter().any(|tag| word == tag))
+        };
+        // As many as the kernel looks behind, too.
+        let tags = [12, 16].iter().take_while(|at| is_tag(at)).count();
+        self.len() > mtu + ethernet::Header::LEN + 4 * tags
     }
 }
 

@@ -70,7 +70,7 @@ impl Way {
         (self.takes.checksum && unseen)
             || match frame.offload.segmentation {
                 Some(_) => !(self.goes_large(frame) && self.takes.virtio_header),
-                None => self.is_too_long(frame) || (partial && !self.takes.virtio_header),
+                None => frame.is_too_long(self.mtu) || (partial && !self.takes.virtio_header),
             }
     }
 
@@ -81,10 +81,6 @@ impl Way {
             .segmentation
             .is_some_and(|how| matches!(how.kind, Kind::Tcp4 | Kind::Tcp6));
         self.takes.tso && is_tcp && frame.len() <= LARGE_MAX
-    }
-
-    fn is_too_long(self, frame: &Outgoing<'_>) -> bool {
-        frame.len() > self.mtu + ethernet::Header::LEN
     }
 
     fn give(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
@@ -145,7 +141,7 @@ impl Way {
     /// A frame that stands for itself.
     fn small(self, frame: &Outgoing<'_>, push: &mut Push<'_>) -> Result<(), Drop> {
         let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
-        if self.is_too_long(frame) {
+        if frame.is_too_long(self.mtu) {
             let mut whole = [frame.head, frame.body.near()].concat();
             segment::complete(&mut whole, &[], frame.offload.checksum);
             return self.fragments(&whole, push);

@@ -27,6 +27,8 @@ pub struct Burst {
     entries: Vec<Entry>,
     bytes: usize,
     slices: Slices,
+    /// No memory: what [`Self::slices`] has between bursts.
+    nowhere: Arc<MemoryMap>,
 }
 
 #[derive(Debug)]
@@ -70,13 +72,22 @@ impl Burst {
     /// An empty burst.
     #[must_use]
     pub fn new(limits: BurstLimits) -> Self {
+        let nowhere = Arc::default();
         Self {
             limits,
             heads: vec![0; limits.frames.saturating_mul(limits.head)].into_boxed_slice(),
             entries: Vec::with_capacity(limits.frames),
             bytes: 0,
-            slices: Slices::new(Arc::default()),
+            slices: Slices::new(Arc::clone(&nowhere)),
+            nowhere,
         }
+    }
+
+    /// Forgets all frames, and lets go of the memory in which they are: until then it stays mapped.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.slices.restart(&self.nowhere);
     }
 
     /// How many frames there are.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::driver::{Receive, Shape, Transmit};
-use crate::memory::{GuestSlice, OwnMemory};
+use crate::memory::{GuestSlice, MemoryMap, OwnMemory};
 use crate::ring::{Fault, RingError};
 
 mod hostile;
@@ -333,4 +333,29 @@ fn a_queue_goes_on_in_other_memory() {
     from.rewind(1);
     assert_eq!(from.receive(&mut burst), Ok(1));
     assert_eq!(burst.get(0).unwrap().unwrap().len, 500);
+}
+
+#[test]
+fn memory_is_let_go_by_what_is_done_with_it() {
+    let mut memory = OwnMemory::new(1 << 20).unwrap();
+    let mut transmit = Transmit::new(&mut memory, shape(true, 8), 4096).unwrap();
+    let mut receive = Receive::new(&mut memory, shape(true, 8), 4096).unwrap();
+    let _ = receive.flush();
+    // Not the driver's own map, so that only ours are counted.
+    let map = || Arc::new(MemoryMap::new([memory.region().unwrap()]).unwrap());
+    let (old, new) = (map(), map());
+    let mut from = FromGuest::start(Arc::clone(&old), transmit.config(), features(true)).unwrap();
+    let mut to = ToGuest::start(Arc::clone(&old), receive.config(), features(true)).unwrap();
+    transmit.send(&[0; 12], &[&frame(500, 2)]).unwrap();
+    let _ = transmit.flush();
+    let mut burst = Burst::new(LIMITS);
+    assert_eq!(from.receive(&mut burst), Ok(1));
+    assert_eq!(to.reserve(100), Ok(Delivery::Done));
+    from.remap(Arc::clone(&new)).unwrap();
+    to.remap(Arc::clone(&new)).unwrap();
+    assert_eq!(Arc::strong_count(&old), 2, "the burst keeps it");
+    assert_eq!(burst.get(0).unwrap().unwrap().len, 500);
+    burst.clear();
+    assert!(burst.is_empty() && burst.get(0).is_none());
+    assert_eq!(Arc::strong_count(&old), 1);
 }

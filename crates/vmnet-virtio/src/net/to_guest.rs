@@ -61,6 +61,7 @@ impl ToGuest {
     pub fn remap(&mut self, memory: Arc<MemoryMap>) -> Result<(), StartError> {
         self.cancel();
         self.ring.remap(&memory)?;
+        self.slices.restart(&memory);
         self.memory = memory;
         Ok(())
     }

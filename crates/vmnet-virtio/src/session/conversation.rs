@@ -370,7 +370,8 @@ impl<C: FnMut(Change)> Conversation<C> {
 
     /// From now on the guest's memory is this.
     fn remap(&mut self, map: MemoryMap) -> Result<(), SessionError> {
-        self.memory = Arc::new(map);
+        // Kept until nobody else has it: whoever moves frames is not to be the one who unmaps it, which takes long.
+        let _old = std::mem::replace(&mut self.memory, Arc::new(map));
         if self.rings.iter().any(|ring| ring.running) {
             let map = Arc::clone(&self.memory);
             let remapped = self.change(|done| Change::Memory { map, done })?;

@@ -197,3 +197,39 @@ fn a_frame_in_a_guests_memory_is_like_any_other() {
         }
     }
 }
+
+#[test]
+fn vlan_tags_are_not_of_the_mtu() {
+    for (tags, whole) in [
+        (vec![], 1514),
+        (vec![[0x81, 0, 0, 5]], 1518),
+        (vec![[0x88, 0xa8, 0, 5], [0x81, 0, 0, 5]], 1522),
+    ] {
+        for len in [whole, whole + 1] {
+            // Of a kind that cannot be fragmented.
+            let mut bytes = vec![2; 12];
+            bytes.extend(tags.concat());
+            bytes.extend([0x88, 0xb5]);
+            bytes.resize(len, 0);
+            let frame = Outgoing {
+                head: &bytes,
+                body: Body::EMPTY,
+                offload: Offload::VALID,
+            };
+            let mut count = 0;
+            let sent = send(
+                &frame,
+                1500,
+                PortOffload::default(),
+                &mut Vec::new(),
+                &mut |_| {
+                    count += 1;
+                    Ok(())
+                },
+            );
+            let fits = len == whole;
+            assert_eq!(sent.is_ok(), fits, "{len} with {} tags", tags.len());
+            assert_eq!(count, usize::from(fits));
+        }
+    }
+}

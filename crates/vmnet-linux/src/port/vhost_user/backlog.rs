@@ -42,16 +42,18 @@ impl Backlog {
         pieces: &Pieces<'_>,
     ) -> Result<(), Drop> {
         let len = pieces.len() - pieces.header.len();
-        if self.bytes.len() + len > QUEUE {
+        let waiting = self.bytes.len() - self.start;
+        if waiting + len > QUEUE {
+            return Err(Drop::PortFull);
+        }
+        // What is moved is less than what went out since it was moved last.
+        if self.start > waiting {
             self.bytes.drain(..self.start);
             self.frames.drain(..self.sent);
             for (_, _, end) in &mut self.frames {
                 *end -= self.start;
             }
             (self.sent, self.start) = (0, 0);
-        }
-        if self.bytes.len() + len > QUEUE {
-            return Err(Drop::PortFull);
         }
         self.bytes.extend_from_slice(pieces.head);
         pieces.body.append_to(&mut self.bytes);
@@ -119,6 +121,7 @@ mod tests {
                 backlog.done();
             }
         }
+        assert!(backlog.bytes.len() <= 2 * QUEUE);
         while backlog.first().is_some() {
             seen += 1;
             backlog.done();

@@ -14,6 +14,8 @@ mod backlog;
 mod credit;
 mod rings;
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,13 +39,15 @@ use backlog::Backlog;
 use credit::Credit;
 use spread::{Flow, Spread};
 
-pub(crate) use rings::Signal;
+pub(crate) use rings::{EndedRings, Signal};
 
 /// Pairs of rings that a VMM may have.
 pub(crate) const QUEUE_PAIRS: u8 = 16;
 
 /// How often a guest that makes buffers available all the time is given more of what waits, in one turn.
 const ROUNDS: usize = 8;
+
+const NOTHING_LOST: [(Drop, u32); 2] = [(Drop::TooLong, 0), (Drop::PortAway, 0)];
 
 /// A guest that shares its memory.
 #[derive(Debug)]
@@ -58,6 +62,8 @@ pub(crate) struct VhostUser {
     credit: Credit,
     /// A pair in which room for a read is reserved, behind so many bytes of headers.
     landing: Option<(u8, usize)>,
+    /// Frames that waited and were lost since somebody asked: too long for the guest's buffers, or of a pair that is gone.
+    lost: [(Drop, u32); 2],
     /// What ended a ring.
     broken: Option<RingError>,
 }
@@ -69,6 +75,8 @@ struct Ring {
     call: Option<OwnedFd>,
     error: Option<OwnedFd>,
     on: bool,
+    /// It is or was on. Until then it is left alone.
+    was_on: bool,
     /// Something is to be published.
     dirty: bool,
     /// It had no buffers when some were needed.
@@ -112,6 +120,7 @@ impl VhostUser {
             backlog: Backlog::default(),
             credit: Credit::new(),
             landing: None,
+            lost: NOTHING_LOST,
             broken: None,
         }
     }
@@ -181,8 +190,7 @@ impl VhostUser {
             Some(how) => self.features.takes_large(how.kind, how.ecn),
             None => {
                 let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
-                frame.len() <= mtu + ethernet::Header::LEN
-                    && (!partial || self.features.takes_partial_checksums())
+                !frame.is_too_long(mtu) && (!partial || self.features.takes_partial_checksums())
             }
         }
     }
@@ -301,12 +309,23 @@ impl VhostUser {
             let put = self.put(first.pair, first.header, first.bytes.len(), |writer| {
                 writer.write(first.bytes);
             });
-            if put == Delivery::NoBuffers {
-                break;
+            match put {
+                Delivery::Done => {}
+                Delivery::NoBuffers => break,
+                Delivery::TooLong => {
+                    let is_there = ring(&mut self.rings, first.pair, To).is_some();
+                    let [(_, too_long), (_, away)] = &mut self.lost;
+                    *(if is_there { too_long } else { away }) += 1;
+                }
             }
             backlog.done();
         }
         self.backlog = backlog;
+    }
+
+    /// How many frames were lost that had waited, by cause, since this was asked last.
+    pub(crate) fn take_lost(&mut self) -> [(Drop, u32); 2] {
+        std::mem::replace(&mut self.lost, NOTHING_LOST)
     }
 
     fn publish(&mut self) {
@@ -463,12 +482,13 @@ impl VhostUser {
 
     // ---- from the guest --------------------------------------------------------------------
 
-    /// The ring of this number by which the guest sends, and whether it is switched on.
+    /// The ring of this number by which the guest sends, and whether it is switched on. None: it never was.
     pub(crate) fn sending(&mut self, index: u8) -> Option<(&mut FromGuest, bool)> {
         match self.rings.get_mut(usize::from(index)) {
             Some(Some(Ring {
                 side: Side::From(from_guest),
                 on,
+                was_on: true,
                 ..
             })) => Some((from_guest, *on)),
             _ => None,

@@ -19,6 +19,21 @@ pub(crate) enum Signal {
     Error,
 }
 
+/// Rings that have ended. They may be the last that keep a guest's memory mapped, and letting go of that takes long.
+#[derive(Debug, Default)]
+pub(crate) struct EndedRings(Vec<Option<Ring>>);
+
+impl EndedRings {
+    /// The descriptors that they were kicked by.
+    pub(crate) fn kicks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().flatten().filter_map(Ring::kick_fd)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().flatten().next().is_none()
+    }
+}
+
 impl VhostUser {
     /// What the guest takes from now on.
     pub(crate) fn negotiated(&mut self, features: Features) {
@@ -49,6 +64,7 @@ impl VhostUser {
             call: start.call,
             error: start.error,
             on: start.enabled,
+            was_on: start.enabled,
             // Whoever served it before may have published and not called.
             dirty: true,
             starved: false,
@@ -63,6 +79,7 @@ impl VhostUser {
     pub(crate) fn enable(&mut self, index: u16, on: bool) {
         if let Some(ring) = self.ring(index) {
             ring.on = on;
+            ring.was_on |= on;
             ring.starved = false;
         }
         self.count_open();
@@ -123,24 +140,24 @@ impl VhostUser {
         (base, ring.kick)
     }
 
-    /// Ends all rings, and tells the VMM if that is because one is broken. Answers the descriptors that they were kicked
-    /// by.
-    pub(crate) fn clear(&mut self) -> impl Iterator<Item = OwnedFd> + use<> {
+    /// Ends all rings, and tells the VMM if that is because one is broken.
+    pub(crate) fn clear(&mut self) -> EndedRings {
         self.landing = None;
         let broken = self.broken.take().is_some();
         let rings = std::mem::take(&mut self.rings);
         self.count_open();
-        rings.into_iter().flatten().filter_map(move |ring| {
-            if broken {
+        if broken {
+            for ring in rings.iter().flatten() {
                 notify(ring.error.as_ref());
             }
-            ring.kick
-        })
+        }
+        EndedRings(rings)
     }
 
-    /// The guest made buffers available in a ring. True: it is one by which it sends.
+    /// The guest made buffers available in a ring. True: it is one by which it sends, and may be looked at.
     pub(crate) fn kicked(&mut self, index: u8) -> bool {
         match self.ring(index.into()) {
+            Some(Ring { was_on: false, .. }) => false,
             Some(Ring {
                 side: Side::From(from_guest),
                 ..
