@@ -25,7 +25,12 @@ const USUAL_MTU: u16 = 1500;
 /// Descriptors of a ring: as many as QEMU allows. A frame of 64 KiB takes up to 45.
 const RING: u16 = 1024;
 /// The first QEMU whose emulated machines get along with interrupts of vhost-user devices.
-const FIRST_WITH_VECTORS: u32 = 8;
+const FIRST_WITH_VECTORS: Version = (8, 0);
+/// The first QEMU that counts the pause before it connects again in milliseconds; 10.2 knows no other way.
+const FIRST_WITH_MILLISECONDS: Version = (9, 2);
+
+/// The first two numbers of a QEMU's version.
+type Version = (u32, u32);
 
 /// How frames travel between QEMU and us.
 pub(super) enum Way {
@@ -42,6 +47,8 @@ pub(super) struct Shared {
     queues: u8,
     /// Interrupts of its own for each ring.
     vectors: bool,
+    /// How QEMU is told to connect again, after a second.
+    reconnect: &'static str,
 }
 
 /// There is no way as it was asked for.
@@ -96,12 +103,15 @@ impl Way {
             return Err(NoWay::Comma(path));
         }
         let (listener, file) = socket_file::listen_stream(&path)?;
+        let version = installed(&qemu.command);
         let shared = Shared {
             path,
             file,
             memory,
             queues: qemu.queues,
-            vectors: !is_emulated(&qemu.command) || has_vectors(&qemu.command),
+            vectors: !is_emulated(&qemu.command)
+                || version.is_some_and(|version| version >= FIRST_WITH_VECTORS),
+            reconnect: reconnect(version),
         };
         let ours = Attachment::VhostUser(VhostUserSocket::Listen(listener));
         Ok((Self::VhostUser(shared), ours))
@@ -155,8 +165,9 @@ impl Nic<'_> {
             Way::VhostUser(shared) => {
                 extended.extend(shared.memory.iter().cloned());
                 let chardev = format!(
-                    "socket,id={id}chr,path={},reconnect=1",
-                    shared.path.display()
+                    "socket,id={id}chr,path={},{}",
+                    shared.path.display(),
+                    shared.reconnect
                 );
                 extended.extend(["-chardev", &chardev].map(OsString::from));
                 device.push_str(&shared.properties(kind));
@@ -205,25 +216,34 @@ fn is_emulated(command: &[OsString]) -> bool {
     !enabled && accelerators.all(|accelerator| accelerator.starts_with("tcg"))
 }
 
-/// This QEMU is known to be new enough for interrupts of vhost-user devices of emulated machines.
-fn has_vectors(command: &[OsString]) -> bool {
-    let Some(program) = command.first() else {
-        return false;
-    };
-    let said = Command::new(program)
+/// The version of this QEMU, if it says one.
+fn installed(command: &[OsString]) -> Option<Version> {
+    let said = Command::new(command.first()?)
         .arg("--version")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
-        .output();
-    said.is_ok_and(|said| {
-        version(&String::from_utf8_lossy(&said.stdout)).is_some_and(|it| it >= FIRST_WITH_VECTORS)
-    })
+        .output()
+        .ok()?;
+    version(&String::from_utf8_lossy(&said.stdout))
 }
 
-/// The first number of `QEMU emulator version 7.2.22 (...)`.
-fn version(said: &str) -> Option<u32> {
+/// The first two numbers of `QEMU emulator version 7.2.22 (...)`.
+fn version(said: &str) -> Option<Version> {
     let (_, number) = said.split_once("version ")?;
-    number.split('.').next()?.parse().ok()
+    let number = number.split_whitespace().next()?;
+    let mut numbers = number.split('.');
+    let first = numbers.next()?.parse().ok()?;
+    let second = numbers.next().and_then(|second| second.parse().ok());
+    Some((first, second.unwrap_or(0)))
+}
+
+/// How QEMU of this version is told to connect again after a second. One that says no version is taken for an old one.
+fn reconnect(version: Option<Version>) -> &'static str {
+    if version.is_some_and(|version| version >= FIRST_WITH_MILLISECONDS) {
+        "reconnect-ms=1000"
+    } else {
+        "reconnect=1"
+    }
 }
 
 /// An id that the command line does not use.
@@ -306,9 +326,42 @@ mod tests {
         ] {
             assert_eq!(is_emulated(&words(line)), expected, "{line}");
         }
-        assert_eq!(version("QEMU emulator version 7.2.22 (Debian)"), Some(7));
-        assert_eq!(version("QEMU emulator version 10.0.0"), Some(10));
-        assert_eq!(version("bash: no such program"), None);
+    }
+
+    #[test]
+    fn each_qemu_is_told_to_connect_again_in_its_words() {
+        for (said, known, expected) in [
+            (
+                "QEMU emulator version 7.2.22 (Debian)",
+                Some((7, 2)),
+                "reconnect=1",
+            ),
+            ("QEMU emulator version 9.1.50", Some((9, 1)), "reconnect=1"),
+            (
+                "QEMU emulator version 9.2.0",
+                Some((9, 2)),
+                "reconnect-ms=1000",
+            ),
+            (
+                "QEMU emulator version 10.0.0",
+                Some((10, 0)),
+                "reconnect-ms=1000",
+            ),
+            (
+                "QEMU emulator version 10.2.0\nC",
+                Some((10, 2)),
+                "reconnect-ms=1000",
+            ),
+            (
+                "QEMU emulator version 11 (x)",
+                Some((11, 0)),
+                "reconnect-ms=1000",
+            ),
+            ("bash: no such program", None, "reconnect=1"),
+        ] {
+            assert_eq!(version(said), known, "{said}");
+            assert_eq!(reconnect(known), expected, "{said}");
+        }
     }
 
     #[test]
@@ -355,6 +408,7 @@ mod tests {
             memory: memory::shared(&command, "vmnet0mem").unwrap(),
             queues: 2,
             vectors: true,
+            reconnect: reconnect(Some((10, 2))),
         };
         assert!(
             shared
@@ -374,7 +428,10 @@ mod tests {
             line[7..],
             [
                 "-chardev",
-                &format!("socket,id=vmnet0chr,path={},reconnect=1", path.display()),
+                &format!(
+                    "socket,id=vmnet0chr,path={},reconnect-ms=1000",
+                    path.display()
+                ),
                 "-netdev",
                 "vhost-user,id=vmnet0,chardev=vmnet0chr,queues=2",
                 "-device",
