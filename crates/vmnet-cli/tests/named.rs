@@ -580,3 +580,19 @@ fn places_for_vmms_are_attached_for_as_long_as_somebody_waits() {
         assert!(guests(&stage).is_empty());
     }
 }
+
+/// A VMM that comes again and is not accepted would stand still.
+#[test]
+fn a_stopped_place_refuses_vmms_at_once() {
+    let Some(stage) = Stage::new() else { return };
+    let path = stage.sockets().join("vmm");
+    let (_waiting, _) = attach(&stage, &["--vhost-user", path.to_str().unwrap()]);
+    assert!(UnixStream::connect(&path).is_ok());
+    let number = guests(&stage)[0].interface;
+    let stop = |client: &mut Client| client.stop_interface(number).unwrap();
+    stage.service().ask(stop);
+    eventually("connects are refused", || {
+        UnixStream::connect(&path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+}

@@ -4,6 +4,9 @@
 //! duplicate of its descriptor: the guest keeps address and MAC. When the service itself ended the interface, because
 //! somebody stopped it or deleted the network, that is said and nothing is tried.
 //!
+//! While there is no service, a VMM that knocks at its socket is turned away: it would wait to be accepted, and stand still
+//! with its guest, where it can go on and knock again.
+//!
 //! It is a thread so that a service that is slow to start delays neither signals nor the end of the command.
 
 use super::membership::{Happening, JoinError, Membership};
@@ -124,7 +127,7 @@ fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> 
                     .collect();
                 pause = longer(pause);
             }
-            Woken::HungUp => match come_back(&mut membership, stopped)? {
+            Woken::Other => match come_back(&mut membership, stopped)? {
                 None => return Ok(()),
                 Some(ports) => (missing, pause, looked) = (ports, FIRST_PAUSE, Instant::now()),
             },
@@ -187,7 +190,7 @@ fn come_back(
                 }
             }
         }
-        if matches!(wait(None, stopped, Some(pause))?, Woken::Stopped) {
+        if !pause_between(membership.knocks(), stopped, pause)? {
             return Ok(None);
         }
         pause = longer(pause);
@@ -211,15 +214,47 @@ fn longer(pause: Duration) -> Duration {
     (pause * 2).min(LONGEST_PAUSE)
 }
 
+/// Sleeps, and turns VMMs away meanwhile; answers whether to go on.
+fn pause_between(
+    mut knocks: Option<BorrowedFd<'_>>,
+    stopped: &OwnedFd,
+    pause: Duration,
+) -> io::Result<bool> {
+    let until = Instant::now() + pause;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match wait(knocks, stopped, Some(left))? {
+            Woken::Stopped => return Ok(false),
+            Woken::Elapsed => return Ok(true),
+            Woken::Other => knocks = knocks.filter(|listener| turn_away(*listener)),
+        }
+    }
+}
+
+/// Accepts who knocks and hangs up; answers whether to look for others. A socket that refuses everybody seems to have one
+/// all the time (`EAGAIN`).
+fn turn_away(listener: BorrowedFd<'_>) -> bool {
+    use rustix::io::Errno;
+    // The service that had it made it so already, unless it was killed before.
+    if rustix::io::ioctl_fionbio(listener, true).is_err() {
+        return false;
+    }
+    match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+        Ok(_hung_up) => true,
+        Err(error) => matches!(error, Errno::INTR | Errno::CONNABORTED),
+    }
+}
+
 /// What ended a wait.
 enum Woken {
     Stopped,
-    HungUp,
+    /// The other descriptor: the service hung up, or a VMM knocks.
+    Other,
     Elapsed,
 }
 
 fn wait(
-    service: Option<BorrowedFd<'_>>,
+    other: Option<BorrowedFd<'_>>,
     stopped: &OwnedFd,
     pause: Option<Duration>,
 ) -> io::Result<Woken> {
@@ -228,8 +263,8 @@ fn wait(
         tv_nsec: i64::from(pause.subsec_nanos()),
     });
     let mut waits = vec![PollFd::new(stopped, PollFlags::IN)];
-    if let Some(service) = &service {
-        waits.push(PollFd::new(service, PollFlags::IN));
+    if let Some(other) = &other {
+        waits.push(PollFd::new(other, PollFlags::IN));
     }
     loop {
         match poll(&mut waits, timeout.as_ref()) {
@@ -243,6 +278,35 @@ fn wait(
     Ok(if stopped {
         Woken::Stopped
     } else {
-        Woken::HungUp
+        Woken::Other
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn who_knocks_while_nobody_is_there_is_turned_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (stopped, stop) = rustix::pipe::pipe().unwrap();
+        let mut guests = [(); 3].map(|()| UnixStream::connect(&path).unwrap());
+        let pause = Duration::from_millis(50);
+        assert!(pause_between(Some(listener.as_fd()), &stopped, pause).unwrap());
+        for guest in &mut guests {
+            guest.set_nonblocking(true).unwrap();
+            assert_eq!(guest.read(&mut [0]).unwrap(), 0, "nobody hung up");
+        }
+        // One that refuses everybody delays nothing, and is not asked again and again.
+        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+        assert!(UnixStream::connect(&path).is_err());
+        assert!(!turn_away(listener.as_fd()));
+        assert!(pause_between(Some(listener.as_fd()), &stopped, pause).unwrap());
+        drop(stop);
+        assert!(!pause_between(None, &stopped, pause).unwrap());
+    }
 }

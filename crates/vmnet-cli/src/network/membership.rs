@@ -262,6 +262,13 @@ impl Membership {
         Ok(self.publish_again(all))
     }
 
+    /// Where a VMM knocks that is the only one awaited there, if we have that.
+    pub(super) fn knocks(&self) -> Option<BorrowedFd<'_>> {
+        let descriptor = self.descriptor.as_ref();
+        let descriptor = descriptor.filter(|_| self.options.kind == Kind::VhostUser)?;
+        Some(descriptor.as_fd())
+    }
+
     /// Forwards these ports; answers those that could not be, with the reason.
     pub(super) fn publish_again(&mut self, specs: Vec<PortSpec>) -> Vec<(PortSpec, JoinError)> {
         let mut refused = Vec::new();

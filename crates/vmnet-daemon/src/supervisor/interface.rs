@@ -36,6 +36,8 @@ pub(super) struct Member {
     kind: Kind,
     /// The interface by which it came.
     listener: Option<u64>,
+    /// A copy of the socket on which it alone is awaited.
+    knocks: Option<OwnedFd>,
     pub(super) id: Option<Uuid>,
     pub(super) mac: Option<Mac>,
     pub(super) name: Option<String>,
@@ -88,6 +90,10 @@ impl Supervisor {
             offload,
         };
         let socket = vmm_socket(&options)?;
+        let knocks = (options.kind == Kind::VhostUser)
+            .then(|| descriptor.try_clone())
+            .transpose()
+            .map_err(|error| failed(&error))?;
         let place = match self.attach(network, (options.kind, socket), descriptor, port) {
             Ok(place) => place,
             Err(error) => {
@@ -102,6 +108,7 @@ impl Supervisor {
             pid: self.pid_of(connection),
             kind: options.kind,
             listener: None,
+            knocks,
             id,
             mac,
             name,
@@ -165,10 +172,15 @@ impl Supervisor {
     }
 
     pub(crate) fn stop_interface(&mut self, interface: u64) -> Result<(), ServiceError> {
-        if !self.interfaces.contains_key(&interface) {
-            return Err(no_interface(interface));
-        }
+        let member = self
+            .interfaces
+            .get_mut(&interface)
+            .ok_or_else(|| no_interface(interface))?;
+        let knocks = member.knocks.take();
         self.end_interface(interface);
+        if let Some(knocks) = knocks {
+            refuse_knocks(&knocks);
+        }
         Ok(())
     }
 
@@ -287,6 +299,7 @@ impl Supervisor {
                 PortKind::VhostUser => Kind::VhostUser,
             },
             listener: Some(listener),
+            knocks: None,
             id: None,
             mac: row.mac,
             name: None,
@@ -365,6 +378,14 @@ impl Supervisor {
                 ),
             }),
         }
+    }
+}
+
+/// Has connects to a listening socket refused at once, whoever has copies of it: a VMM that tries to come again would wait
+/// for somebody to accept it, and stand still.
+fn refuse_knocks(listener: &OwnedFd) {
+    if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
+        tracing::debug!(%error, "a VMM's socket");
     }
 }
 
