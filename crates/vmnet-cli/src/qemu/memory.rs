@@ -42,7 +42,7 @@ pub(super) fn shared(command: &[OsString], id: &str) -> Result<[OsString; 4], No
         }
     }
     for machine in values(command, &["machine", "M"]) {
-        if machine.contains("memory-backend=") {
+        if machine.contains("memory-backend=") || machine.contains("memory.") {
             return Err(NotShared::OwnPlan(format!("-machine {machine}")));
         }
     }
@@ -151,6 +151,7 @@ mod tests {
             "qemu -m 1G --mem-prealloc",
             "qemu -m 1G -object memory-backend-ram,id=r,size=1G",
             "qemu -m 1G -M q35,memory-backend=r",
+            "qemu -M q35,memory.size=2G",
             "qemu -m 1G -numa node",
         ] {
             assert!(shared(&words(line), "x").is_err(), "{line}");

@@ -11,8 +11,10 @@ use super::values;
 use crate::args::{NicKind, Qemu};
 use crate::socket_file::{self, SocketFile, SocketFileError};
 use openvmnet::place;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
@@ -213,18 +215,38 @@ fn is_emulated(command: &[OsString]) -> bool {
     let of_machines = (machines.iter().flat_map(|machine| machine.split(',')))
         .filter_map(|part| part.strip_prefix("accel=").map(str::to_owned));
     let mut accelerators = values(command, &["accel"]).into_iter().chain(of_machines);
-    !enabled && accelerators.all(|accelerator| accelerator.starts_with("tcg"))
+    let is_tcg = |accelerator: String| {
+        let name = accelerator.strip_prefix("accel=").unwrap_or(&accelerator);
+        name.starts_with("tcg")
+    };
+    !enabled && accelerators.all(is_tcg)
 }
 
 /// The version of this QEMU, if it says one.
 fn installed(command: &[OsString]) -> Option<Version> {
-    let said = Command::new(command.first()?)
+    let mut asked = Command::new(command.first()?)
         .arg("--version")
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .output()
+        .spawn()
         .ok()?;
-    version(&String::from_utf8_lossy(&said.stdout))
+    let mut said = [0; 256];
+    // Whoever stands in for QEMU may have other ideas of its arguments.
+    let heard = asked.stdout.as_mut().and_then(|out| {
+        let mut waits = [PollFd::new(out, PollFlags::IN)];
+        let patience = Timespec {
+            tv_sec: 5,
+            tv_nsec: 0,
+        };
+        match poll(&mut waits, Some(&patience)) {
+            Ok(1..) => out.read(&mut said).ok(),
+            _ => None,
+        }
+    });
+    let _ended = asked.kill();
+    let _reaped = asked.wait();
+    version(&String::from_utf8_lossy(said.get(..heard?)?))
 }
 
 /// The first two numbers of `QEMU emulator version 7.2.22 (...)`.
@@ -265,15 +287,19 @@ fn device_of(command: &[OsString]) -> &'static str {
         .first()
         .map(|word| word.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let machine = values(command, &["machine", "M"])
-        .last()
-        .cloned()
-        .unwrap_or_default();
-    let kind = machine.split(',').next().unwrap_or_default();
-    let kind = kind.strip_prefix("type=").unwrap_or(kind);
+    let machines = values(command, &["machine", "M"]);
+    // Of several options the last that names a type decides; the others only add properties.
+    let kinds = machines.iter().rev().filter_map(|machine| {
+        machine.split(',').enumerate().find_map(|(at, part)| {
+            let bare = (at == 0 && !part.contains('=')).then_some(part);
+            part.strip_prefix("type=").or(bare)
+        })
+    });
+    let kind = kinds.into_iter().next().unwrap_or_default();
+    let has_pci = machines.iter().any(|machine| machine.contains("pcie=on"));
     if program.ends_with("qemu-system-s390x") {
         "virtio-net-ccw"
-    } else if kind == "microvm" && !machine.contains("pcie=on") {
+    } else if kind == "microvm" && !has_pci {
         "virtio-net-device"
     } else {
         "virtio-net-pci"
@@ -308,6 +334,14 @@ mod tests {
                 "virtio-net-device",
             ),
             ("qemu-system-x86_64 -M microvm,pcie=on", "virtio-net-pci"),
+            (
+                "qemu-system-x86_64 -M microvm -machine graphics=off",
+                "virtio-net-device",
+            ),
+            (
+                "qemu-system-x86_64 -M microvm -machine pcie=on,rtc=on",
+                "virtio-net-pci",
+            ),
             ("/usr/bin/qemu-system-s390x -m 512", "virtio-net-ccw"),
         ] {
             assert_eq!(device_of(&words(line)), expected, "{line}");
@@ -319,6 +353,8 @@ mod tests {
         for (line, expected) in [
             ("qemu -m 1G", true),
             ("qemu -accel tcg,thread=multi", true),
+            ("qemu -accel accel=tcg", true),
+            ("qemu -accel accel=kvm", false),
             ("qemu -accel kvm -accel tcg", false),
             ("qemu -enable-kvm", false),
             ("qemu -M q35,accel=kvm:tcg", false),
