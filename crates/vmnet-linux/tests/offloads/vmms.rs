@@ -410,25 +410,3 @@ fn a_network_ends_while_vmms_are_there() {
     );
     let _gone = two.enable(0, false).unwrap_err();
 }
-
-/// Whoever served a ring before may have ended between giving something back and saying so.
-#[test]
-fn guests_are_called_when_their_rings_start() {
-    let handle = start();
-    let (_, one) = client::vmm(&handle, &plan());
-    let pair = &one.pairs[0];
-    for (what, call) in [
-        ("receive", pair.receive.call_fd()),
-        ("transmit", pair.transmit.call_fd()),
-    ] {
-        let mut calls = 0;
-        // The VMM itself has called once.
-        until(what, || {
-            let mut count = [0; 8];
-            if rustix::io::read(call, &mut count).is_ok() {
-                calls += u64::from_ne_bytes(count);
-            }
-            calls >= 2
-        });
-    }
-}
