@@ -10,6 +10,11 @@ use openvmnet::service::{
 use std::cell::{RefCell, RefMut};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// Whoever has what a client wants may be gone already, and only not have been heard of: a client that ends and comes again
+/// at once must not meet itself. By then it was heard.
+const HEARD_WITHIN: Duration = Duration::from_millis(10);
 
 /// One client's view of the service.
 pub(crate) struct Session {
@@ -89,8 +94,17 @@ impl Session {
         #[zlink(fds)] descriptors: Vec<OwnedFd>,
     ) -> Result<Started, ServiceError> {
         let connection = self.connection;
+        let copies: std::io::Result<Vec<OwnedFd>> =
+            descriptors.iter().map(OwnedFd::try_clone).collect();
+        let first =
+            self.supervisor()
+                .start_interface(connection, &network, options.clone(), descriptors);
+        let (Err(ServiceError::InUse { .. }), Ok(copies)) = (&first, copies) else {
+            return first;
+        };
+        tokio::time::sleep(HEARD_WITHIN).await;
         self.supervisor()
-            .start_interface(connection, &network, options, descriptors)
+            .start_interface(connection, &network, options, copies)
     }
 
     async fn stop_interface(&self, interface: u64) -> Result<(), ServiceError> {
