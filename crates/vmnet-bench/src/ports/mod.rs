@@ -22,7 +22,7 @@ use crate::testbed::Testbed;
 use std::error::Error;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vmnet_linux::lane::{self, Attachment, Handle, Ipv4, PortOptions, Settings, VhostUserSocket};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -85,6 +85,37 @@ pub(crate) fn measure(part: Part, testbed: &Testbed, options: &Options) -> Resul
 /// Moves so many frames from one port to another: what is run under callgrind.
 pub(crate) fn forward(len: usize, frames: u64) -> Result<(), Refusal> {
     rings::forward(len, frames, &std::env::temp_dir()).map_err(|error| error.to_string())
+}
+
+/// How long a driver looks before it sleeps, and how long it sleeps without being called.
+const LOOK: Duration = Duration::from_micros(50);
+const NAP: Duration = Duration::from_millis(10);
+
+/// The driver's side of some rings.
+trait Driver {
+    /// Does what there is to do. True: there was something.
+    fn step(&mut self) -> Result<bool, Failure>;
+
+    /// Sleeps until it is called, or for [`NAP`].
+    fn sleep(&mut self) -> Result<(), Failure>;
+
+    /// Works for that time.
+    fn run(&mut self, time: Duration) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let mut idle_since = None;
+        while begun.elapsed() < time {
+            if self.step()? {
+                idle_since = None;
+                continue;
+            }
+            std::hint::spin_loop();
+            if idle_since.get_or_insert_with(Instant::now).elapsed() >= LOOK {
+                idle_since = None;
+                self.sleep()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A network whose thread is in the caller's network namespace.

@@ -2,7 +2,7 @@
 //! (`flow.rs`), the server's end is the kernel's.
 
 use super::flow::{self, CHUNK, Flow, HEADERS, Outgoing};
-use super::{Failure, attach, network};
+use super::{Driver, Failure, NAP, attach, network};
 use crate::measure::Values;
 use crate::sys;
 use crate::testbed::Testbed;
@@ -25,8 +25,6 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 10);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 /// The first port of the guest.
 const PORTS: u16 = 40_000;
-/// How long the driver looks before it sleeps.
-const LOOK: Duration = Duration::from_micros(50);
 const SOON: Duration = Duration::from_secs(5);
 
 pub(super) fn measure(
@@ -189,52 +187,6 @@ impl Guest<'_> {
         }
     }
 
-    fn run(&mut self, time: Duration) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let mut idle_since = None;
-        while begun.elapsed() < time {
-            if self.step()? {
-                idle_since = None;
-                continue;
-            }
-            std::hint::spin_loop();
-            if idle_since.get_or_insert_with(Instant::now).elapsed() < LOOK {
-                continue;
-            }
-            idle_since = None;
-            if !self.pair.receive.driver.enable_calls() {
-                self.pair.receive.wait(Duration::from_millis(10))?;
-            }
-            self.pair.receive.driver.disable_calls();
-        }
-        Ok(())
-    }
-
-    /// Receives and sends what there is. True: something was done.
-    fn step(&mut self) -> Result<bool, Failure> {
-        let received = self.receive()?;
-        let mut worked = received > 0;
-        worked |= self.pair.transmit.driver.reclaim()? > 0;
-        for number in 0..self.flows.len() {
-            // In turns: each flow is the first now and then.
-            let at = (self.turn + number) % self.flows.len();
-            while self.up && self.pair.transmit.driver.room() > self.flows.len() {
-                let Some(segment) = self.flows[at].bytes() else {
-                    break;
-                };
-                self.send(&segment)?;
-                worked = true;
-            }
-            if let Some(segment) = self.flows[at].acknowledgement() {
-                self.send(&segment)?;
-            }
-        }
-        self.turn += 1;
-        self.pair.transmit.flush()?;
-        self.pair.receive.flush()?;
-        Ok(worked)
-    }
-
     fn receive(&mut self) -> Result<usize, Failure> {
         let mut count = 0;
         while count < 64 {
@@ -265,6 +217,40 @@ impl Guest<'_> {
             headers.copy_from(&segment.headers);
             payload.copy_from(&source[..body]);
         })?;
+        Ok(())
+    }
+}
+
+impl Driver for Guest<'_> {
+    fn step(&mut self) -> Result<bool, Failure> {
+        let received = self.receive()?;
+        let mut worked = received > 0;
+        worked |= self.pair.transmit.driver.reclaim()? > 0;
+        for number in 0..self.flows.len() {
+            // In turns: each flow is the first now and then.
+            let at = (self.turn + number) % self.flows.len();
+            while self.up && self.pair.transmit.driver.room() > self.flows.len() {
+                let Some(segment) = self.flows[at].bytes() else {
+                    break;
+                };
+                self.send(&segment)?;
+                worked = true;
+            }
+            if let Some(segment) = self.flows[at].acknowledgement() {
+                self.send(&segment)?;
+            }
+        }
+        self.turn += 1;
+        self.pair.transmit.flush()?;
+        self.pair.receive.flush()?;
+        Ok(worked)
+    }
+
+    fn sleep(&mut self) -> Result<(), Failure> {
+        if !self.pair.receive.driver.enable_calls() {
+            self.pair.receive.wait(NAP)?;
+        }
+        self.pair.receive.driver.disable_calls();
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Frames from one vhost-user port of a network to another. The driver's side of both is one thread of ours; the network's
 //! thread moves the frames. Beside it, a plain copy of as many bytes between as many buffers.
 
-use super::{Failure, NAME, attach, network};
+use super::{Driver, Failure, NAME, NAP, attach, network};
 use crate::measure::Values;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,8 +16,6 @@ use vmnet_wire::tcp::{Fields, Flags, Seq};
 
 const RING: u16 = 256;
 const BURST: usize = 64;
-/// How long a driver looks before it sleeps.
-const LOOK: Duration = Duration::from_micros(50);
 
 /// What has been counted.
 #[derive(Clone, Copy, Default, Debug)]
@@ -54,8 +52,9 @@ impl<'p> Guests<'p> {
             tally: Tally::default(),
         })
     }
+}
 
-    /// Sends and receives as much as there is. True: something was done.
+impl Driver for Guests<'_> {
     fn step(&mut self) -> Result<bool, Failure> {
         let mut worked = 0;
         let transmit = &mut self.from.transmit.driver;
@@ -93,28 +92,15 @@ impl<'p> Guests<'p> {
         Ok(worked > 0)
     }
 
-    fn run(&mut self, time: Duration) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let mut idle_since = None;
-        while begun.elapsed() < time {
-            if self.step()? {
-                idle_since = None;
-                continue;
-            }
-            std::hint::spin_loop();
-            if idle_since.get_or_insert_with(Instant::now).elapsed() < LOOK {
-                continue;
-            }
-            idle_since = None;
-            let (transmit, receive) = (&mut self.from.transmit, &mut self.to.receive);
-            let ready = transmit.driver.enable_calls() | receive.driver.enable_calls();
-            // When buffers come back, frames have come too.
-            if !ready && receive.wait(Duration::from_millis(10))? {
-                self.tally.wakes += 1;
-            }
-            transmit.driver.disable_calls();
-            receive.driver.disable_calls();
+    fn sleep(&mut self) -> Result<(), Failure> {
+        let (transmit, receive) = (&mut self.from.transmit, &mut self.to.receive);
+        let ready = transmit.driver.enable_calls() | receive.driver.enable_calls();
+        // When buffers come back, frames have come too.
+        if !ready && receive.wait(NAP)? {
+            self.tally.wakes += 1;
         }
+        transmit.driver.disable_calls();
+        receive.driver.disable_calls();
         Ok(())
     }
 }
