@@ -165,6 +165,8 @@ impl From<ConnectError> for Error {
     fn from(error: ConnectError) -> Self {
         let status = match &error {
             ConnectError::Refused(_, refusal) => of_refusal(refusal),
+            // What only the machine's service can do is not for who cannot have it do that.
+            ConnectError::Closed(..) | ConnectError::NoSystem(_) => Status::NotAuthorized,
             _ => Status::Failure,
         };
         Self::new(status, error)

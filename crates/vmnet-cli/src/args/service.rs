@@ -25,6 +25,8 @@ pub(crate) enum ServiceVerb {
     /// Whoever needs it starts it, so this is for service managers and for looking. It runs in the foreground and logs to
     /// standard error. Signals TERM and INT end it, and all networks with it; those that are kept come again with the
     /// next one.
+    ///
+    /// With --system it serves the whole machine, and does what takes privileges: see docs/system.md.
     #[command(after_help = daemon::EXAMPLES)]
     Daemon(daemon::Daemon),
     /// Print completions for a shell.
