@@ -7,6 +7,7 @@
 //! | `run`, `qemu`, `attach/` | one file or folder per verb |
 //! | `verb/` | the verbs that ask the service |
 //! | `daemon` | the service |
+//! | `doctor/` | what can work here, and what blocks it |
 //! | `forward_spec` | `[ADDR:]8080:web:80[/udp]` |
 //! | `span` | times and spans of time |
 //! | `pages` | completions and manual pages |
@@ -20,6 +21,7 @@ mod args;
 mod attach;
 mod command;
 mod daemon;
+mod doctor;
 mod forward_spec;
 mod hiding;
 mod identity;

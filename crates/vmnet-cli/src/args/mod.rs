@@ -6,9 +6,11 @@
 //! | `service` | verbs that ask the service |
 //! | `network`, `interface`, `identity`, `forward`, `lease`, `status` | one file for each of these |
 //! | `daemon` | the service itself |
+//! | `doctor` | what can work here |
 //! | `pages` | completions and manual pages |
 
 pub(crate) mod daemon;
+pub(crate) mod doctor;
 pub(crate) mod forward;
 pub(crate) mod identity;
 pub(crate) mod interface;

@@ -16,8 +16,10 @@ mod network;
 mod status;
 mod table;
 
+use crate::args::doctor::Doctor;
 use crate::args::service::ServiceVerb;
 use crate::daemon;
+use crate::doctor;
 use crate::forward_spec::NothingLeft;
 use crate::pages::{self, PagesError};
 use openvmnet::choice::{self, Wanted};
@@ -36,8 +38,18 @@ pub(crate) fn run(verb: ServiceVerb, scope: Scope) -> Result<(), VerbError> {
         ServiceVerb::Lease(lease) => lease::run(lease.verb),
         ServiceVerb::Status(status) => status::run(&status),
         ServiceVerb::Daemon(daemon) => Ok(daemon::run(&daemon, scope)?),
+        ServiceVerb::Doctor(doctor) => diagnose(&doctor),
         ServiceVerb::Completions(completions) => Ok(pages::completions(&completions)?),
         ServiceVerb::Man(man) => Ok(pages::man(&man)?),
+    }
+}
+
+fn diagnose(asked: &Doctor) -> Result<(), VerbError> {
+    let diagnosis = doctor::examine();
+    show(asked.json, &diagnosis, || diagnosis.describe())?;
+    match diagnosis.blocks() {
+        0 => Ok(()),
+        blocks => Err(VerbError::Blocked(blocks)),
     }
 }
 
@@ -61,6 +73,8 @@ pub(crate) enum VerbError {
     NoNumbers(&'static str),
     #[error("the service does not run, so nobody is on {0}: `vmnet network show {0}` starts it")]
     NothingUp(String),
+    #[error("{0} of these block what a user starts: see what to do behind ->")]
+    Blocked(usize),
     #[error(transparent)]
     Pages(#[from] PagesError),
     #[error(transparent)]
