@@ -4,7 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,6 +56,12 @@ impl Machine {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let host = Namespace::new();
         let machine = Self { folder, host };
+        for folder in ["user", "home"] {
+            let folder = machine.path().join(folder);
+            fs::create_dir(&folder).unwrap();
+            chown(&folder, Some(USER), Some(USER)).unwrap();
+            fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+        }
         // The folder that cargo builds in may be closed to other users.
         fs::copy(env!("CARGO_BIN_EXE_vmnet"), machine.program()).unwrap();
         fs::set_permissions(machine.program(), Permissions::from_mode(0o755)).unwrap();
@@ -66,7 +72,7 @@ impl Machine {
         self.folder.path()
     }
 
-    fn program(&self) -> PathBuf {
+    pub(crate) fn program(&self) -> PathBuf {
         self.path().join("vmnet")
     }
 
@@ -85,7 +91,7 @@ impl Machine {
             .args(words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", "/nonexistent")
+            .env("HOME", self.path().join("home"))
             .env("VMNET_SYSTEM_SOCKET", self.socket())
             .env("VMNET_SOCKET", self.path().join("user/vmnet.sock"))
             .env("VMNET_CONFIG", self.path().join("vmnet.toml"))
@@ -162,6 +168,21 @@ impl Machine {
         let words: Vec<&str> = words.split_whitespace().collect();
         let output = self.host.command("ip").args(words).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// Ends the user's service, if a client started one.
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if !self.path().join("user/vmnet.sock").exists() {
+            return;
+        }
+        let said = self.says(Who::Member, &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+        let pid = status["service"]["pid"].as_i64();
+        if let Some(pid) = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
     }
 }
 

@@ -81,3 +81,6 @@ pub fn own(name: &LinkName, kernel: &impl Kernel) -> Result<Option<Link>, Refusa
 pub fn mark_of(link: &Link) -> Option<Mark> {
     link.alias.as_deref()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;
