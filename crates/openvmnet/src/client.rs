@@ -45,6 +45,9 @@ pub enum ConnectError {
     /// The socket of the machine's service is closed to this user.
     #[error("this user may not use the service of the machine on {0}: {1}")]
     Closed(PathBuf, String),
+    /// What is wanted takes privileges, and there is no service that has them and lets us in.
+    #[error("{0} takes privileges, which only the machine's service has: {1}")]
+    NeedsSystem(&'static str, #[source] Box<ConnectError>),
     /// `VMNET_SCOPE` chooses none.
     #[error("VMNET_SCOPE is {0}: it can be user or system")]
     Scope(String),
@@ -115,7 +118,12 @@ impl Client {
     /// # Errors
     /// See [`ConnectError`].
     pub fn connect_for(wanted: Wanted<'_>) -> Result<Self, ConnectError> {
-        Self::connect_to(choice::whose(wanted)?)
+        match (Self::connect_to(choice::whose(wanted)?), wanted.privileges) {
+            (Err(error @ (ConnectError::NoSystem(_) | ConnectError::Closed(..))), Some(what)) => {
+                Err(ConnectError::NeedsSystem(what, Box::new(error)))
+            }
+            (connected, _) => connected,
+        }
     }
 
     /// Connects to this service. This user's is started if it does not run.

@@ -41,7 +41,7 @@ pub(crate) struct Daemon {
     #[arg(long, requires = "system")]
     pub(crate) user: Option<String>,
     /// Started by a client: the socket is standard input, and the service goes into the background.
-    #[arg(long, hide = true, conflicts_with = "system")]
+    #[arg(long, hide = true)]
     pub(crate) activated: bool,
 }
 

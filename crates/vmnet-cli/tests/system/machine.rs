@@ -131,7 +131,12 @@ impl Machine {
 
     /// Starts the service, and waits until it serves.
     pub(crate) fn service(&self, options: &[&str]) -> Running {
-        let mut command = self.starting(options);
+        self.service_by(&[], options)
+    }
+
+    /// The same by way of another program, which becomes the service.
+    pub(crate) fn service_by(&self, by: &[&str], options: &[&str]) -> Running {
+        let mut command = self.starting(by, options);
         let child = command.spawn().unwrap();
         let mut running = Running {
             child: Some(child),
@@ -150,11 +155,14 @@ impl Machine {
         self.path().join("service.log")
     }
 
-    /// The service, not started yet.
-    pub(crate) fn starting(&self, options: &[&str]) -> Command {
+    /// The service, not started yet; by way of another program, if one is named.
+    fn starting(&self, by: &[&str], options: &[&str]) -> Command {
         let state = self.path().join("state").display().to_string();
-        let words = ["daemon", "--system", "--state", &state];
-        let mut command = self.vmnet(Who::Root, &[&words, options].concat());
+        let program = self.program().display().to_string();
+        let words = [&program, "daemon", "--system", "--state", &state];
+        let words = [by, &words, options].concat();
+        let (first, rest) = words.split_first().unwrap();
+        let mut command = self.program_of(first, Who::Root, rest);
         let log = fs::File::create(self.log_path()).unwrap();
         command
             .env("VMNET_LOG", "info")

@@ -118,6 +118,35 @@ fn a_command_of_a_member_joins_a_network_of_the_machine() {
 }
 
 #[test]
+fn a_command_sees_neither_service() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let _service = both(&machine);
+    let program = machine.program().display().to_string();
+    for scope in ["--system", "--verbose"] {
+        let words = [
+            "run",
+            "--network",
+            "common",
+            "--",
+            &program,
+            scope,
+            "network",
+            "create",
+            "more",
+        ];
+        let said = machine.says(Who::Member, &words);
+        assert_eq!(said.status, Some(1), "{scope}: {}", said.stdout);
+        assert!(
+            said.stderr.contains("inside `vmnet run`"),
+            "{}",
+            said.stderr
+        );
+    }
+}
+
+#[test]
 fn without_the_machines_service_its_name_is_said_with_the_remedy() {
     let Some(machine) = Machine::new() else {
         return;

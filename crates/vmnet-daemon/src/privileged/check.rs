@@ -21,6 +21,8 @@ pub enum Permitted {
     LinkList,
     /// Delete the link with this number, if it is there.
     LinkDelete(Option<u32>),
+    /// Remove links that were left half made.
+    LinkSweep,
     /// Make a tap.
     TapCreate {
         /// Its name.
@@ -45,6 +47,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             let found = own(&name, kernel)?;
             Permitted::LinkDelete(found.map(|link| link.index))
         }
+        Request::LinkSweep => Permitted::LinkSweep,
         Request::TapCreate { name, mark, stays } => {
             if kernel.link(name.as_str())?.is_some() {
                 let reason = format!("there is a link {name} already");

@@ -92,6 +92,14 @@ impl Helper {
         self.done(&Request::LinkDelete { name })
     }
 
+    /// Removes links that a helper which was killed has left half made.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn sweep_links(&mut self) -> Result<(), HelperError> {
+        self.done(&Request::LinkSweep)
+    }
+
     /// Makes a tap with a virtio-net header, for several queues, and opens its first one. It is down, and has a random MAC.
     ///
     /// # Errors

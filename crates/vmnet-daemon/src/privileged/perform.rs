@@ -35,6 +35,7 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             }
             Ok((Answer::Done, None))
         }
+        Permitted::LinkSweep => sweep().map(|()| (Answer::Done, None)),
         Permitted::TapCreate { name, mark, stays } => {
             let opened = tap::create(name.as_str(), &mark.to_string(), stays);
             Ok((Answer::Opened, Some(opened.map_err(refused_by_tap)?)))
@@ -46,11 +47,7 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
     }
 }
 
-/// Removes what a helper that was killed has left half made.
-///
-/// # Errors
-/// The host refused.
-pub fn sweep() -> Result<(), Refusal> {
+fn sweep() -> Result<(), Refusal> {
     for left in link::list().map_err(refused_by_route)? {
         if link::is_provisional(&left.name) {
             link::delete(left.index).map_err(refused_by_route)?;

@@ -18,6 +18,7 @@ impl Supervisor {
         let Some(helper) = &mut self.helper else {
             return Ok(());
         };
+        helper.sweep_links()?;
         for link in helper.links()? {
             let Some(mark) = link.mark else { continue };
             if self.networks.contains_key(&mark.network) {

@@ -106,6 +106,7 @@ fn requests() -> impl Strategy<Value = Request> {
     let names = names.prop_map(|name| name.parse::<LinkName>().unwrap());
     prop_oneof![
         Just(Request::LinkList),
+        Just(Request::LinkSweep),
         names.clone().prop_map(|name| Request::LinkDelete { name }),
         names.clone().prop_map(|name| Request::TapOpen { name }),
         (names, any::<bool>()).prop_map(|(name, stays)| Request::TapCreate {
@@ -123,7 +124,7 @@ proptest! {
             Ok(Permitted::LinkDelete(Some(index))) => prop_assert!(index <= 2),
             Ok(Permitted::TapOpen(name)) => prop_assert_eq!(name.as_str(), "vmnet0-gw"),
             Ok(Permitted::TapCreate { name, .. }) => prop_assert_eq!(name.as_str(), "vmnet1"),
-            Ok(Permitted::LinkDelete(None) | Permitted::LinkList) | Err(_) => {}
+            Ok(Permitted::LinkDelete(None) | Permitted::LinkList | Permitted::LinkSweep) | Err(_) => {}
         }
     }
 
