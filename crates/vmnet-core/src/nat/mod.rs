@@ -30,7 +30,7 @@ use std::time::Instant;
 use vmnet_wire::ethernet::Mac;
 
 use crate::event::Read;
-use crate::gateway::icmp::Limiter;
+use crate::gateway::icmp::Budgets;
 use crate::link::Link;
 use crate::nat::destination::HostAccess;
 use crate::nat::port_forward::Forwards;
@@ -47,7 +47,7 @@ pub(crate) struct Nat {
     pub(crate) table: Table,
     pub(crate) forwards: Forwards,
     pub(crate) host: HostAccess,
-    pub(crate) limiter: Limiter,
+    pub(crate) budgets: Budgets,
     agenda: Agenda,
     /// Flows that would read, but whose guest's port is full.
     parked: Vec<SocketId>,
@@ -61,7 +61,7 @@ impl Nat {
             table: Table::new(flows_max),
             forwards: Forwards::default(),
             host,
-            limiter: Limiter::default(),
+            budgets: Budgets::default(),
             agenda: Agenda::default(),
             parked: Vec::new(),
             epoch: now,

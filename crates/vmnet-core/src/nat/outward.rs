@@ -160,7 +160,7 @@ impl Nat {
     /// Tells a guest by ICMP why its packet goes nowhere.
     fn report(&mut self, link: &mut Link<'_>, packet: &Outward<'_>, cause: Cause) {
         let (mac, guest) = (packet.mac, packet.source);
-        icmp::report(link, &mut self.limiter, mac, guest, cause, packet.packet);
+        icmp::report(link, &mut self.budgets, mac, guest, cause, packet.packet);
     }
 
     fn receive_tcp(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {

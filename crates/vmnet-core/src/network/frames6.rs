@@ -241,7 +241,7 @@ impl Network {
             packet,
         };
         let mut link = link!(self, gateway, now, out);
-        icmp::send_error(&mut link, &mut self.nat.limiter, from.mac, guest, &error);
+        icmp::send_error(&mut link, &mut self.nat.budgets, from.mac, guest, &error);
     }
 
     /// A piece of a packet: kept until the others are there (RFC 8200 §4.5).
