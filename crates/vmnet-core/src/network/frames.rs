@@ -216,7 +216,8 @@ impl Network {
         if self.is_anothers(from, source) {
             return Err(Drop::Spoofed);
         }
-        self.neighbours.learn(now, IpAddr::V4(source), from.mac);
+        let place = (from.mac, Some(from.port));
+        self.neighbours.learn(now, IpAddr::V4(source), place);
         if packet.header.is_fragment() {
             self.receive_fragment(now, from, packet, bytes, out)?;
             return Ok(true);

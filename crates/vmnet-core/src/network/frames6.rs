@@ -61,7 +61,8 @@ impl Network {
         if self.is_taken(now, from, guest) {
             return Err(Drop::Spoofed);
         }
-        self.neighbours.learn(now, guest, from.mac);
+        let place = (from.mac, Some(from.port));
+        self.neighbours.learn(now, guest, place);
         if let Some(fragment) = packet.piece() {
             self.receive_piece(now, from, &packet, fragment, out)?;
             return Ok(true);
