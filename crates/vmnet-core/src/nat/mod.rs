@@ -12,6 +12,7 @@
 //! | `echo` | ICMP echo |
 //! | `outward` | packets from guests to the outside |
 //! | `inward` | what happened to the host's sockets |
+//! | `refusal` | ICMP errors of guests about what they were sent |
 //! | [`port_forward`] | rules that lead from a port of the host to a guest |
 
 pub(crate) mod clients;
@@ -21,6 +22,7 @@ pub(crate) mod flow;
 pub(crate) mod inward;
 pub(crate) mod outward;
 pub mod port_forward;
+mod refusal;
 pub(crate) mod table;
 pub(crate) mod tcp;
 pub(crate) mod udp;

@@ -420,7 +420,7 @@ impl Nat {
         };
         let id = match request {
             Some((true, id)) => id,
-            Some((false, _)) => return link.drop(Drop::Protocol),
+            Some((false, _)) => return self.refused_by_guest(link, packet),
             None => return link.drop(Drop::Malformed),
         };
         let to = SocketAddr::new(packet.destination, 0);

@@ -243,6 +243,10 @@ impl Network {
             }
             Protocol::ICMPV4 if ours => {
                 let request = icmpv4::Header::read(packet.payload).ok_or(Drop::Malformed)?;
+                if request.kind == icmpv4::UNREACHABLE {
+                    self.nat.receive(&mut link, Protocol::ICMPV4, &outward);
+                    return Ok(true);
+                }
                 if request.kind != icmpv4::ECHO_REQUEST {
                     return Err(Drop::NoService);
                 }

@@ -123,8 +123,12 @@ impl Network {
             }
             (Protocol::ICMPV6, _) if ours || to == ALL_NODES || to == ALL_ROUTERS => {
                 let header = icmpv6::Header::read(packet.payload).ok_or(Drop::Malformed)?;
+                if ours && icmpv6::is_error(header.kind) {
+                    // About what was sent from our address, which the NAT does too.
+                    return Ok(false);
+                }
                 if header.kind != icmpv6::ECHO_REQUEST {
-                    // Errors about what we sent, and reports of who listens to what.
+                    // Reports of who listens to what.
                     return if ours {
                         Err(Drop::NoService)
                     } else {
