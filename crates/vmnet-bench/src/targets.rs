@@ -111,7 +111,17 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
                 Kind::Ours => other.map_or("", |other| other.id),
                 _ => kind.title(),
             };
-            misses.push(format!("{ratio:.2} of {name}, wanted {wanted:.2}"));
+            // Of two rows of ours: what the kernel alone makes of the same difference.
+            let kernel = other.filter(|_| *kind == Kind::Ours).and_then(|other| {
+                let kernel = Path {
+                    kind: Kind::Kernel,
+                    mtu: MTU,
+                };
+                let (row, other) = (results.median(row, kernel)?, results.median(other, kernel)?);
+                (other > 0.0).then(|| format!(" (kernel NAT {:.2})", row / other))
+            });
+            let kernel = kernel.unwrap_or_default();
+            misses.push(format!("{ratio:.2} of {name}, wanted {wanted:.2}{kernel}"));
         }
     }
     if let Some(wanted) = target(&AT_LEAST, row) {
@@ -205,6 +215,20 @@ mod tests {
         assert_eq!(
             with(10.0, 9.0).text,
             "MISSED: 0.90 of tcp_up_1, wanted 0.95"
+        );
+        // The kernel's own loss stands beside it, and excuses nothing.
+        let kernel = Path {
+            kind: Kind::Kernel,
+            mtu: MTU,
+        };
+        let mut results = Results::new(vec![path, kernel]);
+        for (path, v4, v6) in [(path, 10.0, 9.0), (kernel, 50.0, 47.0)] {
+            results.add("tcp_up_1", path, v4);
+            results.add("tcp6_up_1", path, v6);
+        }
+        assert_eq!(
+            judge(row("tcp6_up_1"), &results).unwrap().text,
+            "MISSED: 0.90 of tcp_up_1, wanted 0.95 (kernel NAT 0.94)"
         );
     }
 

@@ -157,6 +157,17 @@ impl Link<'_> {
         Some((port, self.ports.get(port)?))
     }
 
+    /// The same, if the port's settings do not matter.
+    pub(crate) fn port_at(&self, mac: Mac) -> Option<PortId> {
+        self.port_of(mac).map(|(port, _)| port)
+    }
+
+    /// `address` spoke from `mac`.
+    pub(crate) fn learn(&mut self, address: IpAddr, mac: Mac) {
+        let place = (mac, self.port_at(mac));
+        self.neighbours.learn(self.now, address, place);
+    }
+
     /// A guest's port has room, or is unknown and will be found by flooding.
     pub(crate) fn is_ready(&self, mac: Mac) -> bool {
         self.port_of(mac).is_none_or(|(_, port)| port.ready)

@@ -1,7 +1,8 @@
 //! Which guest's address belongs to which MAC: what ARP and neighbour discovery know.
 //!
 //! Guests fill this table, and with IPv6 one may have as many addresses as it likes. So a MAC has a share, of which its
-//! oldest address gives way; MACs themselves are limited by the switch. Unreachability (RFC 4861 §7.3) is found without
+//! oldest address gives way, and a port has one that it does not exceed, however many MACs are behind it: so nobody fills
+//! the table for others. Unreachability (RFC 4861 §7.3) is found without
 //! timers: who uses an address that was silent for a while is told to ask for it, and an address that does not answer is
 //! forgotten.
 
@@ -11,10 +12,14 @@ use std::time::{Duration, Instant};
 
 use vmnet_wire::ethernet::Mac;
 
+use crate::outbox::PortId;
+
 /// Guests' addresses that are remembered with their MAC.
 const MAX: usize = 32_768;
 /// Of one MAC.
 const SHARE: usize = 16;
+/// Of one port: enough for a nested network.
+const PORT_SHARE: usize = 2048;
 /// A neighbour that was silent for so long may have moved: it is asked for again.
 const AGE: Duration = Duration::from_secs(300);
 /// An IPv6 neighbour that was silent for so long is asked whether it is still there (RFC 4861 §10, `REACHABLE_TIME`).
@@ -32,6 +37,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(crate) struct Neighbours {
     entries: HashMap<IpAddr, Entry>,
     stations: HashMap<Mac, Station>,
+    /// Entries of the MACs behind each port.
+    per_port: HashMap<PortId, usize>,
     /// A MAC speaks from another address than before.
     moved: bool,
     /// MACs whose IPv6 addresses are others than before.
@@ -57,33 +64,38 @@ struct Entry {
 struct Station {
     /// Its entries, oldest first.
     addresses: Vec<IpAddr>,
+    /// Behind which port it was when its last entry was written.
+    port: Option<PortId>,
     /// From which address it spoke last.
     v4: Option<(Ipv4Addr, Instant)>,
     /// One of those that it speaks from, the same as long as it is heard.
     v6: Option<(Ipv6Addr, Instant)>,
 }
 
+/// A MAC, and the port behind which it is, if that is known.
+pub(crate) type Place = (Mac, Option<PortId>);
+
 impl Neighbours {
-    /// `address` spoke from `mac`.
-    pub(crate) fn learn(&mut self, now: Instant, address: IpAddr, mac: Mac) {
-        if self.enter(now, address, mac) {
-            self.speaks(now, address, mac);
+    /// `address` spoke from `place`.
+    pub(crate) fn learn(&mut self, now: Instant, address: IpAddr, place: Place) {
+        if self.enter(now, address, place) {
+            self.speaks(now, address, place.0);
         }
     }
 
-    /// `mac` is about to take an address, if nobody else has it (RFC 4862 §5.4): it may never speak from it unasked.
-    pub(crate) fn suggest(&mut self, now: Instant, address: IpAddr, mac: Mac) {
-        let others = |entry: &Entry| entry.mac != mac && is_young(now, entry.heard);
+    /// A MAC is about to take an address, if nobody else has it (RFC 4862 §5.4): it may never speak from it unasked.
+    pub(crate) fn suggest(&mut self, now: Instant, address: IpAddr, place: Place) {
+        let others = |entry: &Entry| entry.mac != place.0 && is_young(now, entry.heard);
         if !self.entries.get(&address).is_some_and(others) {
-            self.learn(now, address, mac);
+            self.learn(now, address, place);
         }
     }
 
-    /// An address is given to `mac`: whoever else spoke from it or wanted it has it no more.
-    pub(crate) fn hand_over(&mut self, now: Instant, address: IpAddr, mac: Mac) {
-        let others = |entry: &Entry| entry.mac != mac;
+    /// An address is given to a MAC: whoever else spoke from it or wanted it has it no more.
+    pub(crate) fn hand_over(&mut self, now: Instant, address: IpAddr, place: Place) {
+        let others = |entry: &Entry| entry.mac != place.0;
         if self.entries.get(&address).is_some_and(others) {
-            self.learn(now, address, mac);
+            self.learn(now, address, place);
         }
     }
 
@@ -192,19 +204,19 @@ impl Neighbours {
     }
 
     /// Writes down who has an address; answers whether there was room.
-    fn enter(&mut self, now: Instant, address: IpAddr, mac: Mac) -> bool {
+    fn enter(&mut self, now: Instant, address: IpAddr, (mac, port): Place) -> bool {
         if let Some(entry) = self.entries.get_mut(&address) {
             let before = core::mem::replace(&mut entry.mac, mac);
             (entry.heard, entry.probes, entry.probed) = (now, 0, None);
             if before != mac {
                 self.leave(before, address);
-                self.join(mac, address);
+                self.join((mac, port), address);
             }
             return true;
         }
-        if self.entries.len() >= MAX {
+        if !self.has_room(port) {
             self.sweep(now);
-            if self.entries.len() >= MAX {
+            if !self.has_room(port) {
                 return false;
             }
         }
@@ -215,8 +227,23 @@ impl Neighbours {
             probed: None,
         };
         self.entries.insert(address, entry);
-        self.join(mac, address);
+        self.join((mac, port), address);
         true
+    }
+
+    fn has_room(&self, port: Option<PortId>) -> bool {
+        let had = port.and_then(|port| self.per_port.get(&port));
+        self.entries.len() < MAX && had.is_none_or(|had| *had < PORT_SHARE)
+    }
+
+    /// So many entries more are of a port, or fewer.
+    fn count(&mut self, port: Option<PortId>, change: isize) {
+        let Some(port) = port else { return };
+        let had = self.per_port.entry(port).or_default();
+        *had = had.saturating_add_signed(change);
+        if *had == 0 {
+            self.per_port.remove(&port);
+        }
     }
 
     fn speaks(&mut self, now: Instant, address: IpAddr, mac: Mac) {
@@ -242,12 +269,16 @@ impl Neighbours {
         }
     }
 
-    fn join(&mut self, mac: Mac, address: IpAddr) {
+    fn join(&mut self, (mac, port): Place, address: IpAddr) {
         if address.is_ipv6() {
             self.changed.insert(mac);
         }
         let station = self.stations.entry(mac).or_default();
+        // Where it is now, all that it has counts.
+        let before = core::mem::replace(&mut station.port, port);
+        let had = isize::try_from(station.addresses.len()).unwrap_or(isize::MAX);
         station.addresses.push(address);
+        let mut more = 1;
         if station.addresses.len() > SHARE {
             // That which rules follow stays.
             let kept = station.v6.map(|(address, _)| IpAddr::V6(address));
@@ -257,7 +288,10 @@ impl Neighbours {
                 .position(|address| Some(*address) != kept);
             let oldest = station.addresses.remove(oldest.unwrap_or(0));
             self.entries.remove(&oldest);
+            more = 0;
         }
+        self.count(before, -had);
+        self.count(port, had + more);
     }
 
     /// An address is not that of `mac` any more.
@@ -268,7 +302,9 @@ impl Neighbours {
         let Some(station) = self.stations.get_mut(&mac) else {
             return;
         };
+        let had = station.addresses.len();
         station.addresses.retain(|other| *other != address);
+        let (fewer, port) = (had - station.addresses.len(), station.port);
         if station.v6.is_some_and(|(v6, _)| IpAddr::V6(v6) == address) {
             station.v6 = None;
             self.moved = true;
@@ -276,6 +312,7 @@ impl Neighbours {
         if station.addresses.is_empty() {
             self.stations.remove(&mac);
         }
+        self.count(port, -isize::try_from(fewer).unwrap_or(0));
     }
 
     fn forget(&mut self, address: IpAddr) {
@@ -317,6 +354,10 @@ mod tests {
         Mac([2, 0, 0, 0, a, b])
     }
 
+    fn at(mac: Mac) -> Place {
+        (mac, None)
+    }
+
     fn v6(number: u16) -> IpAddr {
         IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number))
     }
@@ -325,9 +366,9 @@ mod tests {
     fn a_mac_with_many_addresses_loses_its_own() {
         let now = Instant::now();
         let mut neighbours = Neighbours::default();
-        neighbours.learn(now, v6(9999), mac(2));
+        neighbours.learn(now, v6(9999), at(mac(2)));
         for number in 0..1000 {
-            neighbours.learn(now, v6(number), mac(1));
+            neighbours.learn(now, v6(number), at(mac(1)));
         }
         assert_eq!(neighbours.entries.len(), SHARE + 1);
         assert_eq!(neighbours.look_up(now, v6(9999)), Some(mac(2)));
@@ -346,15 +387,52 @@ mod tests {
             |number: u32| IpAddr::V6(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(number)));
         for number in 0..count + 10 {
             let [_, _, a, b] = (number / 16).to_be_bytes();
-            neighbours.learn(now, address(number), mac(u16::from_be_bytes([a, b])));
+            neighbours.learn(now, address(number), at(mac(u16::from_be_bytes([a, b]))));
         }
         assert_eq!(neighbours.entries.len(), MAX);
         assert_eq!(neighbours.look_up(now, address(count)), None);
         let later = now + AGE;
-        neighbours.learn(later, address(count), mac(1));
+        neighbours.learn(later, address(count), at(mac(1)));
         assert_eq!(neighbours.look_up(later, address(count)), Some(mac(1)));
         assert_eq!(
             (neighbours.entries.len(), neighbours.stations.len()),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn a_port_with_many_macs_leaves_room_for_others() {
+        let now = Instant::now();
+        let mut neighbours = Neighbours::default();
+        let mut ports = slotmap::SlotMap::<PortId, ()>::with_key();
+        let (hostile, other) = (ports.insert(()), ports.insert(()));
+        let address =
+            |number: u32| IpAddr::V6(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(number)));
+        for number in 0..40_000_u32 {
+            let [_, _, a, b] = (number / 8).to_be_bytes();
+            let place = (mac(u16::from_be_bytes([a, b])), Some(hostile));
+            neighbours.learn(now, address(number), place);
+        }
+        assert_eq!(neighbours.entries.len(), PORT_SHARE);
+        // What is known of it is renewed, what is new of it is not remembered, and others are.
+        neighbours.learn(now + AGE / 2, address(0), (mac(0), Some(hostile)));
+        let place = (mac(60_000), Some(other));
+        neighbours.learn(now, address(50_000), place);
+        assert_eq!(neighbours.look_up(now, address(50_000)), Some(place.0));
+        // A MAC that moves takes its share along, and one that loses an address has room for another.
+        neighbours.learn(now, address(50_000), (mac(0), Some(hostile)));
+        assert_eq!(neighbours.per_port.get(&other), None);
+        neighbours.learn(now, address(50_001), (mac(0), Some(other)));
+        assert_eq!(neighbours.per_port.get(&other), Some(&10));
+        assert_eq!(neighbours.per_port.get(&hostile), Some(&(PORT_SHARE - 8)));
+        // What has aged makes room.
+        for number in 80_000..80_008 {
+            neighbours.learn(now, address(number), (mac(200), Some(hostile)));
+        }
+        neighbours.learn(now + 2 * AGE, address(70_000), (mac(9), Some(hostile)));
+        assert_eq!(neighbours.per_port.get(&hostile), Some(&1));
+        assert_eq!(
+            (neighbours.entries.len(), neighbours.per_port.len()),
             (1, 1)
         );
     }
@@ -377,28 +455,28 @@ mod tests {
         let now = Instant::now();
         let mut neighbours = Neighbours::default();
         let link_local = "fe80::1".parse().unwrap();
-        neighbours.learn(now, link_local, mac(1));
+        neighbours.learn(now, link_local, at(mac(1)));
         assert!(!neighbours.take_moved());
         assert_eq!(neighbours.address6_of(now, mac(1)), None);
         let of = |number| match v6(number) {
             IpAddr::V6(address) => Some(address),
             IpAddr::V4(_) => None,
         };
-        neighbours.learn(now, v6(1), mac(1));
+        neighbours.learn(now, v6(1), at(mac(1)));
         assert!(neighbours.take_moved());
-        neighbours.learn(now, v6(2), mac(1));
-        neighbours.learn(now, v6(1), mac(1));
+        neighbours.learn(now, v6(2), at(mac(1)));
+        neighbours.learn(now, v6(1), at(mac(1)));
         assert!(!neighbours.take_moved());
         assert_eq!(neighbours.address6_of(now, mac(1)), of(1));
         // Another takes it: the next best is taken.
-        neighbours.learn(now, v6(1), mac(2));
+        neighbours.learn(now, v6(1), at(mac(2)));
         assert!(neighbours.take_moved());
         assert_eq!(neighbours.address6_of(now, mac(1)), of(2));
         assert_eq!(neighbours.address6_of(now, mac(2)), of(1));
         // What somebody wants but another has stays where it is.
-        neighbours.suggest(now, v6(1), mac(1));
+        neighbours.suggest(now, v6(1), at(mac(1)));
         assert_eq!(neighbours.look_up(now, v6(1)), Some(mac(2)));
-        neighbours.suggest(now, v6(5), mac(3));
+        neighbours.suggest(now, v6(5), at(mac(3)));
         assert_eq!(neighbours.address6_of(now, mac(3)), of(5));
     }
 
@@ -406,8 +484,8 @@ mod tests {
     fn silent_neighbours_are_asked_and_then_forgotten() {
         let start = Instant::now();
         let mut neighbours = Neighbours::default();
-        neighbours.learn(start, v6(1), mac(1));
-        let at = |ms| start + REACHABLE + Duration::from_millis(ms);
+        neighbours.learn(start, v6(1), at(mac(1)));
+        let then = |ms| start + REACHABLE + Duration::from_millis(ms);
         assert!(!neighbours.wants_probe(start + REACHABLE / 2, v6(1)));
         for (ms, wanted) in [
             (0, true),
@@ -416,16 +494,16 @@ mod tests {
             (2000, true),
             (2500, false),
         ] {
-            assert_eq!(neighbours.wants_probe(at(ms), v6(1)), wanted, "{ms}");
-            assert_eq!(neighbours.look_up(at(ms), v6(1)), Some(mac(1)));
+            assert_eq!(neighbours.wants_probe(then(ms), v6(1)), wanted, "{ms}");
+            assert_eq!(neighbours.look_up(then(ms), v6(1)), Some(mac(1)));
         }
-        assert!(!neighbours.wants_probe(at(3000), v6(1)));
-        assert_eq!(neighbours.look_up(at(3000), v6(1)), None);
+        assert!(!neighbours.wants_probe(then(3000), v6(1)));
+        assert_eq!(neighbours.look_up(then(3000), v6(1)), None);
         // An answer in time keeps it.
-        neighbours.learn(start, v6(1), mac(1));
-        assert!(neighbours.wants_probe(at(0), v6(1)));
-        neighbours.learn(at(500), v6(1), mac(1));
-        assert!(!neighbours.wants_probe(at(4000), v6(1)));
-        assert_eq!(neighbours.look_up(at(4000), v6(1)), Some(mac(1)));
+        neighbours.learn(start, v6(1), at(mac(1)));
+        assert!(neighbours.wants_probe(then(0), v6(1)));
+        neighbours.learn(then(500), v6(1), at(mac(1)));
+        assert!(!neighbours.wants_probe(then(4000), v6(1)));
+        assert_eq!(neighbours.look_up(then(4000), v6(1)), Some(mac(1)));
     }
 }

@@ -53,11 +53,16 @@ fn tun_is_closed() -> Option<String> {
     }
 }
 
-/// The path of a program, as a shell of the administrator would find it.
+/// The path of a program, as a shell of the administrator would find it; before that in the folder
+/// `VMNET_LAB_PROGRAMS`, where `scripts/test` builds what no package has.
 #[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {
+    let built = std::env::var("VMNET_LAB_PROGRAMS").unwrap_or_default();
     let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
+    [built.as_str()]
+        .into_iter()
+        .chain(path.split(':'))
+        .filter(|folder| !folder.is_empty())
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"])
         .map(|folder| Path::new(folder).join(name))
         .find(|candidate| candidate.is_file())

@@ -8,12 +8,14 @@ use vmnet_core::{
 };
 use vmnet_lab::sim::apps::is_pattern;
 use vmnet_lab::sim::internet::UdpHost;
+use vmnet_lab::sim::packets;
 use vmnet_lab::sim::packets6::{self, Ends6, v6};
 use vmnet_lab::sim::{Guest, Lan, Server, Talk};
 use vmnet_wire::icmpv6;
 use vmnet_wire::ip::Protocol;
 use vmnet_wire::ipv6;
 use vmnet_wire::ndp::{self, Message};
+use vmnet_wire::tcp;
 use zerocopy::IntoBytes;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -700,6 +702,241 @@ fn hairpin_by_the_gateways_ipv6_address() {
         .expect("a client");
     assert_eq!(IpAddr::from(remote.addr), IpAddr::V6(lan.gateway6()));
     assert!(lan.guest(asking).tcp(handle).may_send());
+}
+
+/// What a guest says by ICMP about a packet that came to it in `frame`.
+fn complaint(lan: &mut Lan, port: PortId, (kind, word): (u8, u32), frame: &[u8]) -> Vec<u8> {
+    let seen = packets6::read(frame).expect("a packet by IPv6");
+    let ends = Ends6 {
+        macs: (lan.guest(port).mac, lan.network.gateway_mac()),
+        ips: (seen.destination, seen.source),
+    };
+    let message = [icmpv6::Header::new(kind, 4, word).as_bytes(), &frame[14..]].concat();
+    packets6::icmp(ends, 64, message)
+}
+
+#[test]
+fn a_client_that_a_guest_refuses_by_icmp_hears_so_at_once() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let other = add_raw(&mut lan, 8);
+    let guest = ForwardGuest::Port(port);
+    let (rule, _) = lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
+    // From its own address, and from the gateway's.
+    for client in ["[2001:db8::7]:700", "[::1]:700"] {
+        lan.heard(port);
+        let socket = lan.dial(rule, client.parse().unwrap(), Server::Echo);
+        let socket = socket.expect("a flow");
+        lan.run_for(SECOND / 100);
+        let syn = lan.heard(port).pop().expect("a SYN");
+        let unreachable = (icmpv6::UNREACHABLE, 0);
+        // Not about another connection, nor a segment that was not sent; nor by another guest.
+        let mut wrong = syn.clone();
+        wrong[14 + 40 + 7] ^= 1;
+        let wrong = complaint(&mut lan, port, unreachable, &wrong);
+        lan.inject(port, wrong);
+        let mut lie = complaint(&mut lan, port, unreachable, &syn);
+        lie[6..12].copy_from_slice(&lan.guest(other).mac.0);
+        lan.inject(other, lie);
+        assert!(lan.internet.streams.contains_key(&socket), "{client}");
+        let told = complaint(&mut lan, port, unreachable, &syn);
+        lan.inject(port, told);
+        assert!(!lan.internet.streams.contains_key(&socket), "{client}");
+        let (_, by_reset) = lan.internet.past.last().expect("a closed stream");
+        assert!(by_reset, "{client}");
+    }
+}
+
+#[test]
+fn segments_too_large_for_a_link_behind_the_guest_come_again_smaller() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let guest = ForwardGuest::Port(port);
+    let (rule, _) = lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
+    lan.heard(port);
+    let client = "[2001:db8::7]:700".parse().unwrap();
+    lan.dial(rule, client, Server::Source(5000))
+        .expect("a flow");
+    lan.run_for(SECOND / 100);
+    let syn = packets6::read(&lan.heard(port)[0]).unwrap();
+    let syn = tcp::Segment::read(&syn.payload).unwrap().fields;
+    let ends = outward(&mut lan, port, 9, "2001:db8::7");
+    // SYN and ACK with the largest segment that the link has: 1440 bytes.
+    let fields = tcp::Fields {
+        source_port: 80,
+        destination_port: 700,
+        sequence: tcp::Seq(1),
+        acknowledgement: syn.sequence.advance(1),
+        flags: tcp::Flags::SYN | tcp::Flags::ACK,
+        window: 60_000,
+    };
+    let mut answer = tcp::Header::new(&fields, 4, 0).as_bytes().to_vec();
+    answer.extend([2, 4, 0x05, 0xa0]);
+    let sum =
+        vmnet_wire::ip::pseudo_header(ends.ips.0.into(), ends.ips.1.into(), Protocol::TCP, 24);
+    let sum = sum.with(&answer).finish();
+    answer[16..18].copy_from_slice(&sum.to_be_bytes());
+    lan.inject(port, packets6::ip(ends, Protocol::TCP, 64, &answer));
+    lan.run_for(SECOND / 100);
+    let sizes = |frames: &[Vec<u8>]| -> Vec<usize> {
+        let segments = frames.iter().filter_map(|frame| packets6::read(frame));
+        segments
+            .map(|seen| seen.payload.len() - 20)
+            .filter(|len| *len > 0)
+            .collect()
+    };
+    let heard = lan.heard(port);
+    assert_eq!(sizes(&heard)[..3], [1440, 1440, 1440]);
+    let first = heard.iter().find(|frame| frame.len() > 1000).unwrap();
+    // Less than any link has is not believed.
+    for (mtu, size) in [(1400, 1340), (68, 1220)] {
+        let told = complaint(&mut lan, port, (icmpv6::PACKET_TOO_BIG, mtu), first);
+        lan.inject(port, told);
+        lan.run_for(SECOND / 100);
+        let sizes = sizes(&lan.heard(port));
+        assert_eq!(sizes.iter().sum::<usize>(), 5000, "{mtu}");
+        assert_eq!(sizes.iter().max(), Some(&size), "{mtu}");
+    }
+}
+
+#[test]
+fn one_guests_errors_leave_others_theirs() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = add_raw(&mut lan, 9);
+    let other = add_raw(&mut lan, 8);
+    let ends = outward(&mut lan, port, 9, "2001:db8::1");
+    for _ in 0..300 {
+        // A packet whose hops are used up.
+        let datagram = packets6::datagram(ends, (5, 7), b"x");
+        let expired = packets6::ip(ends, Protocol::UDP, 1, &datagram);
+        lan.guest(port).inject(expired);
+    }
+    lan.run_for(Duration::from_millis(10));
+    assert!(lan.network.drops().of(Drop::IcmpRate) > 100);
+    lan.heard(other);
+    let ends = outward(&mut lan, other, 8, "2001:db8::1");
+    let datagram = packets6::datagram(ends, (5, 7), b"x");
+    lan.inject(other, packets6::ip(ends, Protocol::UDP, 1, &datagram));
+    let (kind, ..) = packets6::read_icmp(&lan.heard(other)[0]).expect("an error");
+    assert_eq!(kind, icmpv6::TIME_EXCEEDED);
+}
+
+#[test]
+fn a_hairpin_to_a_guest_known_by_its_ipv6_address() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let web = add_raw(&mut lan, 9);
+    let asking = add_raw(&mut lan, 8);
+    let guest = ForwardGuest::Address(IpAddr::V6(at(9)));
+    lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
+    lan.forward(rule(ForwardProtocol::Udp, "[::]:8053", guest, 53));
+    // By either of the gateway's addresses, the guest itself too.
+    let (gateway4, gateway6) = (lan.gateway(), lan.gateway6());
+    for (from, number) in [(asking, 8), (web, 9)] {
+        let macs = (lan.guest(from).mac, lan.network.gateway_mac());
+        let own4 = std::net::Ipv4Addr::new(192, 168, 64, number);
+        let ends6 = Ends6 {
+            macs,
+            ips: (at(number.into()), gateway6),
+        };
+        let ends4 = packets::Ends {
+            macs,
+            ips: (own4, gateway4),
+        };
+        for v6 in [true, false] {
+            lan.heard(web);
+            lan.heard(from);
+            let port = 5000 + u16::from(number) * 10 + u16::from(v6);
+            let question = if v6 {
+                packets6::udp(ends6, (port, 8053), b"who")
+            } else {
+                packets::udp(ends4, (port, 8053), 64, b"who")
+            };
+            lan.inject(from, question);
+            lan.run_for(SECOND / 10);
+            let came: Vec<_> = lan.heard(web);
+            let came = came.iter().find_map(|frame| packets6::read_udp(frame));
+            let (client, ports, question) = came.expect("a question by IPv6");
+            assert_eq!(
+                (client, ports.1, &question[..]),
+                (gateway6, 53, &b"who"[..])
+            );
+            let ends = outward(&mut lan, web, 9, &gateway6.to_string());
+            lan.inject(web, packets6::udp(ends, (53, ports.0), b"me"));
+            lan.run_for(SECOND / 10);
+            let heard = lan.heard(from);
+            let answered = heard.iter().any(|frame| {
+                if v6 {
+                    packets6::read_udp(frame) == Some((gateway6, (8053, port), b"me".to_vec()))
+                } else {
+                    frame.ends_with(b"me") && frame[23] == 17
+                }
+            });
+            assert!(answered, "{number} {v6}");
+            // A connection leads there as well.
+            lan.heard(web);
+            let fields = tcp::Fields {
+                source_port: port,
+                destination_port: 8080,
+                flags: tcp::Flags::SYN,
+                window: 1000,
+                ..tcp::Fields::default()
+            };
+            let syn = if v6 {
+                packets6::tcp(ends6, &fields, b"")
+            } else {
+                packets::tcp(ends4, &fields, &[], b"")
+            };
+            lan.inject(from, syn);
+            lan.run_for(SECOND / 10);
+            let came = lan.heard(web);
+            let syns = came.iter().filter_map(|frame| packets6::read(frame));
+            let mut syns = syns.filter(|seen| seen.protocol == Protocol::TCP);
+            let called = syns.any(|seen| {
+                let segment = tcp::Segment::read(&seen.payload).unwrap();
+                seen.source == gateway6 && segment.fields.destination_port == 80
+            });
+            assert!(called, "{number} {v6}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_follows_its_guest_to_ipv6_when_it_is_heard() {
+    let mut lan = Lan::dual(|config| config.router_advertisement = false);
+    let port = lan.plug(Guest::raw(9, lan.start, 1500));
+    let mac = lan.guest(port).mac;
+    let own4 = std::net::Ipv4Addr::new(192, 168, 64, 9);
+    let ends = packets::Ends {
+        macs: (mac, lan.network.gateway_mac()),
+        ips: (own4, lan.gateway()),
+    };
+    // Nobody knows of it but its IPv4 address: clients of either family come by that, from the gateway's address.
+    lan.inject(port, packets::udp(ends, (5, 9), 64, b"x"));
+    let guest = ForwardGuest::Port(port);
+    let (tcp_rule, _) = lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
+    let (_, socket) = lan.forward(rule(ForwardProtocol::Udp, "[::]:8053", guest, 53));
+    let socket = socket.expect("a guest with an address");
+    let mut by_v6 = |lan: &mut Lan, number: u16| {
+        let client = SocketAddr::new(v6("2001:db8::7").into(), 700 + number);
+        lan.heard(port);
+        lan.dial(tcp_rule, client, Server::Echo).expect("a flow");
+        lan.datagram(socket, &client.to_string(), b"who");
+        lan.run_for(SECOND / 10);
+        let heard = lan.heard(port);
+        let of = |protocol: Protocol| {
+            heard.iter().any(|frame| {
+                packets6::read(frame)
+                    .is_some_and(|seen| seen.protocol == protocol && seen.destination == at(9))
+            })
+        };
+        (of(Protocol::TCP), of(Protocol::UDP), heard.len())
+    };
+    let (tcp, udp, count) = by_v6(&mut lan, 1);
+    assert!(!tcp && !udp && count >= 2);
+    // It takes an IPv6 address, which its probe tells (RFC 4862): from now on clients are who they are.
+    lan.inject(port, packets6::probe(mac, at(9)));
+    let (tcp, udp, _) = by_v6(&mut lan, 2);
+    assert!(tcp && udp);
 }
 
 #[test]

@@ -232,6 +232,50 @@ fn a_host_without_ipv6_says_so_at_once() {
     assert!(inside.stdout().contains(&format!("tcp {SERVER}:")));
 }
 
+/// curl, which tries the other family after 200 ms; here only after ten seconds, so that a wait is seen.
+#[test]
+fn a_client_with_happy_eyeballs_does_not_wait() {
+    let Some(stage) = stage(&["curl", "unshare"]) else {
+        return;
+    };
+    // Addresses of a local prefix are to be preferred to IPv4, which they are not as a rule (RFC 6724 §2.1).
+    let script = "
+        printf '%s\\n' 'label ::/0 1' 'label ::ffff:0:0/96 4' \
+            'precedence ::/0 40' 'precedence ::ffff:0:0/96 10' >$HOME/gai.conf
+        mount --bind $HOME/gai.conf /etc/gai.conf
+        for i in 1 2 3 4 5; do
+            # The server says no HTTP, which is as well.
+            curl -sv --happy-eyeballs-timeout-ms 10000 -m 9 -o /dev/null http://both.example.test:7/ \
+                -w 'by %{remote_ip} after %{time_connect}\\n' 2>$HOME/said || :
+        done
+        cat $HOME/said >&2";
+    let connects = |six: bool| {
+        let command = stage.run(&["--root"], &["unshare", "-m", "sh", "-c", script]);
+        let outcome = Process::run(command, SOON);
+        assert!(
+            outcome.stderr.contains(&format!("Trying {SERVER6}"))
+                || outcome.stderr.contains(&format!("Trying [{SERVER6}]")),
+            "it did not try IPv6 first: {outcome:?}"
+        );
+        let by = if six {
+            SERVER6.to_string()
+        } else {
+            SERVER.to_string()
+        };
+        let said = outcome.success();
+        let times: Vec<f64> = said_behind(&said, &format!("by {by} after"))
+            .iter()
+            .map(|time| time.parse().expect("seconds"))
+            .collect();
+        assert_eq!(times.len(), 5, "{said}");
+        let best = times.into_iter().fold(f64::MAX, f64::min);
+        assert!(best <= 0.1, "{said}");
+    };
+    connects(true);
+    stage.world.switch_ipv6_off();
+    connects(false);
+}
+
 #[test]
 fn a_host_that_gets_ipv6_while_a_guest_runs_gives_it_to_the_guest() {
     let Some(stage) = stage(&[]) else { return };
@@ -320,12 +364,30 @@ fn other_peoples_tools_agree_on_what_is_advertised() {
     assert!(said.contains("[Checksum Status: Good]"), "{said}");
 }
 
+/// Resident memory of a process, in KiB.
+fn resident(pid: i32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = said_behind(&status, "VmRSS");
+    let number = line.first().and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).expect("KiB")
+}
+
 #[test]
 fn a_guest_that_floods_leaves_the_others_working() {
     let Some(stage) = stage(&["ping"]) else {
         return;
     };
-    let options = ["--network", "lab", "--ipv6-prefix", PREFIX];
+    let vmnet = |words: &[&str]| Process::run(stage.vmnet(words), SOON);
+    let options = ["--network", "lab"];
+    // What the service needs with a guest that came and went.
+    vmnet(&["network", "create", "lab", "--ipv6-prefix", PREFIX]).success();
+    Process::run(
+        stage.client(&["--network", "lab"], "get [2001:db8:1::1]:80 1000000"),
+        SOON,
+    )
+    .success();
+    let service = super::service_of(&stage).pid().expect("it runs");
+    let before = resident(service);
     let flooding = format!("flood6 {GATEWAY} eth0 8");
     let mut hostile = Process::spawn(stage.client(
         &[&options[..], &["--name", "hostile", "--root"]].concat(),
@@ -347,6 +409,9 @@ fn a_guest_that_floods_leaves_the_others_working() {
     let sent = hostile.wait(SOON).success();
     let count: usize = sent.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(count > 10_000, "{sent}");
+    // Neighbours, groups and pieces without end leave no more than the tables' limits.
+    let grown = resident(service).saturating_sub(before);
+    assert!(grown < 24 << 10, "{before} KiB, and {grown} more");
     // Still as it was for who comes later.
     let late = [&options[..], &["--name", "late"]].concat();
     Process::run(stage.client(&late, "get [2001:db8:1::1]:80 1000000"), SOON).success();

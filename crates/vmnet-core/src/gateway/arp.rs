@@ -15,8 +15,7 @@ pub(crate) fn receive(link: &mut Link<'_>, ethernet_source: Mac, packet: &Packet
     };
     // A probe (RFC 5227) has no sender address, and a proxy's answer is not believed.
     if gateway.is_guest(IpAddr::V4(packet.sender())) && packet.sender_mac() == ethernet_source {
-        link.neighbours
-            .learn(link.now, IpAddr::V4(packet.sender()), ethernet_source);
+        link.learn(IpAddr::V4(packet.sender()), ethernet_source);
     }
     let ours = packet.target() == own;
     if ours && packet.operation() == Operation::Request {

@@ -4,6 +4,7 @@
 use core::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use slotmap::SecondaryMap;
 use vmnet_wire::checksum::{self, Sum};
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::icmpv4::{self, Header};
@@ -15,14 +16,27 @@ use crate::drop::Drop;
 use crate::frame::Span;
 use crate::gateway::icmp6;
 use crate::link::{Link, Route};
+use crate::outbox::PortId;
 use crate::subnet::Subnet;
 
-/// Errors that may be sent at once.
+/// Errors that may be sent to a port at once.
 const BURST: u32 = 100;
 /// A new one may be sent every so often.
 const INTERVAL: Duration = Duration::from_millis(2);
 /// Bytes of the packet in question that an error carries behind its IP header (RFC 792).
 const QUOTED: usize = 8;
+
+/// The budgets of all ports: what one guest asks for is not another's.
+#[derive(Debug, Default)]
+pub(crate) struct Budgets(SecondaryMap<PortId, Limiter>);
+
+impl Budgets {
+    /// Whether the guest at `mac` may be sent another one. Who is behind no port could not be sent it.
+    pub(crate) fn take(&mut self, link: &Link<'_>, mac: Mac) -> bool {
+        let entry = link.port_of(mac).and_then(|(port, _)| self.0.entry(port));
+        entry.is_some_and(|budget| budget.or_default().take(link.now))
+    }
+}
 
 /// A budget of ICMP errors.
 #[derive(Debug, Default)]
@@ -155,7 +169,7 @@ pub(crate) struct Error<'a> {
 /// Sends an ICMP error about a packet to the guest that sent it, if the budget allows.
 pub(crate) fn send_error(
     link: &mut Link<'_>,
-    limiter: &mut Limiter,
+    budgets: &mut Budgets,
     to: Mac,
     guest: IpAddr,
     error: &Error<'_>,
@@ -168,7 +182,7 @@ pub(crate) fn send_error(
     if !may {
         return;
     }
-    if !limiter.take(link.now) {
+    if !budgets.take(link, to) {
         return link.drop(Drop::IcmpRate);
     }
     match (guest, error.from) {
@@ -181,7 +195,7 @@ pub(crate) fn send_error(
 /// Tells a guest why its packet, `packet`, goes nowhere: the gateway itself says so.
 pub(crate) fn report(
     link: &mut Link<'_>,
-    limiter: &mut Limiter,
+    budgets: &mut Budgets,
     to: Mac,
     guest: IpAddr,
     cause: Cause,
@@ -198,7 +212,7 @@ pub(crate) fn report(
         word,
         packet,
     };
-    send_error(link, limiter, to, guest, &error);
+    send_error(link, budgets, to, guest, &error);
 }
 
 fn send_error4(link: &mut Link<'_>, to: Mac, guest: IpAddr, error: &Error<'_>) {

@@ -188,9 +188,10 @@ impl<S: HasRegister<A>, A: Address> Leasing<S, A> {
 fn bound<A: Address>(names: &mut Naming<'_>, link: &mut Link<'_>, lease: &Lease<A>) {
     let address = lease.address.into();
     if address.is_ipv4() {
-        link.neighbours.learn(link.now, address, lease.mac);
+        link.learn(address, lease.mac);
     } else {
-        link.neighbours.hand_over(link.now, address, lease.mac);
+        let place = (lease.mac, link.port_at(lease.mac));
+        link.neighbours.hand_over(link.now, address, place);
     }
     let port = link.port_of(lease.mac);
     let given = port.and_then(|(_, port)| port.name.as_deref());

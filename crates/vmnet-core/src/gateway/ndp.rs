@@ -43,7 +43,7 @@ pub(crate) fn receive(
         }
         Message::NeighbourSolicitation { target, .. } => {
             if own_word {
-                link.neighbours.learn(link.now, IpAddr::V6(source), mac);
+                link.learn(IpAddr::V6(source), mac);
             }
             let ours = link.gateway.is_own(IpAddr::V6(target));
             if ours {
@@ -58,7 +58,7 @@ pub(crate) fn receive(
                 return Err(Drop::NeighbourDiscovery);
             }
             if own_word && link.gateway.is_guest(IpAddr::V6(target)) {
-                link.neighbours.learn(link.now, IpAddr::V6(target), mac);
+                link.learn(IpAddr::V6(target), mac);
             }
             Ok(!to_many)
         }
@@ -67,7 +67,7 @@ pub(crate) fn receive(
                 return Err(Drop::NeighbourDiscovery);
             }
             if own_word && !source.is_unspecified() {
-                link.neighbours.learn(link.now, IpAddr::V6(source), mac);
+                link.learn(IpAddr::V6(source), mac);
             }
             Ok(true)
         }
@@ -85,7 +85,8 @@ fn probed(link: &mut Link<'_>, mac: Mac, target: Ipv6Addr) -> bool {
         return true;
     }
     if link.gateway.is_guest(address) {
-        link.neighbours.suggest(link.now, address, mac);
+        link.neighbours
+            .suggest(link.now, address, (mac, link.port_at(mac)));
     }
     false
 }

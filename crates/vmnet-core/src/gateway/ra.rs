@@ -17,7 +17,7 @@ use vmnet_wire::ipv6;
 use vmnet_wire::ndp::{self, Dnssl, LinkLayer, Mtu, PrefixInformation, Rdnss, RouterHead};
 use zerocopy::IntoBytes;
 
-use crate::gateway::icmp::Limiter;
+use crate::gateway::icmp::Budgets;
 use crate::gateway::ndp::ALL_NODES;
 use crate::link::{Link, TTL};
 use crate::outbox::{Action, PortId};
@@ -120,7 +120,7 @@ pub(crate) struct Advertiser {
     /// Ports that were told nothing yet.
     fresh: Vec<PortId>,
     /// Answers to one guest.
-    limiter: Limiter,
+    budgets: Budgets,
 }
 
 impl Advertiser {
@@ -135,7 +135,7 @@ impl Advertiser {
             sent: None,
             asked: None,
             fresh: Vec::new(),
-            limiter: Limiter::default(),
+            budgets: Budgets::default(),
         };
         advertiser.next = now + advertiser.chance(Duration::ZERO, INITIAL_MAX);
         advertiser
@@ -153,7 +153,7 @@ impl Advertiser {
 
     /// The guest at `mac` asks who is a router, from this address if it has one.
     pub(crate) fn asked(&mut self, link: &mut Link<'_>, mac: Mac, source: Ipv6Addr) {
-        if !source.is_unspecified() && self.limiter.take(link.now) {
+        if !source.is_unspecified() && self.budgets.take(link, mac) {
             if let Some(frame) = frame(link, &self.message, mac, source) {
                 link.send(mac, &[&frame]);
             }

@@ -210,7 +210,7 @@ impl Nat {
         let packet = packet.get(..len).unwrap_or(&[]);
         match report {
             Report::Cause(cause) => {
-                icmp::report(link, &mut self.limiter, mac, guest, cause, packet);
+                icmp::report(link, &mut self.budgets, mac, guest, cause, packet);
             }
             Report::Heard(error) => {
                 // Who reports by the other family speaks another language.
@@ -228,7 +228,7 @@ impl Nat {
                     word: error.mtu,
                     packet,
                 };
-                icmp::send_error(link, &mut self.limiter, mac, guest, &error);
+                icmp::send_error(link, &mut self.budgets, mac, guest, &error);
             }
         }
     }

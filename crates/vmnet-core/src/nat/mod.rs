@@ -12,6 +12,7 @@
 //! | `echo` | ICMP echo |
 //! | `outward` | packets from guests to the outside |
 //! | `inward` | what happened to the host's sockets |
+//! | `refusal` | ICMP errors of guests about what they were sent |
 //! | [`port_forward`] | rules that lead from a port of the host to a guest |
 
 pub(crate) mod clients;
@@ -21,6 +22,7 @@ pub(crate) mod flow;
 pub(crate) mod inward;
 pub(crate) mod outward;
 pub mod port_forward;
+mod refusal;
 pub(crate) mod table;
 pub(crate) mod tcp;
 pub(crate) mod udp;
@@ -30,7 +32,7 @@ use std::time::Instant;
 use vmnet_wire::ethernet::Mac;
 
 use crate::event::Read;
-use crate::gateway::icmp::Limiter;
+use crate::gateway::icmp::Budgets;
 use crate::link::Link;
 use crate::nat::destination::HostAccess;
 use crate::nat::port_forward::Forwards;
@@ -47,7 +49,7 @@ pub(crate) struct Nat {
     pub(crate) table: Table,
     pub(crate) forwards: Forwards,
     pub(crate) host: HostAccess,
-    pub(crate) limiter: Limiter,
+    pub(crate) budgets: Budgets,
     agenda: Agenda,
     /// Flows that would read, but whose guest's port is full.
     parked: Vec<SocketId>,
@@ -61,7 +63,7 @@ impl Nat {
             table: Table::new(flows_max),
             forwards: Forwards::default(),
             host,
-            limiter: Limiter::default(),
+            budgets: Budgets::default(),
             agenda: Agenda::default(),
             parked: Vec::new(),
             epoch: now,

@@ -160,7 +160,7 @@ impl Nat {
     /// Tells a guest by ICMP why its packet goes nowhere.
     fn report(&mut self, link: &mut Link<'_>, packet: &Outward<'_>, cause: Cause) {
         let (mac, guest) = (packet.mac, packet.source);
-        icmp::report(link, &mut self.limiter, mac, guest, cause, packet.packet);
+        icmp::report(link, &mut self.budgets, mac, guest, cause, packet.packet);
     }
 
     fn receive_tcp(&mut self, link: &mut Link<'_>, packet: &Outward<'_>) {
@@ -420,7 +420,7 @@ impl Nat {
         };
         let id = match request {
             Some((true, id)) => id,
-            Some((false, _)) => return link.drop(Drop::Protocol),
+            Some((false, _)) => return self.refused_by_guest(link, packet),
             None => return link.drop(Drop::Malformed),
         };
         let to = SocketAddr::new(packet.destination, 0);

@@ -216,7 +216,8 @@ impl Network {
         if self.is_anothers(from, source) {
             return Err(Drop::Spoofed);
         }
-        self.neighbours.learn(now, IpAddr::V4(source), from.mac);
+        let place = (from.mac, Some(from.port));
+        self.neighbours.learn(now, IpAddr::V4(source), place);
         if packet.header.is_fragment() {
             self.receive_fragment(now, from, packet, bytes, out)?;
             return Ok(true);
@@ -242,6 +243,10 @@ impl Network {
             }
             Protocol::ICMPV4 if ours => {
                 let request = icmpv4::Header::read(packet.payload).ok_or(Drop::Malformed)?;
+                if request.kind == icmpv4::UNREACHABLE {
+                    self.nat.receive(&mut link, Protocol::ICMPV4, &outward);
+                    return Ok(true);
+                }
                 if request.kind != icmpv4::ECHO_REQUEST {
                     return Err(Drop::NoService);
                 }

@@ -61,7 +61,8 @@ impl Network {
         if self.is_taken(now, from, guest) {
             return Err(Drop::Spoofed);
         }
-        self.neighbours.learn(now, guest, from.mac);
+        let place = (from.mac, Some(from.port));
+        self.neighbours.learn(now, guest, place);
         if let Some(fragment) = packet.piece() {
             self.receive_piece(now, from, &packet, fragment, out)?;
             return Ok(true);
@@ -122,8 +123,12 @@ impl Network {
             }
             (Protocol::ICMPV6, _) if ours || to == ALL_NODES || to == ALL_ROUTERS => {
                 let header = icmpv6::Header::read(packet.payload).ok_or(Drop::Malformed)?;
+                if ours && icmpv6::is_error(header.kind) {
+                    // About what was sent from our address, which the NAT does too.
+                    return Ok(false);
+                }
                 if header.kind != icmpv6::ECHO_REQUEST {
-                    // Errors about what we sent, and reports of who listens to what.
+                    // Reports of who listens to what.
                     return if ours {
                         Err(Drop::NoService)
                     } else {
@@ -241,7 +246,7 @@ impl Network {
             packet,
         };
         let mut link = link!(self, gateway, now, out);
-        icmp::send_error(&mut link, &mut self.nat.limiter, from.mac, guest, &error);
+        icmp::send_error(&mut link, &mut self.nat.budgets, from.mac, guest, &error);
     }
 
     /// A piece of a packet: kept until the others are there (RFC 8200 §4.5).

@@ -56,6 +56,17 @@ impl Tcp {
         Fate::Lives
     }
 
+    /// The guest answers our SYN, if that is the one with this number, by an ICMP error: nobody will answer it otherwise.
+    /// A connection that stands is not given up for that (RFC 5927 §5.2).
+    pub(crate) fn refused(&mut self, link: &mut Link<'_>, sequence: Seq) -> Fate {
+        if self.state == State::Calling && sequence == self.unacknowledged {
+            link.out.push(Action::Reset { socket: self.id });
+            return Fate::Ended;
+        }
+        link.drop(Drop::OutOfWindow);
+        Fate::Lives
+    }
+
     /// Tells the guest that the connection is gone.
     pub(crate) fn send_reset(&mut self, link: &mut Link<'_>) {
         let sequence = if self.state == State::Opening {

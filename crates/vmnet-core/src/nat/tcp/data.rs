@@ -104,6 +104,32 @@ impl Tcp {
         }
     }
 
+    /// The segment with this number is larger than the way behind the guest takes: what is on its way is sent again in
+    /// smaller ones (RFC 8201 §5.4, RFC 5927 §7).
+    pub(crate) fn narrow(
+        &mut self,
+        link: &mut Link<'_>,
+        agenda: &mut Agenda,
+        sequence: Seq,
+        mtu: u32,
+    ) {
+        // No link takes less than this (RFC 8200 §5; of IPv4's we believe what hosts have to take, RFC 1122 §3.3.2).
+        let (least, headers) = if self.guest.is_ipv4() {
+            (576, 40)
+        } else {
+            (1280, 60)
+        };
+        let mss = u16::try_from(mtu.max(least) - headers).unwrap_or(u16::MAX);
+        let on_its_way =
+            self.unacknowledged.at_or_before(sequence) && sequence.before(self.furthest);
+        if self.state != State::Established || !on_its_way || mss >= self.mss {
+            return link.drop(Drop::OutOfWindow);
+        }
+        self.mss = mss;
+        self.rewind();
+        self.want_read(agenda);
+    }
+
     /// A closed window is being asked about: nothing is on its way that could be lost.
     fn is_probing(&self) -> bool {
         self.guest_window == 0 && self.next == self.unacknowledged && self.retransmit_at.is_some()
