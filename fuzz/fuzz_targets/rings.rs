@@ -80,7 +80,10 @@ impl Port {
             check(&self.map, frame.rest);
             let rest: usize = frame.rest.iter().map(GuestSlice::len).sum();
             assert_eq!(frame.head.len() + rest, frame.len);
-            let _ = self.to.deliver(frame.header, frame.head, frame.rest);
+            let (head, rest) = (frame.head, frame.rest);
+            if !self.to.deliver_one(frame.header, head, rest) {
+                let _ = self.to.deliver(frame.header, head, rest);
+            }
         }
     }
 

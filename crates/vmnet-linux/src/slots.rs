@@ -12,6 +12,7 @@ pub(crate) struct Slot {
 const VERSION_BITS: u32 = 24;
 
 impl Slot {
+    #[inline]
     pub(crate) fn of(key: impl Key) -> Self {
         Self::from_bits(key.data().as_ffi())
     }
@@ -21,6 +22,7 @@ impl Slot {
         u64::from(self.version) << 32 | u64::from(self.index)
     }
 
+    #[inline]
     pub(crate) fn from_bits(bits: u64) -> Self {
         let version = (bits >> 32) as u32 & ((1 << VERSION_BITS) - 1);
         Self {
@@ -52,6 +54,7 @@ impl<K: Key, V> Slots<K, V> {
         self.values[index].replace((key, value)).map(|(_, old)| old)
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut V> {
         match self.values.get_mut(Slot::of(key).index as usize) {
             Some(Some((other, value))) if *other == key => Some(value),

@@ -187,6 +187,14 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// From whom a packet that begins so says to be, if it is IPv4 at all; nothing else of it is looked at.
+#[must_use]
+#[inline]
+pub fn source_of(packet: &[u8]) -> Option<Ipv4Addr> {
+    let (header, _) = Header::ref_from_prefix(packet).ok()?;
+    Some(header.source())
+}
+
 /// Makes the header at the start of `packet` that of another length, id and place among
 /// fragments, and its checksum right. Nothing happens if no header is there.
 pub fn rewrite(packet: &mut [u8], total_len: usize, id: u16, fragment: Fragment) {

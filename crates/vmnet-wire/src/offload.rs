@@ -86,6 +86,7 @@ impl Offload {
     ///
     /// # Errors
     /// The kind of segmentation is not one of ours.
+    #[inline]
     pub fn read(header: &[u8; Self::HEADER_LEN]) -> Result<Self, UnknownSegmentation> {
         let [
             flags,

@@ -25,9 +25,29 @@ use crate::switch::spoof;
 impl Network {
     /// A frame came from a guest.
     pub fn receive(&mut self, now: Instant, port: PortId, frame: &Frame<'_>, out: &mut Outbox) {
-        if let Err(cause) = self.switch(now, port, frame, out) {
+        if let Some(to) = self.pass(now, port, frame.head) {
+            out.push(Action::Forward { port: to });
+        } else if let Err(cause) = self.switch(now, port, frame, out) {
             self.drops.count(cause);
         }
+    }
+
+    /// To which port alone a frame goes that begins so, if that is plain: it is from an address known behind its own port,
+    /// to one known behind another, both may speak to each other, and the gateway has nothing against it. That is
+    /// all that [`Network::receive`] would have found; whatever else it may be is for `receive` to find out, and this
+    /// answers `None`.
+    #[inline]
+    pub fn pass(&mut self, now: Instant, port: PortId, head: &[u8]) -> Option<PortId> {
+        let (header, payload) = ethernet::Header::read(head)?;
+        let to = self.fdb.look_up(now, header.destination)?;
+        let may = to != port && !self.is_isolated(port) && !self.is_isolated(to);
+        let is_plain = may
+            && self
+                .gateway
+                .as_ref()
+                .is_none_or(|gateway| spoof::is_harmless(gateway, header.ether_type(), payload));
+        // Whoever is in the table has been looked at when it came there.
+        (is_plain && self.fdb.hear(now, header.source, port)).then_some(to)
     }
 
     fn switch(
@@ -365,3 +385,6 @@ pub(super) fn datagram_in(bytes: &[u8]) -> Result<(&udp::Header, &[u8]), Drop> {
         .ok_or(Drop::Malformed)?;
     Ok((header, payload.get(..len).ok_or(Drop::Malformed)?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use vmnet_wire::ethernet::Mac;
 
 use crate::outbox::PortId;
+use crate::switch::mac_hash::MacHash;
 
 /// An address that was not seen for so long is forgotten (802.1Q table 8-6).
 pub const AGEING: Duration = Duration::from_secs(300);
@@ -17,11 +18,37 @@ const ENTRIES_PER_PORT: usize = 512;
 /// Aged addresses are looked for at most so often.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Behind which port an address was seen, and when.
+/// Behind which port an address was seen, when, and until when that is remembered.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     port: PortId,
     seen: Instant,
+    until: Instant,
+}
+
+impl Entry {
+    fn new(now: Instant, port: PortId) -> Self {
+        Self {
+            port,
+            seen: now,
+            until: now + AGEING,
+        }
+    }
+
+    /// A frame came from it.
+    #[inline]
+    fn heard(&mut self, now: Instant) {
+        // Frames of one burst come at one time.
+        if self.seen != now {
+            *self = Self::new(now, self.port);
+        }
+    }
+
+    /// It is still known.
+    #[inline]
+    fn is_young(&self, now: Instant) -> bool {
+        now < self.until
+    }
 }
 
 /// What learning an address came to.
@@ -40,7 +67,7 @@ pub enum Learned {
 /// The addresses that were learned.
 #[derive(Debug, Default)]
 pub struct Fdb {
-    entries: HashMap<Mac, Entry>,
+    entries: HashMap<Mac, Entry, MacHash>,
     per_port: HashMap<PortId, usize>,
     /// When aged addresses were last looked for.
     swept: Option<Instant>,
@@ -50,7 +77,7 @@ impl Fdb {
     /// A frame from `mac` came by `port`. An address that turns up elsewhere has moved.
     pub fn learn(&mut self, now: Instant, mac: Mac, port: PortId) -> Learned {
         if let Some(entry) = self.entries.get_mut(&mac) {
-            entry.seen = now;
+            entry.heard(now);
             if entry.port != port {
                 let from = entry.port;
                 entry.port = port;
@@ -66,16 +93,30 @@ impl Fdb {
                 return Learned::NoRoom;
             }
         }
-        self.entries.insert(mac, Entry { port, seen: now });
+        self.entries.insert(mac, Entry::new(now, port));
         *self.per_port.entry(port).or_default() += 1;
         Learned::Fresh
     }
 
     /// The port behind which `mac` is, if it was seen lately.
     #[must_use]
+    #[inline]
     pub fn look_up(&self, now: Instant, mac: Mac) -> Option<PortId> {
         let entry = self.entries.get(&mac)?;
-        (now.saturating_duration_since(entry.seen) < AGEING).then_some(entry.port)
+        entry.is_young(now).then_some(entry.port)
+    }
+
+    /// What [`Self::learn`] does if it comes to [`Learned::Known`]; otherwise nothing, and the answer is false.
+    #[must_use]
+    #[inline]
+    pub(crate) fn hear(&mut self, now: Instant, mac: Mac, port: PortId) -> bool {
+        match self.entries.get_mut(&mac) {
+            Some(entry) if entry.port == port => {
+                entry.heard(now);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A port is gone, and with it all addresses behind it.
@@ -113,7 +154,7 @@ impl Fdb {
         self.swept = Some(now);
         let per_port = &mut self.per_port;
         self.entries.retain(|_, entry| {
-            let young = now.saturating_duration_since(entry.seen) < AGEING;
+            let young = entry.is_young(now);
             if !young && let Some(count) = per_port.get_mut(&entry.port) {
                 *count = count.saturating_sub(1);
             }

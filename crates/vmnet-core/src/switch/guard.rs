@@ -51,6 +51,25 @@ pub(crate) fn refuse(gateway: &Gateway, packet: &[u8]) -> Result<(), Drop> {
     }
 }
 
+/// Certainly nothing that [`refuse`] refuses: TCP, or UDP that is for no DHCPv6 client, right behind the header.
+#[inline]
+pub(crate) fn is_harmless(gateway: &Gateway, packet: &[u8]) -> bool {
+    let Some(header) = ipv6::Header::read(packet) else {
+        return false;
+    };
+    if gateway.is_own(IpAddr::V6(header.source())) {
+        return false;
+    }
+    match header.next_header() {
+        Protocol::TCP => true,
+        Protocol::UDP if header.payload_len() >= udp::Header::LEN => packet
+            .get(ipv6::Header::LEN..)
+            .and_then(udp::Header::read)
+            .is_some_and(|(header, _)| header.destination_port() != dhcp6::CLIENT_PORT),
+        _ => false,
+    }
+}
+
 /// Nobody says that the gateway's address is elsewhere, or that another's is at the gateway's MAC.
 fn neighbours(gateway: &Gateway, packet: &ipv6::Packet<'_>) -> Result<(), Drop> {
     if packet.fragment.is_some() {

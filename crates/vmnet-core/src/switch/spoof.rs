@@ -50,9 +50,23 @@ pub(crate) fn refuse(
     if spoofed { Err(Drop::Spoofed) } else { Ok(()) }
 }
 
+/// Certainly nothing that [`refuse`] refuses, however the packet goes on: IPv4, TCP or UDP by IPv6, from an address that is
+/// not the gateway's. It is what nearly all frames between guests are, and found out by a few bytes.
+#[inline]
+pub(crate) fn is_harmless(gateway: &Gateway, ether_type: EtherType, payload: &[u8]) -> bool {
+    match ether_type {
+        EtherType::IPV4 => {
+            ipv4::source_of(payload).is_some_and(|source| gateway.v4() != Some(source))
+        }
+        EtherType::IPV6 => guard::is_harmless(gateway, payload),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use vmnet_wire::ethernet::Mac;
     use zerocopy::IntoBytes;
 
@@ -77,5 +91,92 @@ mod tests {
         }
         let cut = refuse(&gateway, EtherType::VLAN, &[0, 0, 8]);
         assert_eq!(cut, Err(Drop::Malformed));
+    }
+
+    /// Bytes that are now and then what the guard looks for.
+    fn packets() -> impl Strategy<Value = (EtherType, Vec<u8>)> {
+        let addresses = prop_oneof![
+            Just(vec![192, 168, 64, 1]),
+            Just(vec![192, 168, 64, 2]),
+            proptest::collection::vec(any::<u8>(), 4),
+        ];
+        let v4 = (addresses, 0x43_u8..0x48, 0_usize..60, any::<bool>()).prop_map(
+            |(source, version_len, len, sound)| {
+                let mut packet = vec![0; 60];
+                packet[0] = version_len;
+                packet[3] = 60;
+                packet[12..16].copy_from_slice(&source);
+                if sound {
+                    let header = usize::from(version_len & 15) * 4;
+                    let sum = vmnet_wire::checksum::Sum::new().with(&packet[..header]);
+                    packet[10..12].copy_from_slice(&sum.finish().to_be_bytes());
+                }
+                packet.truncate(len);
+                (EtherType::IPV4, packet)
+            },
+        );
+        let gateways = Gateway::shared("192.168.64.0/24")
+            .ipv6
+            .map(|net| net.gateway());
+        let sources = prop_oneof![
+            Just(gateways.map_or([0; 16], |address| address.octets())),
+            Just([0xfe; 16]),
+            any::<[u8; 16]>(),
+        ];
+        let next = prop_oneof![
+            Just(6_u8),
+            Just(17),
+            Just(58),
+            Just(0),
+            Just(44),
+            any::<u8>()
+        ];
+        let ports = prop_oneof![Just(546_u16), Just(547), any::<u16>()];
+        let lens = (0_usize..80, 0_u8..60);
+        let v6 = (sources, next, ports, lens, 0x5_u8..0x8).prop_map(
+            |(source, next, port, (len, payload), version)| {
+                let mut packet = vec![0; 80];
+                packet[0] = version << 4;
+                packet[5] = payload;
+                packet[6] = next;
+                packet[8..24].copy_from_slice(&source);
+                packet[42..44].copy_from_slice(&port.to_be_bytes());
+                packet.truncate(len);
+                (EtherType::IPV6, packet)
+            },
+        );
+        let any = (any::<u16>(), proptest::collection::vec(any::<u8>(), 0..80))
+            .prop_map(|(kind, packet)| (EtherType(kind), packet));
+        prop_oneof![v4, v6, any]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_harmless_is_not_refused_however_it_goes_on(
+            (ether_type, packet) in packets(),
+            more in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let gateway = Gateway::shared("192.168.64.0/24");
+            if is_harmless(&gateway, ether_type, &packet) {
+                prop_assert_eq!(refuse(&gateway, ether_type, &packet), Ok(()));
+                let longer = [packet, more].concat();
+                prop_assert_eq!(refuse(&gateway, ether_type, &longer), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_packets_are_harmless() {
+        let gateway = Gateway::shared("192.168.64.0/24");
+        let mut v4 = vec![0x45; 20];
+        v4[12..16].copy_from_slice(&[192, 168, 64, 2]);
+        assert!(is_harmless(&gateway, EtherType::IPV4, &v4));
+        v4[15] = 1;
+        assert!(!is_harmless(&gateway, EtherType::IPV4, &v4));
+        let mut v6 = vec![0; 60];
+        (v6[0], v6[6], v6[8]) = (0x60, 6, 0xfd);
+        assert!(is_harmless(&gateway, EtherType::IPV6, &v6));
+        v6[6] = 58;
+        assert!(!is_harmless(&gateway, EtherType::IPV6, &v6));
     }
 }

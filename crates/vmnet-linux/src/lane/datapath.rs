@@ -197,16 +197,18 @@ impl Lane {
     /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Vec::new();
-        let mut busy = false;
+        let (mut busy, mut had_frames) = (false, false);
         while !self.stopped {
             let moved = std::mem::take(&mut self.moved);
-            let (timeout, moved) = self.before_sleep(busy, moved);
-            let waited = self
-                .patience
-                .wait(&mut self.poller, timeout, moved, &mut events);
-            if let Err(error) = waited {
-                tracing::error!(%error, "the datapath cannot wait for events and ends");
-                return;
+            let (timeout, looked) = self.before_sleep(busy, moved);
+            if !(had_frames && self.patience.goes_on(moved)) {
+                let waited = self
+                    .patience
+                    .wait(&mut self.poller, timeout, looked, &mut events);
+                if let Err(error) = waited {
+                    tracing::error!(%error, "the datapath cannot wait for events and ends");
+                    return;
+                }
             }
             self.now = Instant::now();
             // Who has not read for long is not asked so often.
@@ -219,7 +221,7 @@ impl Lane {
                 self.dispatch(token, flags);
             }
             self.look_for_vmms();
-            let had_frames = self.serve_rings();
+            had_frames = self.serve_rings();
             self.send_pending();
             busy = self.read_streams() | had_frames;
             if self

@@ -182,7 +182,7 @@ impl Lane {
     }
 
     /// Gives a frame to a port; ports are flushed when the turn ends.
-    fn give(&mut self, port: PortId, frame: &Outgoing<'_>, may_wait: bool) {
+    pub(super) fn give(&mut self, port: PortId, frame: &Outgoing<'_>, may_wait: bool) {
         let mtu = usize::from(self.network.mtu());
         let Some(place) = self.ports.get_mut(port) else {
             return self.network.count_drop(Drop::NoPort);

@@ -18,6 +18,9 @@ const LOOK: Duration = Duration::from_micros(50);
 const SCARCE: Duration = Duration::from_micros(40);
 /// A turn that moved more bytes than this is no turn of small messages.
 const SMALL: usize = 8 << 10;
+/// While rings have frames, others are asked for events only after so many turns, or so many bytes.
+const BUSY_TURNS: u32 = 8;
+const BUSY_BYTES: usize = 64 << 10;
 /// The first and the longest time without looks after one that was in vain.
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -29,6 +32,8 @@ pub(super) struct Patience {
     pause: Duration,
     /// Rings are being looked at since then, and were last at that time.
     looking: Option<(Instant, Instant)>,
+    /// Turns since others were asked for events, and bytes moved in them.
+    unasked: (u32, usize),
 }
 
 impl Patience {
@@ -37,6 +42,7 @@ impl Patience {
             not_before: now,
             pause: PAUSE_MIN,
             looking: None,
+            unasked: (0, 0),
         }
     }
 
@@ -56,6 +62,16 @@ impl Patience {
             return Ok(());
         }
         poller.wait(timeout, events)
+    }
+
+    /// The turn before found frames in rings and moved `moved` bytes, and there will be more: whether to take them before
+    /// events are asked for, as that costs as much as some frames.
+    pub(super) fn goes_on(&mut self, moved: usize) -> bool {
+        let (turns, bytes) = self.unasked;
+        let (turns, bytes) = (turns + 1, bytes.saturating_add(moved));
+        let goes_on = turns < BUSY_TURNS && bytes < BUSY_BYTES;
+        self.unasked = if goes_on { (turns, bytes) } else { (0, 0) };
+        goes_on
     }
 
     /// Nothing was found in rings; whether to look again at once. Gives way to others before.

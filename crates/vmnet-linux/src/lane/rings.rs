@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use vmnet_core::{Drop, Frame, PortId, head_wanted};
+use vmnet_core::{Drop, Frame, HEAD_MIN, PortId, head_wanted};
 use vmnet_virtio::net::{Burst, BurstLimits, Frame as GuestFrame, FrameFault};
 use vmnet_virtio::ring::RingError;
 use vmnet_wire::ethernet::{self, Mac};
@@ -14,15 +14,15 @@ use vmnet_wire::{segment, unfinished};
 
 use crate::lane::datapath::Lane;
 use crate::lane::execute::{Hand, Place};
-use crate::port::Port;
 use crate::port::body::Body;
+use crate::port::{Outgoing, Port};
 use crate::slots::Slot;
 
 /// Frames of one ring in its turn, bytes of them, and bytes of each that are copied to be looked at.
 const LIMITS: BurstLimits = BurstLimits {
     frames: 64,
-    bytes: 1 << 20,
-    head: 256,
+    bytes: 256 << 10,
+    head: HEAD_MIN,
 };
 /// A ring that is never kicked is looked at as often.
 const UNKICKED: Duration = Duration::from_micros(500);
@@ -240,14 +240,21 @@ impl Lane {
     fn receive_burst(&mut self, id: PortId, index: u8, burst: &Burst) -> (usize, Option<PortId>) {
         let mut buffer = std::mem::take(&mut self.frame);
         let gateway = self.network.gateway_mac();
+        let is_spread =
+            matches!(self.ports.get_mut(id), Some(Port::VhostUser(port)) if port.is_spread());
         let mut done = 0;
-        for frame in burst.iter() {
-            let read = frame
-                .map_err(cause)
-                .and_then(|frame| Arrived::read(&frame, gateway, &mut buffer));
-            match read {
-                Ok(frame) => self.receive_arrived(id, index, &frame),
-                Err(cause) => self.network.count_drop(cause),
+        while let Some(frame) = burst.get(done) {
+            match frame {
+                Ok(frame) => {
+                    if is_spread && let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
+                        port.learn(index, frame.head);
+                    }
+                    let to = self.network.pass(self.now, id, frame.head);
+                    if !to.is_some_and(|to| self.pass_plain(to, &frame)) {
+                        self.receive_frame(id, to, &frame, gateway, &mut buffer);
+                    }
+                }
+                Err(fault) => self.network.count_drop(cause(fault)),
             }
             if self.stuck.is_some() {
                 break;
@@ -258,15 +265,61 @@ impl Lane {
         (done, self.stuck.take())
     }
 
-    fn receive_arrived(&mut self, id: PortId, index: u8, frame: &Arrived<'_>) {
-        let len = frame.head.len() + frame.rest.len();
-        self.moved += len;
-        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
-            port.learn(index, frame.head);
+    /// Gives another guest a frame that only passes, if its sender left nothing to others and there is a buffer for it.
+    /// False: nothing has happened.
+    #[inline(always)]
+    fn pass_plain(&mut self, to: PortId, frame: &GuestFrame<'_>) -> bool {
+        let mtu = usize::from(self.network.mtu());
+        let Some(Port::VhostUser(port)) = self.ports.get_mut(to) else {
+            return false;
+        };
+        let is_given =
+            frame.header.leaves_nothing() && port.pass(frame.head, frame.rest, frame.len, mtu);
+        if is_given {
+            self.moved += frame.len;
+            self.touch(to);
         }
+        is_given
+    }
+
+    /// Any frame, and where it goes if that is known.
+    fn receive_frame(
+        &mut self,
+        id: PortId,
+        to: Option<PortId>,
+        frame: &GuestFrame<'_>,
+        gateway: Mac,
+        buffer: &mut Vec<u8>,
+    ) {
+        let said = match said(frame) {
+            Ok(said) => said,
+            Err(cause) => return self.network.count_drop(cause),
+        };
+        self.moved += frame.len;
+        match to {
+            Some(to) => self.pass_on(to, frame, said),
+            None => self.receive_arrived(id, &Arrived::read(frame, said, gateway, buffer)),
+        }
+    }
+
+    /// Gives another port a frame that only passes. What its sender says of its checksum is that one's word alone.
+    fn pass_on(&mut self, to: PortId, frame: &GuestFrame<'_>, said: Offload) {
+        let checksum = match said.checksum {
+            Checksum::Partial { .. } => said.checksum,
+            _ => Checksum::Unverified,
+        };
+        let outgoing = Outgoing {
+            head: frame.head,
+            body: Body::guest(frame.rest, frame.len - frame.head.len()),
+            offload: Offload { checksum, ..said },
+        };
+        self.give(to, &outgoing, true);
+    }
+
+    fn receive_arrived(&mut self, id: PortId, frame: &Arrived<'_>) {
         let seen = Frame {
             head: frame.head,
-            len,
+            len: frame.head.len() + frame.rest.len(),
             offload: frame.offload,
             in_pieces: false,
         };
@@ -298,22 +351,34 @@ struct Arrived<'a> {
     offload: Offload,
 }
 
+/// What the guest left to others.
+///
+/// # Errors
+/// Its header says what cannot be.
+#[inline]
+fn said(frame: &GuestFrame<'_>) -> Result<Offload, Drop> {
+    let said = Offload::read(&frame.header.0).map_err(|_| Drop::Malformed)?;
+    let partial = matches!(said.checksum, Checksum::Partial { .. });
+    if (partial || said.segmentation.is_some())
+        && !unfinished::is_sound_of(frame.head, frame.len, &said)
+    {
+        return Err(Drop::Malformed);
+    }
+    Ok(said)
+}
+
 impl<'a> Arrived<'a> {
-    /// Finds out what the guest left to others. What has to be looked at beyond the head is copied to `buffer` before.
-    ///
-    /// # Errors
-    /// Its header says what cannot be.
-    fn read<'b>(frame: &GuestFrame<'b>, gateway: Mac, buffer: &'a mut Vec<u8>) -> Result<Self, Drop>
+    /// Copies to `buffer` what has to be looked at beyond the head.
+    fn read<'b>(
+        frame: &GuestFrame<'b>,
+        said: Offload,
+        gateway: Mac,
+        buffer: &'a mut Vec<u8>,
+    ) -> Self
     where
         'b: 'a,
     {
-        let said = Offload::read(&frame.header.0).map_err(|_| Drop::Malformed)?;
         let partial = matches!(said.checksum, Checksum::Partial { .. });
-        if (partial || said.segmentation.is_some())
-            && !unfinished::is_sound_of(frame.head, frame.len, &said)
-        {
-            return Err(Drop::Malformed);
-        }
         let is_ours = ethernet::Header::read(frame.head)
             .is_some_and(|(header, _)| header.destination == gateway);
         // A guest's word that its own checksum is right is nothing; of what is not for us it is its receiver's business.
@@ -341,11 +406,11 @@ impl<'a> Arrived<'a> {
             _ if segment::verify(head) => Checksum::Valid,
             _ => Checksum::Wrong,
         };
-        Ok(Self {
+        Self {
             head,
             rest,
             offload: Offload { checksum, ..said },
-        })
+        }
     }
 }
 

@@ -55,7 +55,12 @@ impl Outgoing<'_> {
     }
 
     /// What is behind its Ethernet header, with all VLAN tags, is larger than the MTU.
+    #[inline]
     pub(crate) fn is_too_long(&self, mtu: usize) -> bool {
+        self.len() > mtu + ethernet::Header::LEN && self.is_too_long_with_tags(mtu)
+    }
+
+    fn is_too_long_with_tags(&self, mtu: usize) -> bool {
         let is_tag = |at: &usize| {
             let word = self.head.get(*at..at + 2);
             word.is_some_and(|word| TAGS.iter().any(|tag| word == tag))

@@ -82,7 +82,7 @@ impl PackedDriver {
         self.free = self.free.saturating_sub(count);
         let mut first = None;
         for (number, part) in (1..).zip(parts) {
-            let mut flags = if self.offer.wrap { AVAIL } else { USED };
+            let mut flags = if self.offer.wrap() { AVAIL } else { USED };
             if part.write {
                 flags |= WRITE;
             }
@@ -92,7 +92,7 @@ impl PackedDriver {
             if indirect {
                 flags |= INDIRECT;
             }
-            let index = self.offer.index;
+            let index = self.offer.index();
             let word = meta(part.len, id, flags);
             if let Some([addr, slot]) = self.areas.descriptors.get(usize::from(index)) {
                 addr.store(part.addr, Ordering::Relaxed);
@@ -153,9 +153,9 @@ impl PackedDriver {
 
     #[inline]
     fn given_at(&self, place: Place) -> Option<(u32, u16)> {
-        let [_, word] = self.areas.descriptors.get(usize::from(place.index))?;
+        let [_, word] = self.areas.descriptors.get(usize::from(place.index()))?;
         let (len, id, flags) = packed_meta(word.load(Ordering::Acquire));
-        let wrap = place.wrap;
+        let wrap = place.wrap();
         ((flags & AVAIL != 0) == wrap && (flags & USED != 0) == wrap).then_some((len, id))
     }
 

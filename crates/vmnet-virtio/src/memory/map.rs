@@ -241,6 +241,13 @@ impl MemoryMap {
         self.regions.is_empty()
     }
 
+    /// `len` bytes at the guest's address `addr`, if they are all in the region that `hint` names.
+    #[inline(always)]
+    pub(super) fn near(&self, addr: u64, len: u64, hint: usize) -> Option<GuestSlice<'_>> {
+        let region = self.regions.get(hint)?;
+        region.piece(addr.checked_sub(region.guest)?, len)
+    }
+
     /// Gives `each` the pieces of `len` bytes at the guest's address `addr`, in order: one for
     /// each region that they are in. `hint` is any number, and becomes one that makes the next look-up of a
     /// near address fast.
@@ -391,9 +398,9 @@ impl Region {
     }
 
     /// `len` bytes from the region's byte `at` on, if they are all in it.
-    #[inline]
+    #[inline(always)]
     fn piece(&self, at: u64, len: u64) -> Option<GuestSlice<'_>> {
-        if at.checked_add(len)? > self.size {
+        if len > self.size.checked_sub(at)? {
             return None;
         }
         let (at, len) = (usize::try_from(at).ok()?, usize::try_from(len).ok()?);

@@ -76,14 +76,34 @@ impl<'m> GuestSlice<'m> {
         }
     }
 
-    /// Lets the processor fetch the first bytes, to be read soon.
+    /// Lets the processor fetch the first bytes, to be read soon: the line of the cache in which they begin, where often only
+    /// a header is, and the next.
     #[inline]
     pub fn prefetch(&self) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         // SAFETY: a hint, which does not access memory as far as the program can tell.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.start.as_ptr().cast());
+            let start = self.start.as_ptr().cast::<i8>();
+            _mm_prefetch::<_MM_HINT_T0>(start);
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64));
+        }
+    }
+
+    /// Lets the processor fetch the first two lines, to be written to soon: others have them.
+    #[inline]
+    pub fn prefetch_to_write(&self) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: hints, which do not access memory as far as the program can tell. Processors that do not know
+        // them do nothing.
+        unsafe {
+            let start = self.start.as_ptr();
+            std::arch::asm!(
+                "prefetchw [{first}]",
+                "prefetchw [{first} + 64]",
+                first = in(reg) start,
+                options(nostack, preserves_flags, readonly)
+            );
         }
     }
 
@@ -138,7 +158,7 @@ impl<'m> GuestSlice<'m> {
 }
 
 /// Writes one thing after the other into a list of slices.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GuestWriter<'a> {
     /// Free bytes of the slice in hand.
     now: GuestSlice<'a>,
@@ -150,11 +170,12 @@ impl<'a> GuestWriter<'a> {
     #[must_use]
     #[inline]
     pub fn new(slices: &'a [GuestSlice<'a>]) -> Self {
+        let mut next = slices.iter();
         // SAFETY: no byte of it is ever accessed.
-        let nothing = unsafe { GuestSlice::new(NonNull::dangling(), 0) };
+        let nothing = || unsafe { GuestSlice::new(NonNull::dangling(), 0) };
         Self {
-            now: nothing,
-            next: slices.iter(),
+            now: next.next().copied().unwrap_or_else(nothing),
+            next,
         }
     }
 
@@ -169,7 +190,21 @@ impl<'a> GuestWriter<'a> {
 
     /// Writes `bytes`. Says how many found room.
     #[inline]
-    pub fn write(&mut self, mut bytes: &[u8]) -> usize {
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        if bytes.len() <= self.now.len() {
+            let len = self.now.copy_from(bytes);
+            (_, self.now) = self.now.split_at(len);
+            return len;
+        }
+        // By value, so that a writer stays in registers.
+        let (written, then) = self.clone().write_on(bytes);
+        *self = then;
+        written
+    }
+
+    /// The same in more than one slice.
+    #[cold]
+    fn write_on(mut self, mut bytes: &[u8]) -> (usize, Self) {
         let mut written: usize = 0;
         while !bytes.is_empty()
             && let Some(room) = self.room()
@@ -179,12 +214,24 @@ impl<'a> GuestWriter<'a> {
             bytes = bytes.get(len..).unwrap_or_default();
             written = written.saturating_add(len);
         }
-        written
+        (written, self)
     }
 
     /// Writes bytes of guest memory. Says how many found room.
     #[inline]
-    pub fn write_guest(&mut self, mut bytes: GuestSlice<'_>) -> usize {
+    pub fn write_guest(&mut self, bytes: GuestSlice<'_>) -> usize {
+        if bytes.len() <= self.now.len() {
+            let len = self.now.copy_from_guest(bytes);
+            (_, self.now) = self.now.split_at(len);
+            return len;
+        }
+        let (written, then) = self.clone().write_guest_on(bytes);
+        *self = then;
+        written
+    }
+
+    /// The same in more than one slice.
+    fn write_guest_on(mut self, mut bytes: GuestSlice<'_>) -> (usize, Self) {
         let mut written: usize = 0;
         while !bytes.is_empty()
             && let Some(room) = self.room()
@@ -194,7 +241,7 @@ impl<'a> GuestWriter<'a> {
             (_, bytes) = bytes.split_at(len);
             written = written.saturating_add(len);
         }
-        written
+        (written, self)
     }
 }
 

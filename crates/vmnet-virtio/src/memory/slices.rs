@@ -106,6 +106,26 @@ impl Slices {
         &self.memory
     }
 
+    /// Adds `len` bytes at the guest's address `addr`, if there are some and they are all where an address was found last.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn push_near(&mut self, addr: u64, len: u32) -> bool {
+        let Some(piece) = self.memory.near(addr, u64::from(len), self.hint) else {
+            return false;
+        };
+        if len > 0 {
+            // SAFETY: `memory` keeps it mapped, and is dropped or exchanged only when the list is empty.
+            self.list.push(unsafe { piece.forget_map() });
+        }
+        len > 0
+    }
+
+    /// The `len` bytes at the guest's address `addr`, if they are all where an address was found last.
+    #[inline(always)]
+    pub(crate) fn near(&self, addr: u64, len: u32) -> Option<GuestSlice<'_>> {
+        self.memory.near(addr, u64::from(len), self.hint)
+    }
+
     /// Adds the pieces of `len` bytes at the guest's address `addr`. An empty one adds nothing.
     ///
     /// # Errors

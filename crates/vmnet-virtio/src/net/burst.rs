@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{FRAME_MAX, Header};
+use super::{FRAME_MAX, HEADER_MAX, Header};
 use crate::memory::{GuestSlice, MemoryMap, Slices};
 use crate::ring::{Chain, Fault};
 
@@ -22,8 +22,11 @@ pub struct BurstLimits {
 #[derive(Debug)]
 pub struct Burst {
     limits: BurstLimits,
-    /// A place of `limits.head` bytes for each frame.
+    /// A place of [`Self::place`] bytes for each frame: its virtio header, and its head right behind.
     heads: Box<[u8]>,
+    place: usize,
+    /// Bytes of the virtio header.
+    header_len: usize,
     entries: Vec<Entry>,
     bytes: usize,
     slices: Slices,
@@ -33,8 +36,8 @@ pub struct Burst {
 
 #[derive(Debug)]
 struct Entry {
-    header: Header,
-    head: Range<usize>,
+    /// Bytes of the head.
+    head: usize,
     rest: Range<usize>,
     len: usize,
     fault: Option<FrameFault>,
@@ -73,9 +76,14 @@ impl Burst {
     #[must_use]
     pub fn new(limits: BurstLimits) -> Self {
         let nowhere = Arc::default();
+        // Whole lines of the cache, so that no two frames share one.
+        let place = limits.head.saturating_add(HEADER_MAX);
+        let place = place.checked_next_multiple_of(64).unwrap_or(place);
         Self {
             limits,
-            heads: vec![0; limits.frames.saturating_mul(limits.head)].into_boxed_slice(),
+            heads: vec![0; limits.frames.saturating_mul(place)].into_boxed_slice(),
+            place,
+            header_len: HEADER_MAX,
             entries: Vec::with_capacity(limits.frames),
             bytes: 0,
             slices: Slices::new(Arc::clone(&nowhere)),
@@ -104,15 +112,22 @@ impl Burst {
 
     /// Frame number `index`, or what is wrong with it; `None` behind the last.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, index: usize) -> Option<Result<Frame<'_>, FrameFault>> {
         let entry = self.entries.get(index)?;
         if let Some(fault) = entry.fault {
             return Some(Err(fault));
         }
+        let start = index.saturating_mul(self.place);
+        let place = self.heads.get(start..)?;
+        let said = Header(*place.first_chunk()?);
+        let (header, behind) = match self.header_len {
+            HEADER_MAX => (said, place.get(HEADER_MAX..)?),
+            len => (said.with_buffers(0), place.get(len..)?),
+        };
         Some(Ok(Frame {
-            header: entry.header,
-            head: self.heads.get(entry.head.clone()).unwrap_or_default(),
+            header,
+            head: behind.get(..entry.head).unwrap_or_default(),
             rest: self.slices.get(entry.rest.clone()),
             len: entry.len,
         }))
@@ -123,11 +138,12 @@ impl Burst {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// Forgets all frames; the next ones are in `memory`.
+    /// Forgets all frames; the next ones are in `memory`, behind headers of `header_len` bytes.
     #[inline]
-    pub(super) fn restart(&mut self, memory: &Arc<MemoryMap>) {
+    pub(super) fn restart(&mut self, memory: &Arc<MemoryMap>, header_len: usize) {
         self.entries.clear();
         self.bytes = 0;
+        self.header_len = header_len.min(HEADER_MAX);
         self.slices.restart(memory);
     }
 
@@ -141,13 +157,12 @@ impl Burst {
         &mut self.slices
     }
 
-    /// The frame in `chain`, which was taken into [`Self::slices`], behind a header of `header_len` bytes. Its
-    /// bytes are on their way to this processor until [`Self::copy_heads`].
-    #[inline]
-    pub(super) fn push(&mut self, chain: &Chain, header_len: usize) {
-        let start = self.entries.len().saturating_mul(self.limits.head);
+    /// The frame in `chain`, which was taken into [`Self::slices`]. Its bytes are on their way to this processor until
+    /// [`Self::copy_heads`].
+    #[inline(always)]
+    pub(super) fn push(&mut self, chain: &Chain) {
         let len = usize::try_from(chain.readable).unwrap_or(usize::MAX);
-        let len = len.saturating_sub(header_len);
+        let len = len.saturating_sub(self.header_len);
         let fault = if chain.fault.is_some() {
             chain.fault.map(FrameFault::Chain)
         } else if chain.writable > 0 {
@@ -166,8 +181,7 @@ impl Burst {
         let len = if fault.is_some() { 0 } else { len };
         self.bytes = self.bytes.saturating_add(len);
         self.entries.push(Entry {
-            header: Header::default(),
-            head: start..start.saturating_add(len.min(self.limits.head)),
+            head: len.min(self.limits.head),
             rest,
             len,
             fault,
@@ -176,13 +190,12 @@ impl Burst {
 
     /// Copies the headers and heads of all frames that were pushed.
     #[inline]
-    pub(super) fn copy_heads(&mut self, header_len: usize) {
-        for entry in &mut self.entries {
+    pub(super) fn copy_heads(&mut self) {
+        let places = self.heads.chunks_exact_mut(self.place.max(1));
+        for (entry, place) in self.entries.iter_mut().zip(places) {
             if entry.fault.is_none() {
-                let header = entry.header.0.get_mut(..header_len).unwrap_or_default();
-                self.slices.read(&mut entry.rest, header);
-                let head = self.heads.get_mut(entry.head.clone()).unwrap_or_default();
-                self.slices.read(&mut entry.rest, head);
+                let both = place.get_mut(..self.header_len.saturating_add(entry.head));
+                self.slices.read(&mut entry.rest, both.unwrap_or_default());
             }
         }
     }

@@ -47,20 +47,20 @@ impl FromGuest {
     /// # Errors
     /// The driver has broken the ring, and no more frames come. Those in `burst` came before that.
     pub fn receive(&mut self, burst: &mut Burst) -> Result<usize, RingError> {
-        burst.restart(&self.memory);
+        burst.restart(&self.memory, self.header_len);
         if self.memory.lost() {
             return Err(self.ring.end(RingError::MemoryLost));
         }
         while burst.has_room() {
             match self.ring.take(burst.slices()) {
-                Ok(Some(chain)) => burst.push(&chain, self.header_len),
+                Ok(Some(chain)) => burst.push(&chain),
                 Ok(None) => break,
                 Err(error) if burst.is_empty() => return Err(error),
                 // The next call says it again.
                 Err(_) => break,
             }
         }
-        burst.copy_heads(self.header_len);
+        burst.copy_heads();
         Ok(burst.len())
     }
 

@@ -4,6 +4,9 @@
 /// Bytes of the header with its count of buffers.
 pub const HEADER_MAX: usize = 12;
 
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+const NEEDS_CSUM: u8 = 1;
+
 /// The header, as it is in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Header(pub [u8; HEADER_MAX]);
@@ -19,9 +22,19 @@ impl Header {
 
     /// The same header with this number of buffers.
     #[must_use]
-    pub const fn with_buffers(mut self, count: u16) -> Self {
-        let [.., low, high] = &mut self.0;
-        [*low, *high] = count.to_le_bytes();
-        self
+    #[inline]
+    pub const fn with_buffers(self, count: u16) -> Self {
+        // Whole words: a header that is put together byte by byte is read again only after all writes before it.
+        let [a, b, c, d, e, f, g, h, i, j, _, _] = self.0;
+        let [low, high] = count.to_le_bytes();
+        Self([a, b, c, d, e, f, g, h, i, j, low, high])
+    }
+
+    /// Its sender leaves neither a checksum nor segmentation to others.
+    #[must_use]
+    #[inline]
+    pub const fn leaves_nothing(&self) -> bool {
+        let [flags, segmentation, ..] = self.0;
+        flags & NEEDS_CSUM == 0 && segmentation == 0
     }
 }

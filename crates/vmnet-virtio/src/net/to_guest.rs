@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{FRAME_MAX, Features, Header};
+use super::{FRAME_MAX, Features, HEADER_MAX, Header};
 use crate::memory::{GuestSlice, GuestWriter, MemoryMap, Slices};
 use crate::ring::{Chain, Fault, Ring, RingConfig, RingError, StartError};
 
 /// A frame in more buffers than this is not delivered. The smallest that Linux makes take 43 for 64 KiB.
 const MERGED_MAX: usize = 256;
+
+/// So many buffers behind the one that is written to, the next is fetched.
+const AHEAD: u16 = 6;
 
 /// What became of a frame for a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +34,8 @@ pub struct ToGuest {
     mergeable: bool,
     /// Buffers for one frame, all of them to write to.
     reserved: Vec<Chain>,
+    /// The memory was there when the first frame was written that is not published yet.
+    is_looked_at: bool,
     slices: Slices,
 }
 
@@ -51,6 +56,7 @@ impl ToGuest {
             header_len: features.header_len(),
             mergeable: features.contains(Features::MRG_RXBUF),
             reserved: Vec::with_capacity(MERGED_MAX),
+            is_looked_at: false,
         })
     }
 
@@ -63,6 +69,7 @@ impl ToGuest {
         self.ring.remap(&memory)?;
         self.slices.restart(&memory);
         self.memory = memory;
+        self.is_looked_at = false;
         Ok(())
     }
 
@@ -101,16 +108,103 @@ impl ToGuest {
         len: usize,
         write: impl FnOnce(&mut GuestWriter<'_>),
     ) -> Result<Delivery, RingError> {
-        match self.reserve(len)? {
-            Delivery::Done => {}
-            other => return Ok(other),
+        self.cancel();
+        if len > FRAME_MAX {
+            return Ok(Delivery::TooLong);
         }
-        let header = self.header_for(header, self.reserved.len());
+        let Some(chain) = self.first()? else {
+            return Ok(Delivery::NoBuffers);
+        };
+        let all = len.saturating_add(self.header_len);
+        let is_enough = unusable(&chain).is_none() && chain.has_room(all);
+        if !is_enough {
+            self.reserved.push(chain);
+            match self.reserve_more(all)? {
+                Delivery::Done => {}
+                other => return Ok(other),
+            }
+        }
+        let header = self.header_for(header, self.reserved.len().max(1));
         let mut writer = GuestWriter::new(self.slices.all());
-        writer.write(header.0.get(..self.header_len).unwrap_or_default());
+        match self.header_len {
+            // Known when this is compiled, it is two moves.
+            HEADER_MAX => writer.write(&header.0),
+            len => writer.write(header.0.get(..len).unwrap_or_default()),
+        };
         write(&mut writer);
-        self.give(len);
+        if is_enough {
+            self.ring.give(u32::try_from(all).unwrap_or(u32::MAX));
+        } else {
+            self.give(len);
+        }
         Ok(Delivery::Done)
+    }
+
+    /// The same of a frame that fits into the next buffer, if that is one piece of memory, as nearly all are. False: nothing
+    /// has happened, and the frame is to be [`Self::deliver`]ed.
+    #[must_use]
+    #[inline(always)]
+    pub fn deliver_one(&mut self, header: Header, head: &[u8], rest: &[GuestSlice<'_>]) -> bool {
+        let len = rest
+            .iter()
+            .fold(head.len(), |sum, slice| sum.saturating_add(slice.len()));
+        let Self {
+            ring,
+            slices,
+            header_len,
+            ..
+        } = self;
+        let Ok(all) = u32::try_from(len.saturating_add(*header_len)) else {
+            return false;
+        };
+        if !self.is_looked_at || !self.reserved.is_empty() || len > FRAME_MAX {
+            return false;
+        }
+        let place = ring.take_one(|buffer| {
+            let fits = buffer.write && buffer.len >= all;
+            fits.then(|| slices.near(buffer.addr, buffer.len)).flatten()
+        });
+        let Some(mut place) = place else {
+            return false;
+        };
+        let mut write = |bytes: &[u8]| {
+            let written = place.copy_from(bytes);
+            (_, place) = place.split_at(written);
+        };
+        let header = header.with_buffers(1);
+        match *header_len {
+            // Known when this is compiled, it is two moves.
+            HEADER_MAX => write(&header.0),
+            len => write(header.0.get(..len).unwrap_or_default()),
+        }
+        write(head);
+        for slice in rest {
+            let written = place.copy_from_guest(*slice);
+            (_, place) = place.split_at(written);
+        }
+        ring.give(all);
+        // Others have its lines now; to get them takes as long as some frames.
+        let next = ring.foresee(AHEAD);
+        if let Some(next) = next.and_then(|addr| slices.near(addr, 1)) {
+            next.prefetch_to_write();
+        }
+        true
+    }
+
+    /// Takes the first buffers for a frame. None: there are none, which is noted.
+    fn first(&mut self) -> Result<Option<Chain>, RingError> {
+        self.slices.restart(&self.memory);
+        if !self.is_looked_at {
+            if self.memory.lost() {
+                return Err(self.ring.end(RingError::MemoryLost));
+            }
+            self.is_looked_at = true;
+        }
+        let taken = self.ring.take(&mut self.slices)?;
+        if taken.is_none() {
+            self.ring.rewind_for_more(0);
+        }
+        Ok(taken)
     }
 
     /// Takes buffers for a frame of `len` bytes, which stay reserved until [`Self::commit`],
@@ -124,34 +218,38 @@ impl ToGuest {
         if len > FRAME_MAX {
             return Ok(Delivery::TooLong);
         }
-        self.slices.restart(&self.memory);
-        if self.memory.lost() {
-            return Err(self.ring.end(RingError::MemoryLost));
-        }
-        let len = len.saturating_add(self.header_len);
-        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        let Some(chain) = self.first()? else {
+            return Ok(Delivery::NoBuffers);
+        };
+        self.reserved.push(chain);
+        self.reserve_more(len.saturating_add(self.header_len))
+    }
+
+    /// Takes buffers behind the one that is reserved until there are `all` bytes, if it is not enough.
+    fn reserve_more(&mut self, all: usize) -> Result<Delivery, RingError> {
+        let all = u64::try_from(all).unwrap_or(u64::MAX);
         let mut room: u64 = 0;
-        loop {
-            let Some(chain) = self.ring.take(&mut self.slices)? else {
-                let count = u16::try_from(self.reserved.len()).unwrap_or(u16::MAX);
-                self.ring.rewind_for_more(count);
-                self.reserved.clear();
-                return Ok(Delivery::NoBuffers);
-            };
-            self.reserved.push(chain);
+        let mut next = self.reserved.first().copied();
+        while let Some(chain) = next {
             if let Some(fault) = unusable(&chain) {
                 self.cancel();
                 return Err(self.ring.end(RingError::Buffer(fault)));
             }
             room = room.saturating_add(chain.writable);
-            if room >= len {
+            if room >= all {
                 return Ok(Delivery::Done);
             }
             if !self.mergeable || self.reserved.len() >= MERGED_MAX {
                 self.cancel();
                 return Ok(Delivery::TooLong);
             }
+            next = self.ring.take(&mut self.slices)?;
+            self.reserved.extend(next);
         }
+        let count = u16::try_from(self.reserved.len()).unwrap_or(u16::MAX);
+        self.ring.rewind_for_more(count);
+        self.reserved.clear();
+        Ok(Delivery::NoBuffers)
     }
 
     /// The reserved buffers from byte `skip` of the frame on: to receive into.
@@ -222,6 +320,7 @@ impl ToGuest {
     #[must_use]
     #[inline]
     pub fn publish(&mut self) -> bool {
+        self.is_looked_at = false;
         self.ring.publish();
         self.ring.wants_call()
     }

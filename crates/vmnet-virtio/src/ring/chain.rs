@@ -54,6 +54,39 @@ pub enum Fault {
 }
 
 impl Chain {
+    /// A chain of one buffer.
+    #[inline(always)]
+    pub(super) fn of_one(slices: &mut Slices, buffer: Buffer) -> Self {
+        let start = slices.len();
+        let Buffer { addr, len, write } = buffer;
+        if !slices.push_near(addr, len) {
+            let mut walk = Walk::new(slices);
+            walk.buffer(addr, len, if write { WRITE } else { 0 });
+            return walk.end();
+        }
+        let end = slices.len();
+        let len = u64::from(len);
+        let (writable_start, readable, writable) = if write {
+            (start, 0, len)
+        } else {
+            (end, len, 0)
+        };
+        Self {
+            start,
+            writable_start,
+            end,
+            readable,
+            writable,
+            fault: None,
+        }
+    }
+
+    /// There is room to write `len` bytes.
+    #[inline]
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        u64::try_from(len).is_ok_and(|len| len <= self.writable)
+    }
+
     /// Its slices to read, in the list that it was taken into.
     #[must_use]
     pub fn to_read(&self) -> Range<usize> {
@@ -64,6 +97,24 @@ impl Chain {
     #[must_use]
     pub fn to_write(&self) -> Range<usize> {
         self.writable_start..self.end
+    }
+}
+
+/// The buffer of a chain that has only one, as most have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Buffer {
+    pub(crate) addr: u64,
+    pub(crate) len: u32,
+    /// To write to.
+    pub(crate) write: bool,
+}
+
+impl Buffer {
+    /// What a descriptor says, if it is all of its chain.
+    #[inline(always)]
+    pub(super) fn alone(addr: u64, len: u32, flags: u16) -> Option<Self> {
+        let write = flags & WRITE != 0;
+        (flags & (NEXT | INDIRECT) == 0).then_some(Self { addr, len, write })
     }
 }
 

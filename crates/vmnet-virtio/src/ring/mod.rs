@@ -26,6 +26,7 @@ pub(crate) mod layout;
 pub mod packed;
 pub mod split;
 
+pub(crate) use chain::Buffer;
 pub use chain::{Chain, Fault};
 pub use packed::PackedRing;
 pub use split::SplitRing;
@@ -167,8 +168,34 @@ impl Ring {
     ///
     /// # Errors
     /// The driver has broken the ring, now or before.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
+        if self.broken.is_none()
+            && let Some(buffer) = either!(&mut self.kind, ring => ring.take_one(Some))
+        {
+            return Ok(Some(Chain::of_one(slices, buffer)));
+        }
+        self.take_any(slices)
+    }
+
+    /// Takes the next chain if it has only one buffer, and that is `wanted`. Otherwise nothing has happened, and nothing is
+    /// said of what there is: that is for [`Self::take`].
+    #[inline(always)]
+    pub(crate) fn take_one<T>(&mut self, wanted: impl FnOnce(Buffer) -> Option<T>) -> Option<T> {
+        if self.broken.is_some() {
+            return None;
+        }
+        either!(&mut self.kind, ring => ring.take_one(wanted))
+    }
+
+    /// Where a buffer is that will be taken when so many others have been, as far as that can be told.
+    #[inline(always)]
+    pub(crate) fn foresee(&self, ahead: u16) -> Option<u64> {
+        either!(&self.kind, ring => ring.foresee(ahead))
+    }
+
+    /// The same of any chain, or none.
+    fn take_any(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
         if let Some(broken) = self.broken {
             return Err(broken);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::chain::{CHAIN_MAX, Chain, Walk};
+use super::chain::{Buffer, CHAIN_MAX, Chain, Walk};
 use super::layout::{
     AVAIL, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, INDIRECT, NEXT, PackedAreas, Place, USED,
     WRITE, event, event_wants, meta, packed_meta,
@@ -52,7 +52,7 @@ impl PackedRing {
         let areas = PackedAreas::find(memory, config)?;
         let (size, base) = (config.size, config.base);
         let place = Place::from_bits(base);
-        if place.index >= size {
+        if place.index() >= size {
             return Err(StartError::Base { size, base });
         }
         Ok(Self {
@@ -85,20 +85,56 @@ impl PackedRing {
     /// Is the descriptor at `place` available? What the driver wrote before it said so is seen after this.
     #[inline]
     fn available(areas: &PackedAreas, place: Place) -> bool {
-        let Some([_, meta]) = areas.descriptors.get(usize::from(place.index)) else {
+        let Some([_, meta]) = areas.descriptors.get(usize::from(place.index())) else {
             return false;
         };
         let (_, _, flags) = packed_meta(meta.load(Ordering::Acquire));
-        (flags & AVAIL != 0) == place.wrap && (flags & USED != 0) != place.wrap
+        Self::says_available(flags, place)
     }
 
-    #[inline]
+    #[inline(always)]
+    fn says_available(flags: u16, place: Place) -> bool {
+        (flags & AVAIL != 0) == place.wrap() && (flags & USED != 0) != place.wrap()
+    }
+
+    /// Takes the next chain if there is one, it has only one buffer, and that is `wanted`.
+    #[inline(always)]
+    pub(super) fn take_one<T>(&mut self, wanted: impl FnOnce(Buffer) -> Option<T>) -> Option<T> {
+        if self.descriptors >= self.size {
+            return None;
+        }
+        let [addr, meta] = self.areas.descriptors.get(usize::from(self.take.index()))?;
+        let (len, id, flags) = packed_meta(meta.load(Ordering::Acquire));
+        if !Self::says_available(flags, self.take) {
+            return None;
+        }
+        let buffer = Buffer::alone(addr.load(Ordering::Relaxed), len, flags)?;
+        let wanted = wanted(buffer)?;
+        self.note(Taken { id, count: 1 });
+        Some(wanted)
+    }
+
+    /// Where the buffer is that comes so many descriptors behind the next one, for a hint.
+    #[inline(always)]
+    pub(super) fn foresee(&self, ahead: u16) -> Option<u64> {
+        let place = self.take.after(ahead.min(self.size), self.size);
+        let [addr, _] = self.areas.descriptors.get(usize::from(place.index()))?;
+        Some(addr.load(Ordering::Relaxed))
+    }
+
     pub(super) fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
         let free = self.size.saturating_sub(self.descriptors);
         if free == 0 || !Self::available(&self.areas, self.take) {
             return Ok(None);
         }
         let (chain, taken) = self.walk(free.min(CHAIN_MAX), slices)?;
+        self.note(taken);
+        Ok(Some(chain))
+    }
+
+    /// This chain is taken.
+    #[inline(always)]
+    fn note(&mut self, taken: Taken) {
         let at = self.youngest_after(usize::from(self.taken));
         if let Some(slot) = self.chains.get_mut(at) {
             *slot = taken;
@@ -107,7 +143,6 @@ impl PackedRing {
         self.descriptors = self.descriptors.saturating_add(taken.count);
         self.take = self.take.after(taken.count, self.size);
         self.short = None;
-        Ok(Some(chain))
     }
 
     /// The place of the chain that was taken `behind` others which are still there.
@@ -117,13 +152,12 @@ impl PackedRing {
         at.checked_sub(usize::from(self.size)).unwrap_or(at)
     }
 
-    #[inline]
     fn walk(&self, most: u16, slices: &mut Slices) -> Result<(Chain, Taken), RingError> {
         let mut walk = Walk::new(slices);
         let mut place = self.take;
         for count in 1..=most {
-            let Some([addr, meta]) = self.areas.descriptors.get(usize::from(place.index)) else {
-                let (index, size) = (place.index, self.size);
+            let Some([addr, meta]) = self.areas.descriptors.get(usize::from(place.index())) else {
+                let (index, size) = (place.index(), self.size);
                 return Err(RingError::Descriptor { index, size });
             };
             let addr = addr.load(Ordering::Relaxed);
@@ -159,15 +193,15 @@ impl PackedRing {
         self.oldest = self.youngest_after(1);
         self.taken = self.taken.saturating_sub(1);
         self.descriptors = self.descriptors.saturating_sub(count);
-        let mut flags = if self.give.wrap { AVAIL | USED } else { 0 };
+        let mut flags = if self.give.wrap() { AVAIL | USED } else { 0 };
         if written > 0 {
             flags |= WRITE;
         }
         let used = meta(written, id, flags);
         if self.held.is_none() {
             // The driver looks at this one first, so none is seen before it is written.
-            self.held = Some((self.give.index, used));
-        } else if let Some([_, meta]) = self.areas.descriptors.get(usize::from(self.give.index)) {
+            self.held = Some((self.give.index(), used));
+        } else if let Some([_, meta]) = self.areas.descriptors.get(usize::from(self.give.index())) {
             meta.store(used, Ordering::Relaxed);
         }
         self.give = self.give.after(count, self.size);

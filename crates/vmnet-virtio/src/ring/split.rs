@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::chain::{CHAIN_MAX, Chain, Walk};
-use super::layout::{INDIRECT, NEXT, SplitAreas, UNWANTED, split_meta};
+use super::chain::{Buffer, CHAIN_MAX, Chain, Walk};
+use super::layout::{INDIRECT, Index, NEXT, SplitAreas, UNWANTED, split_meta};
 use super::{RingConfig, RingError, StartError, event_idx};
 use crate::memory::{MemoryMap, Slices};
 
@@ -18,23 +18,23 @@ pub struct SplitRing {
     /// The heads of the chains that are taken, by index modulo size. The driver's ring is not asked twice.
     heads: Box<[u16]>,
     /// The available index as it was seen last.
-    seen: u16,
+    seen: Index,
     /// The next chain to take.
-    take: u16,
+    take: Index,
     /// The next chain to give.
-    give: u16,
+    give: Index,
     /// Behind the last available chain, if those before it are known and too few.
-    short: Option<u16>,
+    short: Option<Index>,
     /// The used index as the driver knows it.
-    published: u16,
+    published: Index,
     /// The used index when the driver was last asked if it wants a call.
-    asked: Option<u16>,
+    asked: Option<Index>,
 }
 
 impl SplitRing {
     pub(super) fn start(memory: &MemoryMap, config: &RingConfig) -> Result<Self, StartError> {
         let areas = SplitAreas::find(memory, config)?;
-        let base = areas.used.index.load(Ordering::Acquire);
+        let base = Index::new(areas.used.index.load(Ordering::Acquire));
         Ok(Self {
             areas,
             size: config.size,
@@ -60,11 +60,40 @@ impl SplitRing {
 
     /// An index as a place in the rings. The size is a power of two.
     #[inline]
-    fn slot(&self, index: u16) -> usize {
-        usize::from(index & self.size.wrapping_sub(1))
+    fn slot(&self, index: Index) -> usize {
+        usize::from(index.get() & self.size.wrapping_sub(1))
     }
 
-    #[inline]
+    /// Takes the next chain if it is seen already, has only one buffer, and that is `wanted`.
+    #[inline(always)]
+    pub(super) fn take_one<T>(&mut self, wanted: impl FnOnce(Buffer) -> Option<T>) -> Option<T> {
+        if self.take == self.seen {
+            return None;
+        }
+        let slot = self.slot(self.take);
+        let head = self.areas.avail_ring.get(slot)?.load(Ordering::Relaxed);
+        let [addr, meta] = self.areas.descriptors.get(usize::from(head))?;
+        let (len, flags, _) = split_meta(meta.load(Ordering::Relaxed));
+        let buffer = Buffer::alone(addr.load(Ordering::Relaxed), len, flags)?;
+        let wanted = wanted(buffer)?;
+        *self.heads.get_mut(slot)? = head;
+        self.take = self.take.after(1);
+        self.short = None;
+        Some(wanted)
+    }
+
+    /// Where the first buffer is of the chain that comes so many behind the next one, if that is seen already; for a hint.
+    #[inline(always)]
+    pub(super) fn foresee(&self, ahead: u16) -> Option<u64> {
+        if self.seen.since(self.take) <= ahead {
+            return None;
+        }
+        let slot = self.slot(self.take.after(ahead));
+        let head = self.areas.avail_ring.get(slot)?.load(Ordering::Relaxed);
+        let [addr, _] = self.areas.descriptors.get(usize::from(head))?;
+        Some(addr.load(Ordering::Relaxed))
+    }
+
     pub(super) fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
         if self.take == self.seen && !self.look()? {
             return Ok(None);
@@ -77,7 +106,7 @@ impl SplitRing {
         *head = entry.load(Ordering::Relaxed);
         let head = *head;
         let chain = self.walk(head, slices)?;
-        self.take = self.take.wrapping_add(1);
+        self.take = self.take.after(1);
         self.short = None;
         Ok(Some(chain))
     }
@@ -85,17 +114,16 @@ impl SplitRing {
     /// Has the driver made more available?
     #[inline]
     fn look(&mut self) -> Result<bool, RingError> {
-        self.seen = self.areas.avail.index.load(Ordering::Acquire);
-        let ahead = self.seen.wrapping_sub(self.give);
+        self.seen = Index::new(self.areas.avail.index.load(Ordering::Acquire));
+        let ahead = self.seen.since(self.give);
         // Also behind what was taken: then the difference to `give` is small, and to `take` it is not.
-        if ahead > self.size || self.seen.wrapping_sub(self.take) > self.size {
+        if ahead > self.size || self.seen.since(self.take) > self.size {
             let size = self.size;
             return Err(RingError::Jumped { ahead, size });
         }
         Ok(self.seen != self.take)
     }
 
-    #[inline]
     fn walk(&self, head: u16, slices: &mut Slices) -> Result<Chain, RingError> {
         let mut walk = Walk::new(slices);
         let mut index = head;
@@ -124,7 +152,7 @@ impl SplitRing {
     }
 
     pub(super) fn taken(&self) -> u16 {
-        self.take.wrapping_sub(self.give)
+        self.take.since(self.give)
     }
 
     #[inline]
@@ -140,20 +168,22 @@ impl SplitRing {
             id.store(u32::from(*head), Ordering::Relaxed);
             len.store(written, Ordering::Relaxed);
         }
-        self.give = self.give.wrapping_add(1);
+        self.give = self.give.after(1);
     }
 
     pub(super) fn rewind(&mut self, count: u16, short: bool) {
         debug_assert!(count <= self.taken(), "{count} of {}", self.taken());
         self.short = short.then_some(self.take);
-        self.take = self.take.wrapping_sub(count.min(self.taken()));
+        let count = count.min(self.taken());
+        self.take = Index::new(self.take.get().wrapping_sub(count));
     }
 
     #[inline]
     pub(super) fn publish(&mut self) {
         if self.published != self.give {
             self.published = self.give;
-            self.areas.used.index.store(self.give, Ordering::Release);
+            let used = &self.areas.used.index;
+            used.store(self.give.get(), Ordering::Release);
         }
     }
 
@@ -169,7 +199,7 @@ impl SplitRing {
         }
         if let Some(used_event) = &self.areas.used_event {
             let event = event_idx::after_publishing(|| used_event.load(Ordering::Relaxed));
-            event_idx::passed(event, new, old)
+            event_idx::passed(event, new.get(), old.get())
         } else {
             let flags =
                 event_idx::after_publishing(|| self.areas.avail.flags.load(Ordering::Relaxed));
@@ -179,7 +209,7 @@ impl SplitRing {
 
     pub(super) fn enable_kicks(&mut self) -> bool {
         let Self { areas, take, .. } = self;
-        let take = &self.short.unwrap_or(*take);
+        let take = &self.short.unwrap_or(*take).get();
         event_idx::before_sleeping(
             || match &areas.avail_event {
                 Some(avail_event) => avail_event.store(*take, Ordering::Relaxed),
@@ -197,6 +227,6 @@ impl SplitRing {
     }
 
     pub(super) fn base(&self) -> u32 {
-        u32::from(self.published)
+        u32::from(self.published.get())
     }
 }

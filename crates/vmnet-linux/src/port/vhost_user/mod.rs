@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use vmnet_core::{Drop, ReadTo};
-use vmnet_virtio::memory::GuestWriter;
+use vmnet_virtio::memory::{GuestSlice, GuestWriter};
 use vmnet_virtio::net::{Delivery, Features, FromGuest, Header, ToGuest};
 use vmnet_virtio::ring::RingError;
 use vmnet_wire::ethernet;
@@ -179,12 +179,48 @@ impl VhostUser {
         .map_err(Refused::Dropped)
     }
 
+    /// Gives the guest a frame of which nothing is left to anybody, if there is one buffer for it, and nothing to be weighed.
+    /// False: nothing has happened, and it is to be sent as any other.
+    #[inline(always)]
+    pub(crate) fn pass(
+        &mut self,
+        head: &[u8],
+        rest: &[GuestSlice<'_>],
+        len: usize,
+        mtu: usize,
+    ) -> bool {
+        let is_plain = len <= mtu + ethernet::Header::LEN;
+        if !is_plain || !self.backlog.is_empty() || self.broken.is_some() {
+            return false;
+        }
+        let pair = match self.open.as_slice() {
+            [only] => *only,
+            [] => return false,
+            open => self.spread.pair(Flow::of(head), open).unwrap_or(0),
+        };
+        let Some(Ring {
+            side: Side::To(to_guest),
+            dirty,
+            ..
+        }) = ring(&mut self.rings, pair, To)
+        else {
+            return false;
+        };
+        let is_given = to_guest.deliver_one(Header::default(), head, rest);
+        if is_given {
+            *dirty = true;
+            self.credit.earn(len);
+        }
+        is_given
+    }
+
     fn queue(&mut self, pair: u8, header: Header, pieces: &Pieces<'_>) -> Result<(), Refused> {
         let queued = self.backlog.push(pair, header, pieces);
         queued.map_err(Refused::Dropped)
     }
 
     /// The guest takes the frame as it is.
+    #[inline]
     fn passes(&self, frame: &Outgoing<'_>, mtu: usize) -> bool {
         match frame.offload.segmentation {
             Some(how) => self.features.takes_large(how.kind, how.ecn),
@@ -195,6 +231,7 @@ impl VhostUser {
         }
     }
 
+    #[inline]
     fn header(&self, frame: &Outgoing<'_>) -> Header {
         let headers = match frame.offload.segmentation {
             Some(_) => Layout::find(frame.head, frame.len())
@@ -204,6 +241,7 @@ impl VhostUser {
         self.header_for(&frame.offload, headers)
     }
 
+    #[inline]
     fn header_for(&self, offload: &Offload, headers: usize) -> Header {
         let mut header = offload.write(headers);
         if !self.features.takes_partial_checksums() {
@@ -213,6 +251,7 @@ impl VhostUser {
         Header(header)
     }
 
+    #[inline]
     fn pair_of(&self, head: &[u8]) -> u8 {
         match self.open.as_slice() {
             [only] => *only,
@@ -221,6 +260,7 @@ impl VhostUser {
     }
 
     /// Gives the guest a frame, unless others wait already.
+    #[inline]
     fn give(&mut self, pair: u8, header: Header, pieces: &Pieces<'_>) -> Result<Delivery, Drop> {
         if !self.backlog.is_empty() {
             return Ok(Delivery::NoBuffers);
@@ -237,6 +277,7 @@ impl VhostUser {
     }
 
     /// Puts a frame into buffers of a ring. After an error, which is noted, there are none.
+    #[inline]
     fn put(
         &mut self,
         pair: u8,
@@ -505,11 +546,14 @@ impl VhostUser {
         }
     }
 
+    /// There are pairs to choose from.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.open.len() > 1
+    }
+
     /// A frame that begins so came by a ring: answers take the same pair.
     pub(crate) fn learn(&mut self, index: u8, head: &[u8]) {
-        if self.open.len() > 1 {
-            self.spread.learn(Flow::of(head), index / 2);
-        }
+        self.spread.learn(Flow::of(head), index / 2);
     }
 }
 
@@ -521,6 +565,7 @@ enum Direction {
 }
 use Direction::To;
 
+#[inline(always)]
 fn ring(rings: &mut [Option<Ring>], pair: u8, direction: Direction) -> Option<&mut Ring> {
     let odd = usize::from(direction == Direction::From);
     rings.get_mut(usize::from(pair) * 2 + odd)?.as_mut()
@@ -544,6 +589,9 @@ impl Ring {
 impl Body<'_> {
     /// Writes all bytes into a guest's buffers.
     fn write_to(&self, writer: &mut GuestWriter<'_>) {
+        if self.is_empty() {
+            return;
+        }
         writer.write(self.near());
         for slice in self.far() {
             writer.write_guest(slice);

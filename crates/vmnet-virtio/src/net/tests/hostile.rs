@@ -70,7 +70,9 @@ impl Prey {
             self.check(frame.rest);
             let rest: usize = frame.rest.iter().map(GuestSlice::len).sum();
             assert_eq!(frame.head.len() + rest, frame.len);
-            let _ = to.deliver(frame.header, frame.head, frame.rest);
+            if !to.deliver_one(frame.header, frame.head, frame.rest) {
+                let _ = to.deliver(frame.header, frame.head, frame.rest);
+            }
         }
         if to.reserve(700) == Ok(Delivery::Done) {
             let space: Vec<_> = to.space(3).collect();
