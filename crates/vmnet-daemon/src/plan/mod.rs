@@ -234,6 +234,7 @@ impl Plan {
         Settings {
             name: self.label(),
             ipv4: self.ipv4,
+            host: None,
             dhcp: self.dhcp,
             dns,
             nat44: self.nat44,

@@ -87,6 +87,7 @@ impl Supervisor {
             name: name.clone(),
             mac: mac.filter(|_| options.only_mac.unwrap_or(false)),
             isolated,
+            trunk: false,
             offload,
         };
         let socket = vmm_socket(&options)?;

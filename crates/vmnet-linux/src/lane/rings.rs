@@ -239,12 +239,12 @@ impl Lane {
     /// Gives the network the frames of a burst. Answers how many are done with, and what the next waits for.
     fn receive_burst(&mut self, id: PortId, index: u8, burst: &Burst) -> (usize, Option<PortId>) {
         let mut buffer = std::mem::take(&mut self.frame);
-        let gateway = self.network.gateway_mac();
+        let gateways = self.network.gateway_macs();
         let mut done = 0;
         for frame in burst.iter() {
             let read = frame
                 .map_err(cause)
-                .and_then(|frame| Arrived::read(&frame, gateway, &mut buffer));
+                .and_then(|frame| Arrived::read(&frame, &gateways, &mut buffer));
             match read {
                 Ok(frame) => self.receive_arrived(id, index, &frame),
                 Err(cause) => self.network.count_drop(cause),
@@ -303,7 +303,11 @@ impl<'a> Arrived<'a> {
     ///
     /// # Errors
     /// Its header says what cannot be.
-    fn read<'b>(frame: &GuestFrame<'b>, gateway: Mac, buffer: &'a mut Vec<u8>) -> Result<Self, Drop>
+    fn read<'b>(
+        frame: &GuestFrame<'b>,
+        gateways: &[Mac],
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Self, Drop>
     where
         'b: 'a,
     {
@@ -315,7 +319,7 @@ impl<'a> Arrived<'a> {
             return Err(Drop::Malformed);
         }
         let is_ours = ethernet::Header::read(frame.head)
-            .is_some_and(|(header, _)| header.destination == gateway);
+            .is_some_and(|(header, _)| gateways.contains(&header.destination));
         // A guest's word that its own checksum is right is nothing; of what is not for us it is its receiver's business.
         let is_checked = is_ours && !partial && said.segmentation.is_none();
         let wanted = if frame.len <= frame.head.len() {
