@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`existing_namespace`] | entering a network namespace that somebody else made |
+//! | [`link`] | links of this namespace: which there are, names, aliases, their end |
 //! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
 //! | [`route`] | links, addresses and routes, by netlink |
@@ -11,6 +12,7 @@
 //! | [`unsent`] | bytes that programs wrote and nobody has yet |
 
 pub mod existing_namespace;
+pub mod link;
 pub mod mounts;
 pub mod namespace;
 pub mod route;

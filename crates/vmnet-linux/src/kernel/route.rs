@@ -1,6 +1,6 @@
 //! Links, addresses and routes of this network namespace, by netlink (rtnetlink(7)) over a blocking socket.
 //!
-//! The only file that imports `netlink-packet-route`; no type of it leaves.
+//! Only this file and `link` import `netlink-packet-route`; no type of it leaves them.
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -315,7 +315,7 @@ impl Routes {
     }
 
     /// Sends a request that is answered by one acknowledgement.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         request: RouteNetlinkMessage,
         flags: u16,
@@ -326,7 +326,7 @@ impl Routes {
     }
 
     /// Sends a request that is answered by a list.
-    fn dump(
+    pub(super) fn dump(
         &mut self,
         request: RouteNetlinkMessage,
         what: &str,
@@ -336,7 +336,11 @@ impl Routes {
         self.answers(what, each)
     }
 
-    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), RouteError> {
+    pub(super) fn send(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), RouteError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
@@ -350,7 +354,7 @@ impl Routes {
     }
 
     /// Reads answers until the acknowledgement or the end of the list.
-    fn answers(
+    pub(super) fn answers(
         &self,
         what: &str,
         mut each: impl FnMut(RouteNetlinkMessage),

@@ -1,0 +1,102 @@
+//! Requests that may be, carried out by `vmnet_linux::kernel`.
+
+use super::check::{Kernel, Permitted, mark_of};
+use super::request::{Answer, Link, Refusal, Why};
+use std::io;
+use std::os::fd::OwnedFd;
+use vmnet_linux::kernel::link;
+use vmnet_linux::kernel::route::RouteError;
+use vmnet_linux::kernel::tap::{self, TapError};
+
+/// The kernel that this process runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Host;
+
+impl Kernel for Host {
+    fn link(&self, name: &str) -> Result<Option<link::Link>, Refusal> {
+        link::find(name).map_err(refused_by_route)
+    }
+}
+
+/// Does what is permitted; answers with the descriptor that stands beside the answer, if one does.
+///
+/// # Errors
+/// The host refused.
+pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+    match permitted {
+        Permitted::LinkList => {
+            let links = link::list().map_err(refused_by_route)?;
+            let links = links.into_iter().map(told).collect();
+            Ok((Answer::Links(links), None))
+        }
+        Permitted::LinkDelete(index) => {
+            if let Some(index) = index {
+                link::delete(index).map_err(refused_by_route)?;
+            }
+            Ok((Answer::Done, None))
+        }
+        Permitted::TapCreate { name, mark, stays } => {
+            let opened = tap::create(name.as_str(), &mark.to_string(), stays);
+            Ok((Answer::Opened, Some(opened.map_err(refused_by_tap)?)))
+        }
+        Permitted::TapOpen(name) => {
+            let opened = tap::open_queue(name.as_str());
+            Ok((Answer::Opened, Some(opened.map_err(refused_by_tap)?)))
+        }
+    }
+}
+
+/// Removes what a helper that was killed has left half made.
+///
+/// # Errors
+/// The host refused.
+pub fn sweep() -> Result<(), Refusal> {
+    for left in link::list().map_err(refused_by_route)? {
+        if link::is_provisional(&left.name) {
+            link::delete(left.index).map_err(refused_by_route)?;
+            tracing::info!(
+                link = left.name,
+                "a link that was left half made is removed"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn told(link: link::Link) -> Link {
+    Link {
+        mark: mark_of(&link),
+        index: link.index,
+        name: link.name,
+        kind: link.kind,
+        master: link.master,
+        lower: link.lower,
+        up: link.up,
+    }
+}
+
+fn refused_by_route(error: RouteError) -> Refusal {
+    let why = match &error {
+        RouteError::Refused { source, .. } => why(source),
+        RouteError::Socket(_) | RouteError::Answer(_) => Why::Host,
+    };
+    Refusal::new(why, error.to_string())
+}
+
+fn refused_by_tap(error: TapError) -> Refusal {
+    let why = match &error {
+        TapError::Busy(_) => Why::InUse,
+        TapError::Missing(_) => Why::Missing,
+        TapError::Other { source, .. } => why(source),
+        _ => Why::Host,
+    };
+    Refusal::new(why, error.to_string())
+}
+
+fn why(error: &io::Error) -> Why {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::ResourceBusy => Why::InUse,
+        io::ErrorKind::NotFound => Why::Missing,
+        _ => Why::Host,
+    }
+}
