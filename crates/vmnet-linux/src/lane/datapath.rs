@@ -335,6 +335,10 @@ impl Lane {
                 Command::Forward(forwards, answer) => {
                     let _gone = answer.send(self.forward(forwards));
                 }
+                Command::CheckForwards(forwards, answer) => {
+                    let mut all = forwards.iter();
+                    let _gone = answer.send(all.try_for_each(|one| self.check_guest(one)));
+                }
                 Command::RemoveForwards(ids, answer) => {
                     let _gone = answer.send(self.remove_forwards(&ids));
                 }

@@ -268,6 +268,8 @@ pub(super) enum Command {
         Vec<(Forward, OwnedFd)>,
         SyncSender<Result<Vec<ForwardId>, ForwardError>>,
     ),
+    /// Whether these can be.
+    CheckForwards(Vec<Forward>, SyncSender<Result<(), ForwardError>>),
     /// Answered by the sockets, to be closed elsewhere.
     RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
     Leases(LeaseCommand),
@@ -423,6 +425,20 @@ impl Handle {
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// Takes ports of the host that somebody else forwards to guests: nobody else can have them while the sockets are
+    /// open. Ports that are for the superuser are not taken.
+    ///
+    /// # Errors
+    /// See [`ForwardError`]; it is about the first that failed.
+    pub fn reserve_all(&self, forwards: &[Forward]) -> Result<Vec<OwnedFd>, ForwardError> {
+        self.ask(|answer| Command::CheckForwards(forwards.to_vec(), answer))
+            .unwrap_or(Err(ForwardError::Ended))?;
+        match listen::reserve_all(forwards) {
+            Err(ForwardError::Privileged { .. }) => Ok(Vec::new()),
+            reserved => reserved,
         }
     }
 
