@@ -10,8 +10,8 @@ use vmnet_lab::sim::{Guest, Lan};
 use vmnet_wire::arp;
 use vmnet_wire::ethernet::{EtherType, Header, Mac};
 use vmnet_wire::ip::Protocol;
-use vmnet_wire::ndp;
 use vmnet_wire::tcp::{Fields, Flags};
+use vmnet_wire::{ipv6, ndp};
 use zerocopy::{FromBytes, IntoBytes};
 
 const HOST: Mac = Mac([0x5a, 0x94, 192, 168, 64, 1]);
@@ -154,6 +154,28 @@ fn the_host_is_found_at_its_own_mac() {
     lan.inject(trunk, packets::arp_request(other, (other, at(77)), at(1)));
     assert!(lan.heard(trunk).is_empty());
     assert_eq!(lan.heard(port).len(), 1, "a question to all reaches all");
+}
+
+#[test]
+fn the_host_hears_where_a_guest_is() {
+    let (mut lan, trunk) = network(|_| {});
+    let port = lan.add_raw(9);
+    let own = lan.guest(port).mac;
+    let address = ndp::link_local(own);
+    let told = ndp::Neighbour::advertisement(ndp::SOLICITED | ndp::OVERRIDE, address, own)
+        .between(address, ndp::link_local(HOST));
+    let header = ipv6::Header::new(
+        address,
+        ndp::link_local(HOST),
+        Protocol::ICMPV6,
+        ndp::HOP_LIMIT,
+        told.as_bytes().len(),
+    );
+    let packet = [header.as_bytes(), told.as_bytes()].concat();
+    let frame = packets::frame((own, HOST), EtherType::IPV6, &packet);
+    lan.heard(trunk);
+    lan.inject(port, frame.clone());
+    assert_eq!(lan.heard(trunk), [frame]);
 }
 
 #[test]

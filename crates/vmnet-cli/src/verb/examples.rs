@@ -4,8 +4,8 @@ use super::lease::Addresses;
 use super::network::Shown;
 use super::status::{Closeup, Overview};
 use openvmnet::service::{
-    Datapath, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState, Lifetime, Mode,
-    Network, NetworkConfiguration, Protocol, Reservation, Reserved, Status,
+    Datapath, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState, Lifetime,
+    Mode, Network, NetworkConfiguration, Protocol, Reservation, Reserved, Status,
 };
 use std::collections::BTreeMap;
 

@@ -195,7 +195,12 @@ impl Network {
         {
             advertiser.asked(&mut link, from.mac, source);
         }
-        Ok(taken || from.for_gateway && gateway.host.is_none())
+        if gateway.host.is_some() {
+            // What it asked for is for the host to hear.
+            let answer = matches!(message, ndp::Message::NeighbourAdvertisement { .. });
+            return Ok(taken && !answer);
+        }
+        Ok(taken || from.for_gateway)
     }
 
     /// The guest at an isolated port wants an address that is another's: leased, kept for it, or spoken from first. What

@@ -70,7 +70,11 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
                 v6: v6.into_iter().collect(),
             };
             forwarding::follow(&wanted, forwarding::has_switch_each()).map_err(refused_by_host)?;
-            let rules = if open { opening::open() } else { opening::close() };
+            let rules = if open {
+                opening::open()
+            } else {
+                opening::close()
+            };
             done(rules.map_err(refused_by_host))
         }
     }

@@ -48,7 +48,9 @@ pub(super) struct Forwarding {
 }
 
 impl Supervisor {
-    fn helper(&self) -> Result<std::cell::RefMut<'_, crate::privileged::client::Helper>, ServiceError> {
+    fn helper(
+        &self,
+    ) -> Result<std::cell::RefMut<'_, crate::privileged::client::Helper>, ServiceError> {
         let helper = self.helper.as_ref().ok_or_else(|| ServiceError::NotAuthorized {
             reason: "the kernel carries frames for the machine's service alone: start `vmnet daemon --system` as root"
                 .to_owned(),
@@ -64,7 +66,11 @@ impl Supervisor {
             let mark = link.mark.as_ref().map(|mark| mark.network);
             mark.is_some_and(|mark| mark == network || self.networks.contains_key(&mark))
         };
-        Ok(links.into_iter().filter(is_own).map(|link| link.name).collect())
+        Ok(links
+            .into_iter()
+            .filter(is_own)
+            .map(|link| link.name)
+            .collect())
     }
 
     /// Makes the bridge of a network and the tap that leads to its lane, or takes over what is there. `None` where the kernel
@@ -81,7 +87,11 @@ impl Supervisor {
         let role = |role: &str| mark(plan.uuid, role);
         let bridge = match links.iter().find(|link| link.mark == Some(role(BRIDGE))) {
             Some(there) => {
-                tracing::info!(bridge = there.name, network = plan.label(), "a bridge is taken over");
+                tracing::info!(
+                    bridge = there.name,
+                    network = plan.label(),
+                    "a bridge is taken over"
+                );
                 named(&there.name)?
             }
             None => free_name(&links)?,
@@ -91,7 +101,11 @@ impl Supervisor {
         let wanted = wanted(plan, &plain);
         let made = (|| {
             let (name, mark) = (bridge.clone(), role(BRIDGE));
-            helper.done(&Request::BridgeEstablish { name, mark, bridge: wanted })?;
+            helper.done(&Request::BridgeEstablish {
+                name,
+                mark,
+                bridge: wanted,
+            })?;
             // One that is left belongs to a lane that has ended.
             helper.delete_link(trunk.clone())?;
             let tap = helper.create_tap(trunk.clone(), role(TRUNK), false)?;
@@ -154,13 +168,22 @@ impl Supervisor {
             return Ok(());
         };
         let mut rules = kernel.plain.clone();
-        let all = self.forwards.values().filter(|rule| rule.network == network);
+        let all = self
+            .forwards
+            .values()
+            .filter(|rule| rule.network == network);
         rules.forwards = forwards(all, &running.handle);
         rules.fixed = self.fixed_members(network);
         if kernel.rules.as_ref() != Some(&rules) {
-            let request = Request::RulesSet { rules: Box::new(rules.clone()) };
+            let request = Request::RulesSet {
+                rules: Box::new(rules.clone()),
+            };
             self.helper()?.done(&request).map_err(refused)?;
-            if let Some(kernel) = self.networks.get_mut(&network).and_then(|it| it.kernel.as_mut()) {
+            if let Some(kernel) = self
+                .networks
+                .get_mut(&network)
+                .and_then(|it| it.kernel.as_mut())
+            {
                 kernel.rules = Some(rules);
             }
         }
@@ -171,7 +194,11 @@ impl Supervisor {
     fn follow_forwarding(&mut self) -> Result<(), ServiceError> {
         let mut wanted = Forwarding::default();
         let mut used: Option<Forwarding> = None;
-        for kernel in self.networks.values().filter_map(|running| running.kernel.as_ref()) {
+        for kernel in self
+            .networks
+            .values()
+            .filter_map(|running| running.kernel.as_ref())
+        {
             wanted.open = true;
             let rules = kernel.rules.as_ref().unwrap_or(&kernel.plain);
             let leads = |v6: bool| rules.forwards.iter().any(|it| it.guest.is_ipv6() == v6);
@@ -181,7 +208,11 @@ impl Supervisor {
                 // Clients of forwarded ports come by any.
                 Some(external) if rules.forwards.is_empty() => {
                     let one = BTreeSet::from([external.clone()]);
-                    Forwarding { v4: one.clone(), v6: one, open: true }
+                    Forwarding {
+                        v4: one.clone(),
+                        v6: one,
+                        open: true,
+                    }
                 }
                 _ => match &used {
                     Some(used) => used.clone(),
@@ -244,20 +275,25 @@ pub(super) fn remove(
 ) -> Result<(), HelperError> {
     let members = format!("{bridge}-");
     for link in helper.links()? {
-        if link.mark.is_some() && link.name.starts_with(&members)
+        if link.mark.is_some()
+            && link.name.starts_with(&members)
             && let Ok(name) = link.name.parse()
         {
             helper.delete_link(name)?;
         }
     }
-    helper.done(&Request::RulesRemove { bridge: bridge.clone() })?;
+    helper.done(&Request::RulesRemove {
+        bridge: bridge.clone(),
+    })?;
     helper.delete_link(bridge.clone())
 }
 
 pub(super) fn refused(error: HelperError) -> ServiceError {
     let reason = chain(&error);
     match error {
-        HelperError::Refused(refusal) if refusal.why == Why::InUse => ServiceError::InUse { reason },
+        HelperError::Refused(refusal) if refusal.why == Why::InUse => {
+            ServiceError::InUse { reason }
+        }
         _ => ServiceError::Failed { reason },
     }
 }
@@ -269,7 +305,9 @@ fn named(name: &str) -> Result<LinkName, ServiceError> {
 }
 
 fn mark(network: Uuid, role: &str) -> Mark {
-    let role: Role = role.parse().unwrap_or_else(|_| unreachable!("roles are words"));
+    let role: Role = role
+        .parse()
+        .unwrap_or_else(|_| unreachable!("roles are words"));
     Mark { network, role }
 }
 
@@ -277,9 +315,13 @@ fn mark(network: Uuid, role: &str) -> Mark {
 fn free_name(links: &[Link]) -> Result<LinkName, ServiceError> {
     let taken = |name: &str| {
         let members = format!("{name}-");
-        links.iter().any(|link| link.name == name || link.name.starts_with(&members))
+        links
+            .iter()
+            .any(|link| link.name == name || link.name.starts_with(&members))
     };
-    let free = (0..BRIDGES_MAX).map(|number| format!("{PREFIX}{number}")).find(|name| !taken(name));
+    let free = (0..BRIDGES_MAX)
+        .map(|number| format!("{PREFIX}{number}"))
+        .find(|name| !taken(name));
     let free = free.ok_or_else(|| ServiceError::Exhausted {
         reason: format!("there are {BRIDGES_MAX} bridges already"),
     })?;
@@ -288,12 +330,20 @@ fn free_name(links: &[Link]) -> Result<LinkName, ServiceError> {
 
 /// The bridge of a network.
 fn wanted(plan: &Plan, rules: &Rules) -> Bridge {
-    let v4 = rules.ipv4.map(|net| (IpAddr::V4(net.gateway), net.prefix_len));
-    let v6 = rules.ipv6.into_iter().flat_map(|net| [net.gateway, net.link_local]);
+    let v4 = rules
+        .ipv4
+        .map(|net| (IpAddr::V4(net.gateway), net.prefix_len));
+    let v6 = rules
+        .ipv6
+        .into_iter()
+        .flat_map(|net| [net.gateway, net.link_local]);
     Bridge {
         mac: rules.host,
         mtu: plan.mtu,
-        addresses: v4.into_iter().chain(v6.map(|it| (IpAddr::V6(it), 64))).collect(),
+        addresses: v4
+            .into_iter()
+            .chain(v6.map(|it| (IpAddr::V6(it), 64)))
+            .collect(),
         // Where nothing may pass, rules say so to who tries.
         forwards: true,
     }
@@ -343,14 +393,18 @@ fn forwards<'a>(all: impl Iterator<Item = &'a Rule>, handle: &Handle) -> Vec<Por
     let addresses = handle.addresses_of(guests.clone());
     let of = |guest: &ForwardGuest| -> GuestAddresses {
         let at = guests.iter().position(|other| other == guest);
-        at.and_then(|at| addresses.get(at)).copied().unwrap_or_default()
+        at.and_then(|at| addresses.get(at))
+            .copied()
+            .unwrap_or_default()
     };
     let mut found = BTreeMap::new();
     for forward in all {
         let (v4, v6) = of(&forward.guest);
         let listen = forward.listen.ip();
         // `::` is for both families.
-        let v4 = v4.filter(|_| listen.is_ipv4() || listen.is_unspecified()).map(IpAddr::V4);
+        let v4 = v4
+            .filter(|_| listen.is_ipv4() || listen.is_unspecified())
+            .map(IpAddr::V4);
         let v6 = v6.filter(|_| listen.is_ipv6()).map(IpAddr::V6);
         for guest in v4.into_iter().chain(v6) {
             let one = PortForward {
@@ -372,10 +426,17 @@ fn in_use() -> Result<Forwarding, ServiceError> {
     let taken = taken.map_err(|error| super::failed(&error))?;
     let mut used = Forwarding::default();
     for one in taken.into_iter().filter(|one| one.is_address) {
-        let Some(name) = one.interface.filter(|name| name != "lo" && !name.starts_with(PREFIX)) else {
+        let Some(name) = one
+            .interface
+            .filter(|name| name != "lo" && !name.starts_with(PREFIX))
+        else {
             continue;
         };
-        let family = if one.network.is_ipv4() { &mut used.v4 } else { &mut used.v6 };
+        let family = if one.network.is_ipv4() {
+            &mut used.v4
+        } else {
+            &mut used.v6
+        };
         family.insert(name);
     }
     Ok(used)

@@ -23,8 +23,11 @@ impl Supervisor {
         let links = helper.links()?;
         // Of a bridge that a VMM is still on, nothing goes: its owner may come again.
         let in_use = |network| {
-            let guests = |mark: &Mark| mark.network == network && mark.role.as_str().starts_with("guest");
-            links.iter().any(|link| link.mark.as_ref().is_some_and(guests))
+            let guests =
+                |mark: &Mark| mark.network == network && mark.role.as_str().starts_with("guest");
+            links
+                .iter()
+                .any(|link| link.mark.as_ref().is_some_and(guests))
         };
         for link in &links {
             let Some(mark) = &link.mark else { continue };

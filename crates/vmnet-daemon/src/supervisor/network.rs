@@ -220,15 +220,14 @@ impl Supervisor {
     }
 
     /// Decides what is asked for, beside what there is.
-    pub(super) fn plan(
-        &self,
-        configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
+    pub(super) fn plan(&self, configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
         let ours = self.networks.values().map(|running| &running.plan);
         let mut occupied = Occupied::now(ours)?;
         occupied.kernel = self.helper.is_some();
         if occupied.kernel {
             let own = self.own_interfaces(plan::uuid_of(configuration)?)?;
-            let is_own = |taken: &Taken| taken.interface.as_ref().is_some_and(|it| own.contains(it));
+            let is_own =
+                |taken: &Taken| taken.interface.as_ref().is_some_and(|it| own.contains(it));
             occupied.host.retain(|taken| !is_own(taken));
         }
         Plan::make(configuration, &occupied)

@@ -105,12 +105,7 @@ pub fn establish(name: &str, alias: &str, bridge: &Bridge) -> Result<(), BridgeE
     Ok(())
 }
 
-fn make(
-    routes: &mut Routes,
-    name: &str,
-    alias: &str,
-    bridge: &Bridge,
-) -> Result<u32, BridgeError> {
+fn make(routes: &mut Routes, name: &str, alias: &str, bridge: &Bridge) -> Result<u32, BridgeError> {
     let provisional = link::provisional_name()?;
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -142,8 +137,14 @@ fn make(
 /// Settings of the interface: addresses are given and not found, routers are not listened to.
 fn settle(name: &str, bridge: &Bridge) -> Result<(), BridgeError> {
     let on = |wanted: bool| if wanted { "1" } else { "0" };
-    let v4 = bridge.addresses.iter().any(|(address, _)| address.is_ipv4());
-    let v6 = bridge.addresses.iter().any(|(address, _)| address.is_ipv6());
+    let v4 = bridge
+        .addresses
+        .iter()
+        .any(|(address, _)| address.is_ipv4());
+    let v6 = bridge
+        .addresses
+        .iter()
+        .any(|(address, _)| address.is_ipv6());
     let set = |family, setting, value| {
         let written = std::fs::write(sysctl::interface_path(family, name, setting), value);
         match written {
@@ -230,7 +231,9 @@ fn add_address(
     if address.is_ipv6() {
         // Nobody else can have it: rules see to that, and there need not be anybody yet who could be asked.
         message.header.flags = AddressHeaderFlags::Nodad;
-        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
     Ok(routes.ask(
         RouteNetlinkMessage::NewAddress(message),
@@ -257,7 +260,9 @@ fn address_message(index: u32, address: IpAddr, length: u8) -> AddressMessage {
     {
         let hosts = u32::MAX.checked_shr(length.into()).unwrap_or(0);
         let broadcast = Ipv4Addr::from_bits(own.to_bits() | hosts);
-        message.attributes.push(AddressAttribute::Broadcast(broadcast));
+        message
+            .attributes
+            .push(AddressAttribute::Broadcast(broadcast));
     }
     message
 }
@@ -286,7 +291,11 @@ fn addresses(routes: &mut Routes, index: u32) -> Result<Vec<(IpAddr, u8)>, Bridg
                     _ => None,
                 })
             };
-            found.extend(address.or_else(only).map(|it| (it, message.header.prefix_len)));
+            found.extend(
+                address
+                    .or_else(only)
+                    .map(|it| (it, message.header.prefix_len)),
+            );
         })?;
     }
     Ok(found)

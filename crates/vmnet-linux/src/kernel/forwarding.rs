@@ -82,14 +82,19 @@ pub fn follow(wanted: &Wanted, each: bool) -> Result<(), ForwardingError> {
         } else if !wanted.v6.is_empty() {
             record.v6.insert("all".to_owned());
             on.push(switch("all"));
-            let listens = |name: &String| before.ra.contains(name) || is("ipv6", name, "accept_ra", "1");
+            let listens =
+                |name: &String| before.ra.contains(name) || is("ipv6", name, "accept_ra", "1");
             record.ra.extend(interfaces().into_iter().filter(listens));
         }
         off.extend(before.v6.difference(&record.v6).map(|name| switch(name)));
     }
     if !record.is_empty() {
         // What came later is its maker's concern.
-        record.others = if before.is_empty() { interfaces() } else { before.others.clone() };
+        record.others = if before.is_empty() {
+            interfaces()
+        } else {
+            before.others.clone()
+        };
         let now = record.v4.union(&record.v6).filter(|name| *name != "all");
         record.others.extend(now.cloned().collect::<Vec<_>>());
     }
@@ -122,7 +127,9 @@ pub fn follow(wanted: &Wanted, each: bool) -> Result<(), ForwardingError> {
 /// Every interface but ours and the loopback.
 fn interfaces() -> BTreeSet<String> {
     let names = crate::sys::interfaces::names().into_iter();
-    names.filter(|name| name != "lo" && !is_ours(name)).collect()
+    names
+        .filter(|name| name != "lo" && !is_ours(name))
+        .collect()
 }
 
 fn exists(family: &str, name: &str) -> bool {

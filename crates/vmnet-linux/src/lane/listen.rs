@@ -161,7 +161,8 @@ fn take_all(forwards: &[Forward], listens: bool) -> Result<Vec<(Forward, OwnedFd
     let has_ipv6 = has_ipv6();
     for forward in forwards.iter().flat_map(|one| families(one, has_ipv6)) {
         let (protocol, listen) = (forward.protocol, forward.listen);
-        let socket = open(&forward, listens).map_err(|error| ForwardError::of(protocol, listen, error))?;
+        let socket =
+            open(&forward, listens).map_err(|error| ForwardError::of(protocol, listen, error))?;
         // The kernel gives the lowest number that is free: this one tells how many are open.
         if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= usable) {
             return Err(ForwardError::TooManyFiles {

@@ -27,8 +27,17 @@ pub fn open() -> Result<(), NftError> {
     let mut script = String::new();
     for chain in blocking(&chains) {
         if handles(&chain)?.is_empty() {
-            let Chain { family, table, name } = &chain;
-            tracing::info!(family, table, chain = name, "our networks are let pass by a rule there");
+            let Chain {
+                family,
+                table,
+                name,
+            } = &chain;
+            tracing::info!(
+                family,
+                table,
+                chain = name,
+                "our networks are let pass by a rule there"
+            );
             for side in ["iifname", "oifname"] {
                 let _infallible = writeln!(
                     script,
@@ -52,7 +61,11 @@ pub fn close() -> Result<(), NftError> {
     let mut script = String::new();
     for (chain, ..) in chains()?.iter().filter(|(_, hook, _)| may_hold(hook)) {
         for handle in handles(chain)? {
-            let Chain { family, table, name } = chain;
+            let Chain {
+                family,
+                table,
+                name,
+            } = chain;
             let _infallible = writeln!(
                 script,
                 "delete rule {family} \"{table}\" \"{name}\" handle {handle}"
@@ -88,7 +101,9 @@ fn known(object: &Value) -> Option<Known> {
         name: text("name")?,
     };
     let of_packets = matches!(found.family.as_str(), "ip" | "ip6" | "inet");
-    let sound = [&found.table, &found.name].iter().all(|name| !name.contains(['"', '\\', '\n']));
+    let sound = [&found.table, &found.name]
+        .iter()
+        .all(|name| !name.contains(['"', '\\', '\n']));
     if !of_packets || !sound || found.table.starts_with(PREFIX) {
         return None;
     }
@@ -125,7 +140,11 @@ fn blocking(chains: &[Known]) -> Vec<Chain> {
 
 /// Our rules in a chain.
 fn handles(chain: &Chain) -> Result<Vec<u64>, NftError> {
-    let Chain { family, table, name } = chain;
+    let Chain {
+        family,
+        table,
+        name,
+    } = chain;
     let said = program::ask(&["-a", "list", "chain", family, table, name])?;
     let all = said.get("nftables").and_then(Value::as_array);
     let own = |object: &Value| {
@@ -161,9 +180,19 @@ mod tests {
             chain("inet", "mine", "forward", forward("accept")),
             chain("inet", "vmnet0", "forward", forward("drop")),
             chain("bridge", "filter", "FORWARD", forward("drop")),
-            chain("ip", "nat", "FORWARD", json!({"type": "nat", "hook": "forward", "policy": "drop"})),
+            chain(
+                "ip",
+                "nat",
+                "FORWARD",
+                json!({"type": "nat", "hook": "forward", "policy": "drop"}),
+            ),
             chain("inet", "a\"b", "forward", forward("drop")),
-            chain("inet", "filter", "input", json!({"type": "filter", "hook": "input", "policy": "drop"})),
+            chain(
+                "inet",
+                "filter",
+                "input",
+                json!({"type": "filter", "hook": "input", "policy": "drop"}),
+            ),
         ];
         let known: Vec<Known> = all.iter().filter_map(known).collect();
         let found: Vec<String> = blocking(&known)

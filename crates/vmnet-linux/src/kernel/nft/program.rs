@@ -50,7 +50,8 @@ pub fn ask(words: &[&str]) -> Result<serde_json::Value, NftError> {
 }
 
 fn call(words: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
-    let path = std::env::var("PATH").map_or_else(|_| PATH.to_owned(), |own| format!("{own}:{PATH}"));
+    let path =
+        std::env::var("PATH").map_or_else(|_| PATH.to_owned(), |own| format!("{own}:{PATH}"));
     let program = path
         .split(':')
         .map(|folder| std::path::Path::new(folder).join("nft"))
@@ -64,7 +65,10 @@ fn call(words: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
         .stderr(Stdio::piped())
         .spawn()?;
     // It reads everything before it says anything.
-    let written = child.stdin.take().map_or(Ok(()), |mut to| to.write_all(input.as_bytes()));
+    let written = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut to| to.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -82,12 +82,18 @@ fn filter(rules: &Rules) -> String {
     let own = &rules.bridge;
     let mut text = String::new();
     // Loopback clients of forwarded ports take `route_localnet`, which lets in what no guest may send.
-    let mut raw = Lines::chain("arriving", "type filter hook prerouting priority raw; policy accept;");
+    let mut raw = Lines::chain(
+        "arriving",
+        "type filter hook prerouting priority raw; policy accept;",
+    );
     raw.add(format!("iifname \"{own}\" ip saddr 127.0.0.0/8 drop"));
     raw.add(format!("iifname \"{own}\" ip daddr 127.0.0.0/8 drop"));
     text += &raw.end();
 
-    let mut input = Lines::chain("input", "type filter hook input priority filter; policy accept;");
+    let mut input = Lines::chain(
+        "input",
+        "type filter hook input priority filter; policy accept;",
+    );
     input.add(format!("iifname != \"{own}\" accept"));
     // The gateway's services are not the host's, and the host's are not the gateway's.
     input.add("udp dport { 67, 547 } drop");
@@ -119,14 +125,18 @@ fn filter(rules: &Rules) -> String {
     }
     text += &input.end();
 
-    let mut forward =
-        Lines::chain("forward", "type filter hook forward priority filter; policy accept;");
+    let mut forward = Lines::chain(
+        "forward",
+        "type filter hook forward priority filter; policy accept;",
+    );
     forward.add(format!("iifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" ct status dnat accept"));
     // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
     let among = if rules.isolation { "drop" } else { "accept" };
     forward.add(format!("iifname \"{own}\" oifname \"{own}\" {among}"));
-    forward.add(format!("oifname \"{own}\" ct state established,related accept"));
+    forward.add(format!(
+        "oifname \"{own}\" ct state established,related accept"
+    ));
     forward.add(format!("oifname \"{own}\" drop"));
     forward.add(format!("iifname != \"{own}\" accept"));
     if let Some(ipv4) = rules.ipv4 {
@@ -135,17 +145,23 @@ fn filter(rules: &Rules) -> String {
     if let Some(ipv6) = rules.ipv6 {
         forward.add(format!("ip6 saddr != {} drop", prefix(ipv6)));
     }
-    forward.add(format!("oifname \"{PREFIX}*\" reject with icmpx admin-prohibited"));
+    forward.add(format!(
+        "oifname \"{PREFIX}*\" reject with icmpx admin-prohibited"
+    ));
     for (family, nat) in [
         ("ipv4", rules.ipv4.is_some_and(|ipv4| ipv4.nat)),
         ("ipv6", rules.ipv6.is_some_and(|ipv6| ipv6.nat)),
     ] {
         if !nat {
-            forward.add(format!("meta nfproto {family} reject with icmpx admin-prohibited"));
+            forward.add(format!(
+                "meta nfproto {family} reject with icmpx admin-prohibited"
+            ));
         }
     }
     if let Some(external) = &rules.external {
-        forward.add(format!("oifname != \"{external}\" reject with icmpx no-route"));
+        forward.add(format!(
+            "oifname != \"{external}\" reject with icmpx no-route"
+        ));
     }
     text + &forward.end()
 }
@@ -153,7 +169,10 @@ fn filter(rules: &Rules) -> String {
 /// Whose address stands for whom.
 fn translation(rules: &Rules) -> String {
     let own = &rules.bridge;
-    let mut behind = Lines::chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;");
+    let mut behind = Lines::chain(
+        "postrouting",
+        "type nat hook postrouting priority srcnat; policy accept;",
+    );
     if let Some(ipv4) = rules.ipv4 {
         let subnet = subnet(ipv4);
         // Clients that would mean something else inside the guest, or to which it knows no way.
@@ -162,9 +181,13 @@ fn translation(rules: &Rules) -> String {
         } else {
             format!("ip saddr != {}", ipv4.gateway)
         };
-        behind.add(format!("oifname \"{own}\" ct status dnat {strange} masquerade"));
+        behind.add(format!(
+            "oifname \"{own}\" ct status dnat {strange} masquerade"
+        ));
         if ipv4.nat {
-            behind.add(format!("ip saddr {subnet} oifname != \"{PREFIX}*\" masquerade"));
+            behind.add(format!(
+                "ip saddr {subnet} oifname != \"{PREFIX}*\" masquerade"
+            ));
         }
     }
     if let Some(ipv6) = rules.ipv6 {
@@ -174,9 +197,13 @@ fn translation(rules: &Rules) -> String {
         } else {
             format!("ip6 saddr != {}", ipv6.gateway)
         };
-        behind.add(format!("oifname \"{own}\" ct status dnat {strange} masquerade"));
+        behind.add(format!(
+            "oifname \"{own}\" ct status dnat {strange} masquerade"
+        ));
         if ipv6.nat {
-            behind.add(format!("ip6 saddr {prefix} oifname != \"{PREFIX}*\" masquerade"));
+            behind.add(format!(
+                "ip6 saddr {prefix} oifname != \"{PREFIX}*\" masquerade"
+            ));
         }
     }
     let mut text = behind.end();
@@ -240,7 +267,10 @@ fn by_list(forwards: &[PortForward]) -> BTreeMap<List, Vec<&PortForward>> {
             addressed: forward.address.is_some(),
         };
         // One that names an address of the other family leads nowhere.
-        if forward.address.is_none_or(|address| address.is_ipv6() == list.v6) {
+        if forward
+            .address
+            .is_none_or(|address| address.is_ipv6() == list.v6)
+        {
             lists.entry(list).or_default().push(forward);
         }
     }
@@ -260,8 +290,15 @@ fn lists(forwards: &[PortForward]) -> String {
         let elements: BTreeMap<(Option<IpAddr>, u16), String> = forwards
             .into_iter()
             .map(|forward| {
-                let at = forward.address.map_or(String::new(), |address| format!("{address} . "));
-                let PortForward { port, guest, guest_port, .. } = *forward;
+                let at = forward
+                    .address
+                    .map_or(String::new(), |address| format!("{address} . "));
+                let PortForward {
+                    port,
+                    guest,
+                    guest_port,
+                    ..
+                } = *forward;
                 let element = format!("{at}{port} : {guest} . {guest_port}");
                 ((forward.address, port), element)
             })
@@ -280,14 +317,23 @@ fn lists(forwards: &[PortForward]) -> String {
 /// Nobody speaks in the gateway's name, and questions find its services.
 fn guard(rules: &Rules) -> String {
     let (own, trunk) = (&rules.bridge, &rules.trunk);
-    let mut arriving = Lines::chain("arriving", "type filter hook prerouting priority -300; policy accept;");
+    let mut arriving = Lines::chain(
+        "arriving",
+        "type filter hook prerouting priority -300; policy accept;",
+    );
     arriving.add(format!("iifname \"{trunk}\" accept"));
     arriving.add(format!("iifname \"{own}-*\" jump guard"));
-    arriving.add(format!("iifname \"{own}-*\" ether daddr {} jump steer", mac(rules.host)));
+    arriving.add(format!(
+        "iifname \"{own}-*\" ether daddr {} jump steer",
+        mac(rules.host)
+    ));
     let mut guard = Lines(" chain guard {\n".to_owned());
     let macs = format!("{{ {}, {} }}", mac(rules.host), mac(rules.services));
     for (member, fixed) in &rules.fixed {
-        guard.add(format!("iifname \"{member}\" ether saddr != {} drop", mac(*fixed)));
+        guard.add(format!(
+            "iifname \"{member}\" ether saddr != {} drop",
+            mac(*fixed)
+        ));
     }
     guard.add(format!("ether saddr {macs} drop"));
     guard.add(format!("arp saddr ether {macs} drop"));
@@ -310,7 +356,8 @@ fn guard(rules: &Rules) -> String {
     }
     if rules.serves {
         guard.add("icmpv6 type { nd-router-advert, nd-redirect } drop");
-        guard.add("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop");
+        guard
+            .add("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop");
         guard.add("udp sport 67 udp dport 68 drop");
         guard.add("meta protocol ip6 udp dport 546 drop");
     }

@@ -61,7 +61,16 @@ fn a_host_network_without_dns_and_ipv6_whose_guests_are_apart() {
 
 #[test]
 fn names_that_mean_more_are_refused() {
-    for name in ["", "eth*", "a\" drop", "a b", "a\nb", "a;b", "0123456789abcdef", "ä"] {
+    for name in [
+        "",
+        "eth*",
+        "a\" drop",
+        "a b",
+        "a\nb",
+        "a;b",
+        "0123456789abcdef",
+        "ä",
+    ] {
         let mut rules = shared();
         rules.external = Some(name.to_owned());
         assert!(matches!(network(&rules), Err(NftError::Name(_))), "{name}");
