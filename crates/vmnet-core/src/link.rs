@@ -25,6 +25,8 @@ pub(crate) const TTL: u8 = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gateway {
     pub(crate) mac: Mac,
+    /// See [`Config::host`](crate::Config::host).
+    pub(crate) host: Option<Mac>,
     pub(crate) ipv4: Option<Ipv4>,
     pub(crate) ipv6: Option<Prefix>,
     pub(crate) mtu: u16,
@@ -48,7 +50,17 @@ impl Gateway {
 
     /// Its address on the link alone.
     pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
-        self.ipv6.map(|_| ndp::link_local(self.mac))
+        self.ipv6.map(|_| ndp::link_local(self.at()))
+    }
+
+    /// The MAC that guests find its addresses at.
+    pub(crate) fn at(&self) -> Mac {
+        self.host.unwrap_or(self.mac)
+    }
+
+    /// A MAC that no guest may have.
+    pub(crate) fn is_mac(&self, mac: Mac) -> bool {
+        self.mac == mac || self.host == Some(mac)
     }
 
     /// One of its addresses.
@@ -110,6 +122,7 @@ impl Gateway {
     pub(crate) fn shared(subnet: &str) -> Self {
         Self {
             mac: Mac([2; 6]),
+            host: None,
             ipv4: Some(Ipv4::new(subnet.parse().unwrap())),
             ipv6: Some("fd00:0:0:64::/64".parse().unwrap()),
             mtu: 1500,
@@ -226,12 +239,12 @@ impl Link<'_> {
             known.filter(|mac| self.port_of(*mac).is_some())
         };
         match (mac, guest) {
-            (Some(mac), IpAddr::V6(guest)) => {
+            (Some(mac), IpAddr::V6(guest)) if self.gateway.host.is_none() => {
                 if self.neighbours.wants_probe(self.now, IpAddr::V6(guest)) {
                     self.solicit(mac, guest, guest);
                 }
             }
-            (Some(_), IpAddr::V4(_)) => {}
+            (Some(_), _) => {}
             (None, guest) => {
                 self.drop(Drop::NoNeighbour);
                 self.resolve(guest);
@@ -256,7 +269,8 @@ impl Link<'_> {
 
     /// Asks who has an address.
     fn resolve(&mut self, address: IpAddr) {
-        if !self.neighbours.wants_question(self.now, address) {
+        // The host asks for itself; whoever asks in its name says where it is.
+        if self.gateway.host.is_some() || !self.neighbours.wants_question(self.now, address) {
             return;
         }
         match (address, self.gateway.v4()) {

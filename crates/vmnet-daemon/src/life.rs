@@ -21,6 +21,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use vmnet_linux::sys::{limits, process, signal as mask};
 
+/// How often it is looked whether rules in the kernel are still right.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a service that was started on demand waits for the next client.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -282,6 +284,7 @@ async fn live(
     let connections = Rc::new(connections);
     let accepting = Rc::clone(&connections).accept(Rc::clone(&listener));
     let accepting = tokio::task::spawn_local(accepting);
+    let looking = tokio::task::spawn_local(look_at_kernel(Rc::clone(&supervisor)));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tell(&[NotifyState::Ready]);
@@ -306,9 +309,18 @@ async fn live(
     }
     tell(&[NotifyState::Stopping]);
     accepting.abort();
+    looking.abort();
     tracing::info!("the service ends");
     listening.remove();
     outcome
+}
+
+/// Has rules in the kernel follow guests and the host's interfaces, for ever.
+async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>) {
+    while supervisor.borrow().has_helper() {
+        tokio::time::sleep(LOOK).await;
+        supervisor.borrow_mut().look_at_kernel();
+    }
 }
 
 /// Returns when the helper has ended.

@@ -2,7 +2,7 @@
 
 use crate::supervisor::{ConnectionId, Supervisor};
 use openvmnet::service::{
-    Counters, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface,
+    Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface,
     InterfaceOptions, Interfaces, Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network,
     NetworkConfiguration, Networks, Protocol, Reservation, Reservations, Reserved, Scope,
     ServiceError, Started, Status,
@@ -38,7 +38,7 @@ impl Session {
 #[zlink::service(
     interface = "org.openvmnet.Service",
     types = [
-        Counters, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface, InterfaceOptions, Interfaces,
+        Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface, InterfaceOptions, Interfaces,
         Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network, NetworkConfiguration, Networks, Protocol, Reservation,
         Reservations, Reserved, Scope, Started, Status
     ],

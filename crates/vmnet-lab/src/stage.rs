@@ -18,6 +18,9 @@ const ALWAYS: [Prerequisite; 4] = [
     Prerequisite::Program("ip"),
 ];
 
+/// The network of commands that name none, where the machine's service is asked.
+pub const NETWORK: &str = "story";
+
 /// A world, the product, and the client that is run inside.
 #[derive(Debug)]
 pub struct Stage {
@@ -25,6 +28,7 @@ pub struct Stage {
     pub world: World,
     subject: Subject,
     client: PathBuf,
+    machine: Option<Process>,
 }
 
 impl Stage {
@@ -41,7 +45,55 @@ impl Stage {
             subject: Subject::new(&world, vmnet),
             client: subject::client(&world),
             world,
+            machine: None,
         })
+    }
+
+    /// The same with the machine's service, whose networks the kernel carries: commands that name no network are on
+    /// [`NETWORK`].
+    ///
+    /// # Panics
+    /// If it does not start in time.
+    #[must_use]
+    pub fn of_machine(vmnet: &str, also: &[Prerequisite]) -> Option<Self> {
+        let also = [&[Prerequisite::Program("nft")], also].concat();
+        let mut stage = Self::new(vmnet, &also)?;
+        stage.subject = stage.subject.of_machine(NETWORK);
+        stage.start_machine();
+        Some(stage)
+    }
+
+    /// Starts the machine's service, again if it was killed.
+    ///
+    /// # Panics
+    /// If it does not start in time.
+    pub fn start_machine(&mut self) {
+        let mut command = self.world.superusers(self.subject.path());
+        let user = self.world.user().id().to_string();
+        command
+            .args(["daemon", "--system", "--group", &user, "--state"])
+            .arg(self.world.machine_state());
+        let service = Process::spawn(command);
+        let socket = self.world.machine_socket();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(
+                Instant::now() < deadline,
+                "the machine's service: {}",
+                service.stderr()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.machine = Some(service);
+    }
+
+    /// The machine's service.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn machine(&mut self) -> &mut Process {
+        self.machine.as_mut().expect("the machine's service")
     }
 
     /// `vmnet ARGUMENTS`.

@@ -16,6 +16,8 @@ use crate::world::World;
 pub struct Subject {
     vmnet: PathBuf,
     stand_in: bool,
+    /// The network of commands that name none, on the machine's service.
+    network: Option<&'static str>,
 }
 
 impl Subject {
@@ -25,13 +27,32 @@ impl Subject {
         Self {
             vmnet: world.executable(Path::new(vmnet)),
             stand_in: std::env::var("VMNET_LAB_SUBJECT").as_deref() == Ok("pasta"),
+            network: None,
         }
+    }
+
+    /// The same, asking the machine's service, and with this network for commands that name none.
+    #[must_use]
+    pub fn of_machine(self, network: &'static str) -> Self {
+        Self {
+            network: Some(network),
+            ..self
+        }
+    }
+
+    /// The path of the program.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.vmnet
     }
 
     /// `vmnet` with `arguments`, as the user of `world`.
     #[must_use]
     pub fn vmnet(&self, world: &World, arguments: &[&str]) -> Command {
         let mut command = world.command(&self.vmnet);
+        if self.network.is_some() {
+            command.env("VMNET_SOCKET", world.machine_socket());
+        }
         command.args(arguments);
         command
     }
@@ -48,6 +69,9 @@ impl Subject {
             pasta(world, options)
         } else {
             let mut command = self.vmnet(world, &["run"]);
+            if let Some(network) = self.network.filter(|_| !options.contains(&"--network")) {
+                command.args(["--network", network]);
+            }
             command.args(options);
             command
         };

@@ -39,6 +39,7 @@ fn settings(name: &str) -> Settings {
         isolation: false,
         mtu: 1500,
         domain: "vmnet.internal".to_owned(),
+        host: None,
         host_loopback: false,
         resolvers: Some(Vec::new()),
         external_interface: None,

@@ -26,7 +26,9 @@ pub use interface::{Interface, InterfaceOptions, Interfaces, Kind, Started};
 pub use lease::{
     Identities, Identity, Lease, LeaseState, Leases, Reservation, Reservations, Reserved,
 };
-pub use network::{Counters, Lifetime, Mode, Network, NetworkConfiguration, Networks, Status};
+pub use network::{
+    Counters, Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks, Status,
+};
 pub use proxy::Calls;
 
 /// The name of the varlink interface.

@@ -16,6 +16,17 @@ pub enum Mode {
     Shared,
 }
 
+/// Who carries a network's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "lowercase")]
+#[zlink(rename_all = "lowercase")]
+pub enum Datapath {
+    /// The service's own thread: no interface of the host, no rules, no privileges.
+    User,
+    /// The kernel: a bridge with addresses of the host, and rules. Of the machine's service alone.
+    Kernel,
+}
+
 /// What a network is to be. What is not given has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +95,9 @@ pub struct NetworkConfiguration {
     /// The gateway's address reaches services on the host's loopback too; no without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_loopback: Option<bool>,
+    /// Who carries its frames; without, the kernel where the service may have it do so, unless `host_loopback` is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datapath: Option<Datapath>,
     /// Only a switch, without DHCP and DNS (vmnet: `network_identifier`); in host mode. The host has an address there if
     /// `subnet` gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +130,7 @@ impl NetworkConfiguration {
             lease_seconds: None,
             isolation: None,
             host_loopback: None,
+            datapath: None,
             private: None,
         }
     }
@@ -193,6 +208,10 @@ pub struct Network {
     pub isolation: bool,
     /// The gateway's address reaches the host's loopback.
     pub host_loopback: bool,
+    /// Who carries its frames.
+    pub datapath: Datapath,
+    /// The host's interface on it, if the kernel carries its frames.
+    pub host_interface: Option<String>,
     /// Only a switch.
     pub private: bool,
     /// Connections that have it open.

@@ -73,6 +73,24 @@ pub(crate) enum Mode {
     Host,
 }
 
+/// Who carries a network's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Datapath {
+    /// The service's own thread.
+    User,
+    /// The kernel, by a bridge and rules.
+    Kernel,
+}
+
+impl From<Datapath> for openvmnet::service::Datapath {
+    fn from(datapath: Datapath) -> Self {
+        match datapath {
+            Datapath::User => Self::User,
+            Datapath::Kernel => Self::Kernel,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
     /// The network's name: at most 32 letters, digits, dots, hyphens and underscores, with a letter or digit first.
@@ -133,6 +151,10 @@ pub(crate) struct Create {
     /// Let the gateway's address reach services on the host's loopback too.
     #[arg(long)]
     pub(crate) host_loopback: bool,
+    /// Who carries frames: the service's own thread, or the kernel by a bridge and rules, which takes the machine's service
+    /// [default: the kernel, if it can]
+    #[arg(long, value_name = "WHO")]
+    pub(crate) datapath: Option<Datapath>,
     /// Only a switch, without DHCP and DNS; the host has an address on it if --subnet says which.
     #[arg(long, conflicts_with_all = ["dhcp_range", "lease_time", "domain", "resolvers", "external_interface"])]
     pub(crate) private: bool,

@@ -4,8 +4,8 @@ use super::lease::Addresses;
 use super::network::Shown;
 use super::status::{Closeup, Overview};
 use openvmnet::service::{
-    Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState, Lifetime, Mode,
-    Network, NetworkConfiguration, Protocol, Reservation, Reserved, Scope, Status,
+    Datapath, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState, Lifetime,
+    Mode, Network, NetworkConfiguration, Protocol, Reservation, Reserved, Scope, Status,
 };
 use std::collections::BTreeMap;
 
@@ -42,6 +42,7 @@ pub(super) fn configuration() -> NetworkConfiguration {
         lease_seconds: Some(43_200),
         isolation: Some(false),
         host_loopback: Some(true),
+        datapath: Some(Datapath::User),
         private: Some(false),
     }
 }
@@ -71,6 +72,8 @@ pub(super) fn network() -> Network {
         lease_seconds: 43_200,
         isolation: false,
         host_loopback: true,
+        datapath: Datapath::User,
+        host_interface: None,
         private: false,
         holders: 1,
         interfaces: 2,
@@ -105,6 +108,8 @@ pub(super) fn bare_network() -> Network {
         lease_seconds: 86_400,
         isolation: false,
         host_loopback: false,
+        datapath: Datapath::Kernel,
+        host_interface: Some("vmnet0".to_owned()),
         private: true,
         holders: 1,
         interfaces: 0,

@@ -6,7 +6,9 @@ use crate::args::network::{Create, Delete, List, Mode as Leading, NetworkVerb, S
 use crate::span::Span;
 use openvmnet::choice::Wanted;
 use openvmnet::client::Client;
-use openvmnet::service::{Lifetime, Mode, Network, NetworkConfiguration, Networks, Scope};
+use openvmnet::service::{
+    Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks, Scope,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -74,6 +76,7 @@ fn configuration(create: Create) -> NetworkConfiguration {
             .map(|span| u32::try_from(span.seconds).unwrap_or(u32::MAX)),
         isolation: yes(create.isolation),
         host_loopback: yes(create.host_loopback),
+        datapath: create.datapath.map(Into::into),
         private: yes(create.private),
     }
 }
@@ -237,6 +240,14 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         ("external interface", way_out),
         ("isolation", yes_or_no(network.isolation)),
         ("host loopback", yes_or_no(network.host_loopback)),
+        (
+            "datapath",
+            match (network.datapath, &network.host_interface) {
+                (Datapath::User, _) => "user".to_owned(),
+                (Datapath::Kernel, None) => "kernel".to_owned(),
+                (Datapath::Kernel, Some(bridge)) => format!("kernel, by the bridge {bridge}"),
+            },
+        ),
         ("lifetime", lifetime(network).to_owned()),
         ("holders", network.holders.to_string()),
         ("interfaces", network.interfaces.to_string()),

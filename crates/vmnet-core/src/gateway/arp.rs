@@ -8,7 +8,13 @@ use zerocopy::IntoBytes;
 use crate::link::Link;
 
 /// An ARP packet of a guest, which may be for anyone: the switch forwards it too. Answers whether it was for the gateway.
-pub(crate) fn receive(link: &mut Link<'_>, ethernet_source: Mac, packet: &Packet) -> bool {
+/// `by_trunk`: who asks hears from the host itself.
+pub(crate) fn receive(
+    link: &mut Link<'_>,
+    ethernet_source: Mac,
+    packet: &Packet,
+    by_trunk: bool,
+) -> bool {
     let gateway = link.gateway;
     let Some(own) = gateway.v4() else {
         return false;
@@ -18,9 +24,9 @@ pub(crate) fn receive(link: &mut Link<'_>, ethernet_source: Mac, packet: &Packet
         link.learn(IpAddr::V4(packet.sender()), ethernet_source);
     }
     let ours = packet.target() == own;
-    if ours && packet.operation() == Operation::Request {
+    if ours && !by_trunk && packet.operation() == Operation::Request {
         let ethernet = link.ethernet(ethernet_source, EtherType::ARP);
-        let reply = Packet::reply(gateway.mac, own, packet.sender_mac(), packet.sender());
+        let reply = Packet::reply(gateway.at(), own, packet.sender_mac(), packet.sender());
         link.send(ethernet_source, &[ethernet.as_bytes(), reply.as_bytes()]);
     }
     ours

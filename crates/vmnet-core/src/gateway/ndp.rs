@@ -18,13 +18,13 @@ use crate::link::Link;
 pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// A message of the guest at `mac` between `ends`, which may be for anyone: the switch forwards it too if it is to many.
-/// Answers whether it was for the gateway.
+/// Answers whether it was for the gateway. `by_trunk`: who asks for the gateway's addresses hears from the host itself.
 ///
 /// # Errors
 /// It says what cannot be.
 pub(crate) fn receive(
     link: &mut Link<'_>,
-    mac: Mac,
+    (mac, by_trunk): (Mac, bool),
     (source, to): (Ipv6Addr, Ipv6Addr),
     message: &Message<'_>,
 ) -> Result<bool, Drop> {
@@ -39,14 +39,14 @@ pub(crate) fn receive(
             if to != ndp::solicited_node(target) || options.source().is_some() {
                 return Err(Drop::NeighbourDiscovery);
             }
-            Ok(probed(link, mac, target))
+            Ok(probed(link, (mac, by_trunk), target))
         }
         Message::NeighbourSolicitation { target, .. } => {
             if own_word {
                 link.learn(IpAddr::V6(source), mac);
             }
             let ours = link.gateway.is_own(IpAddr::V6(target));
-            if ours {
+            if ours && !by_trunk {
                 let flags = ndp::ROUTER | ndp::SOLICITED | ndp::OVERRIDE;
                 advertise(link, mac, (mac, source), target, flags);
             }
@@ -77,9 +77,12 @@ pub(crate) fn receive(
 }
 
 /// A guest asks whether anybody has an address that it wants. Answers whether we have.
-fn probed(link: &mut Link<'_>, mac: Mac, target: Ipv6Addr) -> bool {
+fn probed(link: &mut Link<'_>, (mac, by_trunk): (Mac, bool), target: Ipv6Addr) -> bool {
     let address = IpAddr::V6(target);
     if link.gateway.is_own(address) {
+        if by_trunk {
+            return true;
+        }
         let everybody = (ndp::group_mac(ALL_NODES), ALL_NODES);
         advertise(link, mac, everybody, target, ndp::ROUTER | ndp::OVERRIDE);
         return true;
@@ -93,7 +96,7 @@ fn probed(link: &mut Link<'_>, mac: Mac, target: Ipv6Addr) -> bool {
 
 /// Tells the guest at `at` that `own` is ours, in a packet to `to`.
 fn advertise(link: &mut Link<'_>, at: Mac, (mac, to): (Mac, Ipv6Addr), own: Ipv6Addr, flags: u32) {
-    let message = Neighbour::advertisement(flags, own, link.gateway.mac).between(own, to);
+    let message = Neighbour::advertisement(flags, own, link.gateway.at()).between(own, to);
     send(link, at, (mac, own, to), message.as_bytes());
 }
 

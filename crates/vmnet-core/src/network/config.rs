@@ -28,6 +28,10 @@ pub struct Config {
     pub ipv4: Option<Ipv4>,
     /// The gateway's MAC address. Nobody else may have it, unless there is no gateway.
     pub gateway_mac: Mac,
+    /// The host itself has the gateway's addresses, at this MAC address behind the port that is the
+    /// [`trunk`](crate::Port::trunk): it answers for them, translates and filters. What is here are the switch and the
+    /// gateway's services alone (DHCP, DNS, advertisements in the host's name), whose own MAC address is `gateway_mac`.
+    pub host: Option<Mac>,
     /// The largest IP packet on the network, [`MTU_MIN`] to [`MTU_MAX`]; with `ipv6` at least [`MTU_MIN_IPV6`].
     pub mtu: u16,
     /// Guests get their addresses from the gateway. Needs `ipv4`.
@@ -166,6 +170,7 @@ impl Config {
     pub(super) fn gateway(&self) -> Option<Gateway> {
         (self.ipv4.is_some() || self.ipv6.is_some()).then_some(Gateway {
             mac: self.gateway_mac,
+            host: self.host,
             ipv4: self.ipv4,
             ipv6: self.ipv6,
             mtu: self.mtu,
@@ -245,7 +250,7 @@ impl Config {
         Some(ra::Contents {
             prefix,
             mtu: self.mtu,
-            mac: self.gateway_mac,
+            mac: self.host.unwrap_or(self.gateway_mac),
             router: self.nat66,
             dhcp6: self.dhcp6.is_some(),
             domain: (self.dns != Dns::Off).then(|| self.domain.clone()),

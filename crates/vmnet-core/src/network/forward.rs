@@ -81,6 +81,19 @@ impl Network {
         of(v6).or_else(|| of(!v6))
     }
 
+    /// The addresses that a guest has now, of each family.
+    #[must_use]
+    pub fn addresses_of_guest(
+        &self,
+        now: Instant,
+        guest: &ForwardGuest,
+    ) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+        (
+            self.address4_of_guest(now, guest),
+            self.address6_of_guest(now, guest),
+        )
+    }
+
     fn address4_of_guest(&self, now: Instant, guest: &ForwardGuest) -> Option<Ipv4Addr> {
         self.gateway?.ipv4?;
         match guest {

@@ -7,7 +7,7 @@ use vmnet_wire::arp::Packet as ArpPacket;
 use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::icmpv4;
 use vmnet_wire::ip::Protocol;
-use vmnet_wire::{ipv4, udp};
+use vmnet_wire::{ipv4, tcp, udp};
 use zerocopy::IntoBytes;
 
 use crate::drop::Drop;
@@ -42,10 +42,12 @@ impl Network {
         let to = self.fdb.look_up(now, header.destination)?;
         let may = to != port && !self.is_isolated(port) && !self.is_isolated(to);
         let is_plain = may
-            && self
-                .gateway
-                .as_ref()
-                .is_none_or(|gateway| spoof::is_harmless(gateway, header.ether_type(), payload));
+            && self.gateway.as_ref().is_none_or(|gateway| {
+                // What is for the host may be for a service of ours.
+                !gateway.is_mac(header.destination)
+                    && !gateway.is_mac(header.source)
+                    && spoof::is_harmless(gateway, header.ether_type(), payload)
+            });
         // Whoever is in the table has been looked at when it came there.
         (is_plain && self.fdb.hear(now, header.source, port)).then_some(to)
     }
@@ -63,8 +65,14 @@ impl Network {
             return Err(Drop::SourceMac);
         }
         let place = self.ports.get(port).ok_or(Drop::NoPort)?;
-        let is_gateways = |mac: Mac| self.gateway.is_some_and(|gateway| gateway.mac == mac);
-        if is_gateways(source) || place.mac.is_some_and(|mac| mac != source) {
+        let by_trunk = place.trunk;
+        let hosts = |mac: Mac| {
+            self.gateway
+                .is_some_and(|gateway| gateway.host == Some(mac))
+        };
+        let is_gateways = |mac: Mac| self.gateway.is_some_and(|gateway| gateway.is_mac(mac));
+        let from_host = by_trunk && hosts(source);
+        if is_gateways(source) && !from_host || place.mac.is_some_and(|mac| mac != source) {
             return Err(Drop::Spoofed);
         }
         match self.fdb.learn(now, source, port) {
@@ -88,24 +96,37 @@ impl Network {
             }
             Learned::NoRoom => return Err(Drop::MacTableFull),
         }
-        let for_gateway = self.gateway.is_some_and(|gateway| gateway.mac == to);
+        let for_host = !by_trunk && hosts(to);
+        let for_gateway = for_host || self.gateway.is_some_and(|gateway| gateway.mac == to);
         let from = From {
             port,
             mac: source,
             for_gateway,
+            by_trunk,
         };
         let mut taken = false;
         if let Some(gateway) = self.gateway {
-            spoof::refuse(&gateway, header.ether_type(), payload)?;
+            if !by_trunk {
+                spoof::refuse(&gateway, header.ether_type(), payload)?;
+            }
             if for_gateway || to.is_multicast() || header.ether_type() == EtherType::ARP {
                 let ether_type = header.ether_type();
                 taken = self.gateway(gateway, now, from, (ether_type, frame, payload), out)?;
             }
         }
-        if for_gateway {
-            return Ok(());
+        if for_host && !taken {
+            let trunk = self.trunk.ok_or(Drop::NoPort)?;
+            out.push(Action::Forward { port: trunk });
         }
-        self.forward(now, port, to, taken, out)
+        if for_gateway {
+            let nobodys = !taken && !for_host && self.gateway.is_some_and(|g| g.host.is_some());
+            return if nobodys {
+                Err(Drop::NoService)
+            } else {
+                Ok(())
+            };
+        }
+        self.forward(now, (port, from_host), to, taken, out)
     }
 
     /// An address does not move to an isolated port, or from one, unless its owner put it there: whoever claims it would
@@ -124,16 +145,16 @@ impl Network {
     }
 
     /// To the port where `to` is, or to all others if nobody knows or all are meant; never between a port that is
-    /// isolated and another. `taken`: the gateway has taken it.
+    /// isolated and another. `taken`: the gateway has taken it. `from_host`: it comes from the gateway, whom all hear.
     fn forward(
         &self,
         now: Instant,
-        from: PortId,
+        (from, from_host): (PortId, bool),
         to: Mac,
         taken: bool,
         out: &mut Outbox,
     ) -> Result<(), Drop> {
-        let is_kept = |to: PortId| self.is_isolated(from) || self.is_isolated(to);
+        let is_kept = |to: PortId| !from_host && (self.is_isolated(from) || self.is_isolated(to));
         let known = if to.is_multicast() {
             None
         } else {
@@ -178,7 +199,7 @@ impl Network {
                     return Err(Drop::Spoofed);
                 }
                 let mut link = link!(self, gateway, now, out);
-                Ok(arp::receive(&mut link, from.mac, packet))
+                Ok(arp::receive(&mut link, from.mac, packet, from.by_trunk))
             }
             EtherType::IPV4 if gateway.ipv4.is_some() => {
                 let len = frame.len.saturating_sub(ethernet::Header::LEN);
@@ -238,6 +259,9 @@ impl Network {
         }
         let place = (from.mac, Some(from.port));
         self.neighbours.learn(now, IpAddr::V4(source), place);
+        if gateway.host.is_some() && !is_own_service(&gateway, packet) {
+            return Ok(false);
+        }
         if packet.header.is_fragment() {
             self.receive_fragment(now, from, packet, bytes, out)?;
             return Ok(true);
@@ -359,6 +383,23 @@ pub(super) struct From {
     pub(super) port: PortId,
     pub(super) mac: Mac,
     pub(super) for_gateway: bool,
+    /// By the port behind which the host is, if that has the gateway's addresses.
+    pub(super) by_trunk: bool,
+}
+
+/// What is left to us of what goes to a gateway whose addresses the host has; in pieces nothing is.
+fn is_own_service(gateway: &Gateway, packet: &ipv4::Packet<'_>) -> bool {
+    let protocol = packet.header.protocol();
+    !packet.header.is_fragment()
+        && gateway.is_own(IpAddr::V4(packet.header.destination()))
+        && (gateway.dns && goes_to(packet, DNS) || is_dns_stream(gateway, protocol, packet.payload))
+}
+
+/// A segment of a stream to the port of DNS.
+pub(super) fn is_dns_stream(gateway: &Gateway, protocol: Protocol, segment: &[u8]) -> bool {
+    gateway.dns
+        && protocol == Protocol::TCP
+        && tcp::Segment::read(segment).is_some_and(|read| read.fields.destination_port == DNS)
 }
 
 fn is_dhcp(packet: &ipv4::Packet<'_>) -> bool {

@@ -18,7 +18,7 @@ use crate::link::{Gateway, Link};
 use crate::nat::destination::DNS;
 use crate::nat::outward::Outward;
 use crate::network::Network;
-use crate::network::frames::{From, Piece, datagram_in};
+use crate::network::frames::{From, Piece, datagram_in, is_dns_stream};
 use crate::outbox::{Action, Outbox};
 use crate::reassembly::Key;
 
@@ -63,14 +63,15 @@ impl Network {
         }
         let place = (from.mac, Some(from.port));
         self.neighbours.learn(now, guest, place);
-        if let Some(fragment) = packet.piece() {
+        // What is in pieces is for the host, if that is the gateway.
+        if let Some(fragment) = packet.piece().filter(|_| gateway.host.is_none()) {
             self.receive_piece(now, from, &packet, fragment, out)?;
             return Ok(true);
         }
         if self.serve_ipv6(gateway, now, from, (frame, &packet), out)? {
             return Ok(true);
         }
-        if to.is_multicast() {
+        if to.is_multicast() || gateway.host.is_some() && !asks_dns(&gateway, &packet) {
             return Ok(false);
         }
         let outward = Outward::ipv6(from.mac, bytes, &packet, gateway.mtu, frame);
@@ -121,6 +122,7 @@ impl Network {
                 self.follow |= taken;
                 Ok(taken)
             }
+            (Protocol::ICMPV6, _) if gateway.host.is_some() => Ok(false),
             (Protocol::ICMPV6, _) if ours || to == ALL_NODES || to == ALL_ROUTERS => {
                 let header = icmpv6::Header::read(packet.payload).ok_or(Drop::Malformed)?;
                 if ours && icmpv6::is_error(header.kind) {
@@ -191,11 +193,17 @@ impl Network {
         }
         let mut link = link!(self, gateway, now, out);
         let ends = (source, packet.header.destination());
-        let taken = crate::gateway::ndp::receive(&mut link, from.mac, ends, &message)?;
+        let taken =
+            crate::gateway::ndp::receive(&mut link, (from.mac, from.by_trunk), ends, &message)?;
         if let (ndp::Message::RouterSolicitation { .. }, Some(advertiser)) =
             (message, &mut self.advertiser)
         {
             advertiser.asked(&mut link, from.mac, source);
+        }
+        if gateway.host.is_some() {
+            // What it asked for is for the host to hear.
+            let answer = matches!(message, ndp::Message::NeighbourAdvertisement { .. });
+            return Ok(taken && !answer);
         }
         Ok(taken || from.for_gateway)
     }
@@ -303,6 +311,13 @@ impl From {
             Ok(false)
         }
     }
+}
+
+/// A segment of a stream to the gateway's resolver.
+fn asks_dns(gateway: &Gateway, packet: &Packet<'_>) -> bool {
+    packet.fragment.is_none()
+        && gateway.is_own(IpAddr::V6(packet.header.destination()))
+        && is_dns_stream(gateway, packet.protocol, packet.payload)
 }
 
 /// The gateway is meant, as one of a group or alone.

@@ -22,12 +22,18 @@ impl Network {
     /// Whoever is at this address takes large segments: the gateway does, and guests at ports that do.
     #[must_use]
     pub fn takes_large(&self, now: Instant, mac: Mac) -> bool {
-        if self.gateway.is_some() && mac == self.mac {
+        if self.is_gateway(mac) {
             return true;
         }
         let port = self.fdb.look_up(now, mac);
         port.and_then(|port| self.ports.get(port))
             .is_some_and(|port| port.large_segments)
+    }
+
+    /// The gateway's addresses are found at this MAC, or its services speak from it.
+    #[must_use]
+    pub fn is_gateway(&self, mac: Mac) -> bool {
+        self.gateway.is_some_and(|gateway| gateway.is_mac(mac))
     }
 
     /// Why frames were dropped, and how many.
@@ -91,6 +97,15 @@ impl Network {
     #[must_use]
     pub fn gateway_mac(&self) -> Mac {
         self.mac
+    }
+
+    /// The MAC addresses at which the gateway takes frames; the same twice, if it has one.
+    #[must_use]
+    pub fn gateway_macs(&self) -> [Mac; 2] {
+        [
+            self.mac,
+            self.gateway.map_or(self.mac, |gateway| gateway.at()),
+        ]
     }
 
     /// The subnet and the gateway's address in it, if there are any.

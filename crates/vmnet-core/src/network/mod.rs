@@ -64,6 +64,8 @@ pub struct Network {
     /// No port exchanges frames with another.
     isolation: bool,
     ports: SlotMap<PortId, Port>,
+    /// Where the host is, if it has the gateway's addresses.
+    trunk: Option<PortId>,
     fdb: Fdb,
     neighbours: Neighbours,
     services: Services,
@@ -99,6 +101,7 @@ impl Network {
             gateway,
             isolation: config.isolation,
             ports: SlotMap::with_key(),
+            trunk: None,
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
             services: Services::new(dhcp, dhcp6, config.store_leases, dns),
@@ -117,7 +120,11 @@ impl Network {
 
     /// A guest's place on the switch. If the gateway is a router, [`Network::flush`] tells the guest so.
     pub fn add_port(&mut self, port: Port) -> PortId {
+        let trunk = port.trunk;
         let port = self.ports.insert(port);
+        if trunk {
+            self.trunk = Some(port);
+        }
         if let Some(advertiser) = &mut self.advertiser {
             advertiser.plugged(port);
         }
@@ -136,6 +143,7 @@ impl Network {
         self.fdb.forget_port(port);
         self.reassembly.forget_port(port);
         self.ports.remove(port);
+        self.trunk = self.trunk.filter(|trunk| *trunk != port);
         if let Some(advertiser) = &mut self.advertiser {
             advertiser.unplugged(port);
         }

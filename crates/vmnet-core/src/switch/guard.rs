@@ -80,7 +80,7 @@ fn neighbours(gateway: &Gateway, packet: &ipv6::Packet<'_>) -> Result<(), Drop> 
     let claims = matches!(message, Message::NeighbourAdvertisement { target, .. }
         if gateway.is_own(IpAddr::V6(target)));
     let options = message.options();
-    let named = |mac| mac == Some(gateway.mac);
+    let named = |mac: Option<_>| mac.is_some_and(|mac| gateway.is_mac(mac));
     if claims || named(options.source()) || named(options.target()) {
         return Err(Drop::Spoofed);
     }

@@ -11,6 +11,9 @@ pub struct Port {
     pub mac: Option<Mac>,
     /// It exchanges frames with the gateway alone, and with no other port.
     pub isolated: bool,
+    /// Behind it is the host's own bridge, with the host and guests of which others keep guard. See
+    /// [`Config::host`](crate::Config::host).
+    pub trunk: bool,
     /// It takes frames that stand for several TCP segments ([`Offload`](vmnet_wire::offload::Offload)).
     pub large_segments: bool,
     /// Frames that wait on the way from the guest to us before one is lost.
@@ -27,6 +30,7 @@ impl Port {
             name: None,
             mac: None,
             isolated: false,
+            trunk: false,
             large_segments: false,
             queue,
             ready: true,

@@ -37,7 +37,7 @@ pub(crate) fn refuse(
     }
     let spoofed = match ether_type {
         EtherType::ARP => arp::Packet::read(payload).is_some_and(|packet| {
-            gateway.v4() == Some(packet.sender()) || packet.sender_mac() == gateway.mac
+            gateway.v4() == Some(packet.sender()) || gateway.is_mac(packet.sender_mac())
         }),
         EtherType::IPV4 => ipv4::Packet::read(payload, usize::MAX)
             .is_ok_and(|packet| gateway.v4() == Some(packet.header.source())),

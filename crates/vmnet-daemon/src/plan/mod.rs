@@ -10,11 +10,13 @@ mod prefix;
 mod subnet;
 pub(crate) mod text;
 
-use openvmnet::service::{Mode, NetworkConfiguration, ServiceError};
+use openvmnet::service::{Datapath, Mode, NetworkConfiguration, ServiceError};
 use std::net::SocketAddr;
 use std::time::Duration;
 use uuid::Uuid;
-use vmnet_linux::lane::{Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings};
+use vmnet_linux::lane::{
+    Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings, gateway_mac,
+};
 
 pub(crate) use subnet::Occupied;
 
@@ -50,6 +52,7 @@ pub(crate) struct Plan {
     pub(crate) lease_seconds: u32,
     pub(crate) isolation: bool,
     pub(crate) host_loopback: bool,
+    pub(crate) datapath: Datapath,
     pub(crate) private: bool,
 }
 
@@ -119,6 +122,7 @@ impl Plan {
             lease_seconds,
             isolation: asked.isolation.unwrap_or(false),
             host_loopback: asked.host_loopback.unwrap_or(false),
+            datapath: datapath(asked, occupied.kernel)?,
             private,
         })
     }
@@ -153,6 +157,7 @@ impl Plan {
             lease_seconds: Some(self.lease_seconds),
             isolation: Some(self.isolation),
             host_loopback: Some(self.host_loopback),
+            datapath: Some(self.datapath),
             private: Some(self.private),
         }
     }
@@ -194,6 +199,7 @@ impl Plan {
             lease_seconds,
             isolation,
             host_loopback,
+            datapath,
             private
         );
         if let Some(subnet) = &asked.subnet
@@ -234,6 +240,7 @@ impl Plan {
         Settings {
             name: self.label(),
             ipv4: self.ipv4,
+            host: (self.datapath == Datapath::Kernel).then(|| gateway_mac(self.ipv4, self.ipv6)),
             dhcp: self.dhcp,
             dns,
             nat44: self.nat44,
@@ -253,6 +260,19 @@ impl Plan {
             restored: Vec::new(),
             reservations: Vec::new(),
         }
+    }
+}
+
+/// Who carries the frames. `kernel`: it can be the kernel.
+fn datapath(asked: &NetworkConfiguration, kernel: bool) -> Result<Datapath, ServiceError> {
+    let loopback = asked.host_loopback == Some(true);
+    match asked.datapath {
+        Some(Datapath::Kernel) if loopback => Err(invalid(
+            "the host's loopback is reached by the datapath `user` alone: leave out the datapath, or the loopback",
+        )),
+        Some(asked) => Ok(asked),
+        None if kernel && !loopback => Ok(Datapath::Kernel),
+        None => Ok(Datapath::User),
     }
 }
 

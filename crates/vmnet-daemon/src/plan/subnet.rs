@@ -14,6 +14,8 @@ pub(crate) struct Occupied {
     pub(crate) host: Vec<Taken>,
     pub(crate) networks: Vec<(String, Subnet)>,
     pub(crate) prefixes: Vec<(String, Prefix)>,
+    /// The kernel can carry frames for us.
+    pub(crate) kernel: bool,
 }
 
 /// The third bytes of the default subnets 192.168.x.0/24 (vmnet: the same).
@@ -42,6 +44,7 @@ impl Occupied {
             })?,
             networks,
             prefixes,
+            kernel: false,
         })
     }
 

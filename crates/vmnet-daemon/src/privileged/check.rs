@@ -3,7 +3,10 @@
 
 use super::name::{LinkName, Mark};
 use super::request::{Refusal, Request, Why};
+use std::net::IpAddr;
+use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::link::Link;
+use vmnet_linux::kernel::nft::{self, Rules};
 
 /// The kernel, as far as checks look at it.
 pub trait Kernel {
@@ -34,6 +37,39 @@ pub enum Permitted {
     },
     /// Open this tap.
     TapOpen(LinkName),
+    /// Make a bridge, or bring it to what it is to be.
+    BridgeEstablish {
+        /// Its name.
+        name: LinkName,
+        /// Whose it is.
+        mark: Mark,
+        /// What it is to be.
+        bridge: Bridge,
+    },
+    /// Make a tap a member of a bridge.
+    BridgeJoin {
+        /// The tap.
+        member: Link,
+        /// The bridge.
+        bridge: Link,
+        /// It exchanges frames with no other isolated member.
+        isolated: bool,
+        /// A station that is behind it for good.
+        station: Option<[u8; 6]>,
+    },
+    /// Set these rules.
+    RulesSet(Box<Rules>),
+    /// Remove the rules of this bridge.
+    RulesRemove(LinkName),
+    /// Switch forwarding.
+    Forwarding {
+        /// Interfaces by which IPv4 comes.
+        v4: Vec<String>,
+        /// Interfaces by which IPv6 comes.
+        v6: Vec<String>,
+        /// There are networks.
+        open: bool,
+    },
 }
 
 /// Decides whether a request may be carried out.
@@ -63,7 +99,112 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             }
             Permitted::TapOpen(name)
         }
+        Request::BridgeEstablish { name, mark, bridge } => {
+            if let Some(there) = own(&name, kernel)? {
+                of_kind(&there, BRIDGE)?;
+                if mark_of(&there).as_ref() != Some(&mark) {
+                    let reason = format!("the bridge {name} is another network's");
+                    return Err(Refusal::new(Why::InUse, reason));
+                }
+            }
+            bridge.addresses.iter().try_for_each(may_have)?;
+            Permitted::BridgeEstablish { name, mark, bridge }
+        }
+        Request::BridgeJoin {
+            member,
+            bridge,
+            isolated,
+            station,
+        } => Permitted::BridgeJoin {
+            member: there(&member, TAP, kernel)?,
+            bridge: there(&bridge, BRIDGE, kernel)?,
+            isolated,
+            station,
+        },
+        Request::RulesSet { rules } => {
+            check_rules(&rules, kernel)?;
+            Permitted::RulesSet(rules)
+        }
+        Request::RulesRemove { bridge } => {
+            own(&bridge, kernel)?;
+            Permitted::RulesRemove(bridge)
+        }
+        Request::Forwarding { v4, v6, open } => {
+            let strange = v4.iter().chain(&v6).find(|name| !nft::is_name(name));
+            if let Some(name) = strange {
+                return Err(Refusal::forbidden(format!("`{name}` is no interface")));
+            }
+            Permitted::Forwarding { v4, v6, open }
+        }
     })
+}
+
+/// What the kernel calls taps and bridges.
+const TAP: &str = "tun";
+const BRIDGE: &str = "bridge";
+
+/// The link of ours with this name, which is of this kind.
+fn there(name: &LinkName, kind: &str, kernel: &impl Kernel) -> Result<Link, Refusal> {
+    let link = own(name, kernel)?
+        .ok_or_else(|| Refusal::new(Why::Missing, format!("there is no link {name}")))?;
+    of_kind(&link, kind)?;
+    Ok(link)
+}
+
+fn of_kind(link: &Link, kind: &str) -> Result<(), Refusal> {
+    if link.kind.as_deref() == Some(kind) {
+        return Ok(());
+    }
+    Err(Refusal::forbidden(format!("{} is no {kind}", link.name)))
+}
+
+/// The host may have this address on a network of ours.
+fn may_have((address, length): &(IpAddr, u8)) -> Result<(), Refusal> {
+    let sound = match address {
+        IpAddr::V4(v4) => {
+            let strange = v4.is_loopback() || v4.is_multicast() || v4.is_broadcast();
+            (8..=30).contains(length) && !strange && v4.octets()[0] != 0
+        }
+        IpAddr::V6(v6) => *length == 64 && (v6.is_unique_local() || v6.is_unicast_link_local()),
+    };
+    if sound {
+        return Ok(());
+    }
+    let reason = format!("{address}/{length} is no address for a network of ours");
+    Err(Refusal::forbidden(reason))
+}
+
+/// Rules are about a bridge of ours and its members. What they say of addresses concerns who comes by that bridge, or goes
+/// there; a forwarded port leads to no other network.
+fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
+    let name: LinkName = (rules.bridge.parse())
+        .map_err(|_| Refusal::forbidden(format!("`{}` is no bridge of ours", rules.bridge)))?;
+    there(&name, BRIDGE, kernel)?;
+    let members = rules.fixed.iter().map(|(member, _)| member);
+    for member in members.chain([&rules.trunk]) {
+        let of_bridge = member.strip_prefix(name.as_str());
+        if !of_bridge.is_some_and(|rest| rest.starts_with('-')) || !nft::is_name(member) {
+            let reason = format!("`{member}` cannot be a member of {name}");
+            return Err(Refusal::forbidden(reason));
+        }
+    }
+    for forward in &rules.forwards {
+        let inside = match forward.guest {
+            IpAddr::V4(guest) => rules.ipv4.is_some_and(|net| {
+                let bits = 32_u32.saturating_sub(net.prefix_len.into());
+                let differ = guest.to_bits() ^ net.network.to_bits();
+                differ.checked_shr(bits).unwrap_or(0) == 0
+            }),
+            IpAddr::V6(guest) => rules
+                .ipv6
+                .is_some_and(|net| (guest.to_bits() ^ net.network.to_bits()) >> 64 == 0),
+        };
+        if !inside {
+            let reason = format!("{} is no guest's address on {name}", forward.guest);
+            return Err(Refusal::forbidden(reason));
+        }
+    }
+    Ok(())
 }
 
 /// The link with this name, if it is there; refused if it is somebody else's.

@@ -4,7 +4,10 @@ use super::check::{Kernel, Permitted, mark_of};
 use super::request::{Answer, Link, Refusal, Why};
 use std::io;
 use std::os::fd::OwnedFd;
+use vmnet_linux::kernel::bridge::{self, BridgeError};
+use vmnet_linux::kernel::forwarding::{self, Wanted};
 use vmnet_linux::kernel::link;
+use vmnet_linux::kernel::nft::{self, opening};
 use vmnet_linux::kernel::route::RouteError;
 use vmnet_linux::kernel::tap::{self, TapError};
 
@@ -44,7 +47,54 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             let opened = tap::open_queue(name.as_str());
             Ok((Answer::Opened, Some(opened.map_err(refused_by_tap)?)))
         }
+        Permitted::BridgeEstablish { name, mark, bridge } => {
+            let made = bridge::establish(name.as_str(), &mark.to_string(), &bridge);
+            done(made.map_err(refused_by_bridge))
+        }
+        Permitted::BridgeJoin {
+            member,
+            bridge,
+            isolated,
+            station,
+        } => {
+            bridge::join(&member, &bridge, isolated).map_err(refused_by_bridge)?;
+            let fixed = station.map_or(Ok(()), |station| bridge::fix(&member, station));
+            done(fixed.map_err(refused_by_bridge))
+        }
+        Permitted::RulesSet(rules) => done(nft::apply(&rules).map_err(refused_by_host)),
+        Permitted::RulesRemove(bridge) => {
+            done(nft::remove(bridge.as_str()).map_err(refused_by_host))
+        }
+        Permitted::Forwarding { v4, v6, open } => {
+            let wanted = Wanted {
+                v4: v4.into_iter().collect(),
+                v6: v6.into_iter().collect(),
+            };
+            forwarding::follow(&wanted, forwarding::has_switch_each()).map_err(refused_by_host)?;
+            let rules = if open {
+                opening::open()
+            } else {
+                opening::close()
+            };
+            done(rules.map_err(refused_by_host))
+        }
     }
+}
+
+fn done(outcome: Result<(), Refusal>) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+    outcome.map(|()| (Answer::Done, None))
+}
+
+fn refused_by_bridge(error: BridgeError) -> Refusal {
+    match error {
+        BridgeError::Route(error) => refused_by_route(error),
+        BridgeError::Gone(_) => Refusal::new(Why::Missing, error.to_string()),
+        BridgeError::Setting { .. } | BridgeError::Name(_) => refused_by_host(error),
+    }
+}
+
+fn refused_by_host(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Why::Host, error.to_string())
 }
 
 fn sweep() -> Result<(), Refusal> {

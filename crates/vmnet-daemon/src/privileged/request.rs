@@ -2,6 +2,8 @@
 
 use super::name::{LinkName, Mark};
 use serde::{Deserialize, Serialize};
+use vmnet_linux::kernel::bridge::Bridge;
+use vmnet_linux::kernel::nft::Rules;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,46 @@ pub enum Request {
         mark: Mark,
         /// It stays when nobody has it open any more.
         stays: bool,
+    },
+    /// Makes a bridge, or brings one of ours to what it is to be: [`Answer::Done`].
+    BridgeEstablish {
+        /// Its name.
+        name: LinkName,
+        /// Whose it is.
+        mark: Mark,
+        /// What it is to be.
+        bridge: Bridge,
+    },
+    /// Makes a tap of ours a member of a bridge of ours: [`Answer::Done`].
+    BridgeJoin {
+        /// The tap.
+        member: LinkName,
+        /// The bridge.
+        bridge: LinkName,
+        /// It exchanges frames with no other isolated member.
+        isolated: bool,
+        /// A station that is behind it for good.
+        station: Option<[u8; 6]>,
+    },
+    /// Sets the rules of a bridge of ours, in place of those it had: [`Answer::Done`].
+    RulesSet {
+        /// The rules.
+        rules: Box<Rules>,
+    },
+    /// Removes the rules of a bridge of ours, which may be gone: [`Answer::Done`].
+    RulesRemove {
+        /// Its name.
+        bridge: LinkName,
+    },
+    /// Has interfaces forward what comes by them, and no others of those that we had forward; with any, our networks pass
+    /// where others block them: [`Answer::Done`].
+    Forwarding {
+        /// Interfaces by which IPv4 comes.
+        v4: Vec<String>,
+        /// Interfaces by which IPv6 comes.
+        v6: Vec<String>,
+        /// There are networks.
+        open: bool,
     },
     /// Opens another queue of a tap of ours, or one that nobody has open: [`Answer::Opened`].
     TapOpen {

@@ -2,7 +2,8 @@
 
 use super::{Supervisor, chain, failed, not_stored, text};
 use openvmnet::service::{Forward, ForwardRule, Guest, Lifetime, Protocol, ServiceError};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use uuid::Uuid;
 use vmnet_linux::lane::{self, ForwardError, ForwardGuest, ForwardId, Label};
 
@@ -14,6 +15,9 @@ pub(super) struct Rule {
     interface: Option<u64>,
     rule: ForwardRule,
     listeners: Vec<ForwardId>,
+    /// The same where the kernel carries the frames: what it is to do, and ports that nobody else is to have.
+    pub(super) in_kernel: Vec<lane::Forward>,
+    _reserved: Vec<OwnedFd>,
 }
 
 impl Supervisor {
@@ -51,7 +55,14 @@ impl Supervisor {
         let guest = self.guest_of(uuid, interface, &rule.guest)?;
         let all = listeners(&rule, &guest)?;
         let running = self.running(uuid)?;
-        let listeners = running.handle.forward_all(all).map_err(refused)?;
+        let (mut listeners, mut in_kernel, mut reserved) = Default::default();
+        if running.kernel.is_some() {
+            check_in_kernel(&all)?;
+            reserved = running.handle.reserve_all(&all).map_err(refused)?;
+            in_kernel = all;
+        } else {
+            listeners = running.handle.forward_all(all).map_err(refused)?;
+        }
         let stays = interface.is_none() && running.lifetime != Lifetime::Held;
         if stays && let Err(error) = self.write_down(uuid, &rule) {
             running.handle.remove_forwards(listeners);
@@ -63,8 +74,14 @@ impl Supervisor {
             interface,
             rule,
             listeners,
+            in_kernel,
+            _reserved: reserved,
         };
         self.forwards.insert(number, added);
+        if let Err(error) = self.rule(uuid) {
+            self.forwards.remove(&number);
+            return Err(error);
+        }
         Ok(number)
     }
 
@@ -176,6 +193,7 @@ impl Supervisor {
             && let Some(running) = self.networks.get(&rule.network)
         {
             running.handle.remove_forwards(rule.listeners);
+            self.rule(rule.network)?;
         }
         Ok(())
     }
@@ -189,6 +207,9 @@ impl Supervisor {
         for rule in ended.into_values() {
             if let Some(running) = self.networks.get(&rule.network) {
                 running.handle.remove_forwards(rule.listeners);
+            }
+            if let Err(error) = self.rule(rule.network) {
+                tracing::error!(network = %rule.network, %error, "ports of a guest that is gone lead nowhere");
             }
         }
     }
@@ -359,6 +380,16 @@ fn listeners(rule: &ForwardRule, guest: &ForwardGuest) -> Result<Vec<lane::Forwa
         return Err(invalid("all ports of the range are excepted"));
     }
     Ok(all)
+}
+
+/// The kernel sends nothing from the loopback of IPv6 to a guest.
+fn check_in_kernel(all: &[lane::Forward]) -> Result<(), ServiceError> {
+    if all.iter().any(|one| one.listen.ip() == Ipv6Addr::LOCALHOST) {
+        return Err(invalid(
+            "the kernel forwards no port of ::1: take 127.0.0.1, or a network with the datapath `user`",
+        ));
+    }
+    Ok(())
 }
 
 /// What the host said of a port, with its remedy.

@@ -87,6 +87,7 @@ impl Supervisor {
             name: name.clone(),
             mac: mac.filter(|_| options.only_mac.unwrap_or(false)),
             isolated,
+            trunk: false,
             offload,
         };
         let socket = vmm_socket(&options)?;
@@ -235,6 +236,11 @@ impl Supervisor {
         }
         all.sort_by_key(|row| row.interface);
         Ok(all)
+    }
+
+    /// Members of a network's bridge whose guest has this MAC and no other.
+    pub(super) fn fixed_members(&self, _network: Uuid) -> Vec<(String, [u8; 6])> {
+        Vec::new()
     }
 
     pub(super) fn interfaces_on(&self, network: Uuid) -> impl Iterator<Item = (u64, &Member)> {

@@ -3,8 +3,9 @@
 //! Everything there says which network it belongs to. What belongs to a network that is there again is that network's to take
 //! over when it starts; the rest is removed.
 
-use super::Supervisor;
+use super::{Supervisor, in_kernel};
 use crate::privileged::client::HelperError;
+use crate::privileged::name::Mark;
 
 impl Supervisor {
     /// Removes what belongs to no network. To be called once, when all that stay were started.
@@ -15,13 +16,23 @@ impl Supervisor {
     }
 
     fn try_remove_leftovers(&mut self) -> Result<(), HelperError> {
-        let Some(helper) = &mut self.helper else {
+        let Some(helper) = &self.helper else {
             return Ok(());
         };
+        let mut helper = helper.borrow_mut();
         helper.sweep_links()?;
-        for link in helper.links()? {
-            let Some(mark) = link.mark else { continue };
-            if self.networks.contains_key(&mark.network) {
+        let links = helper.links()?;
+        // Of a bridge that a VMM is still on, nothing goes: its owner may come again.
+        let in_use = |network| {
+            let guests =
+                |mark: &Mark| mark.network == network && mark.role.as_str().starts_with("guest");
+            links
+                .iter()
+                .any(|link| link.mark.as_ref().is_some_and(guests))
+        };
+        for link in &links {
+            let Some(mark) = &link.mark else { continue };
+            if self.networks.contains_key(&mark.network) || in_use(mark.network) {
                 continue;
             }
             let Ok(name) = link.name.parse() else {
@@ -31,7 +42,11 @@ impl Supervisor {
                 );
                 continue;
             };
-            helper.delete_link(name)?;
+            if link.kind.as_deref() == Some("bridge") {
+                in_kernel::remove(&mut helper, &name)?;
+            } else {
+                helper.delete_link(name)?;
+            }
             tracing::info!(link = link.name, network = %mark.network, "a link of an earlier service is removed");
         }
         Ok(())

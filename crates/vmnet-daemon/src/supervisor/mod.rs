@@ -11,11 +11,13 @@
 //! | `holder` | connections, and what ends with them |
 //! | `kept` | networks that stay, and those of them that cannot be started |
 //! | `leftover` | what an earlier service has left in the kernel |
+//! | `in_kernel` | networks whose frames the kernel carries |
 //! | `keeper` | leases on their way to the store |
 
 mod forward;
 mod holder;
 mod identity;
+mod in_kernel;
 mod interface;
 mod keeper;
 mod kept;
@@ -31,6 +33,7 @@ use crate::privileged::client::Helper;
 use crate::store::{Store, StoreError};
 use holder::Holder;
 use openvmnet::service::{NetworkConfiguration, Scope, ServiceError, Status};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -54,7 +57,9 @@ pub(crate) struct Supervisor {
     about: About,
     store: Store,
     /// What does what takes privileges; the machine's service alone has it.
-    helper: Option<Helper>,
+    helper: Option<RefCell<Helper>>,
+    /// What was last asked for about forwarding.
+    forwarding: in_kernel::Forwarding,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
@@ -70,7 +75,8 @@ impl Supervisor {
         Self {
             about,
             store,
-            helper,
+            helper: helper.map(RefCell::new),
+            forwarding: in_kernel::Forwarding::default(),
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),
@@ -90,7 +96,9 @@ impl Supervisor {
 
     /// Whether there was a helper that is gone.
     pub(crate) fn helper_has_ended(&mut self) -> bool {
-        self.helper.as_mut().is_some_and(Helper::has_ended)
+        self.helper
+            .as_mut()
+            .is_some_and(|helper| helper.get_mut().has_ended())
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -108,6 +116,11 @@ impl Supervisor {
             interfaces: count(self.interfaces.len()),
             connections: count(self.holders.len()),
         }
+    }
+
+    /// It is the machine's service.
+    pub(crate) fn has_helper(&self) -> bool {
+        self.helper.is_some()
     }
 
     /// A number that nothing had before.

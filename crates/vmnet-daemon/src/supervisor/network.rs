@@ -1,10 +1,12 @@
 //! Networks that are made, joined, and end.
 
+use super::in_kernel::InKernel;
 use super::{ConnectionId, Supervisor, keeper, not_stored};
 use crate::plan::{self, Occupied, Plan};
 use openvmnet::service::{Lifetime, Mode, Network, NetworkConfiguration, ServiceError};
 use std::collections::BTreeMap;
 use uuid::Uuid;
+use vmnet_linux::kernel::route::Taken;
 use vmnet_linux::lane::{self, Handle, StartError};
 
 /// A network and its datapath.
@@ -12,6 +14,8 @@ pub(super) struct Running {
     pub(super) plan: Plan,
     pub(super) lifetime: Lifetime,
     pub(super) handle: Handle,
+    /// Where the kernel carries the frames.
+    pub(super) kernel: Option<InKernel>,
 }
 
 /// Networks that are there for the asking.
@@ -218,7 +222,15 @@ impl Supervisor {
     /// Decides what is asked for, beside what there is.
     pub(super) fn plan(&self, configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
         let ours = self.networks.values().map(|running| &running.plan);
-        Plan::make(configuration, &Occupied::now(ours)?)
+        let mut occupied = Occupied::now(ours)?;
+        occupied.kernel = self.helper.is_some();
+        if occupied.kernel {
+            let own = self.own_interfaces(plan::uuid_of(configuration)?)?;
+            let is_own =
+                |taken: &Taken| taken.interface.as_ref().is_some_and(|it| own.contains(it));
+            occupied.host.retain(|taken| !is_own(taken));
+        }
+        Plan::make(configuration, &occupied)
     }
 
     /// Starts the datapath of a network.
@@ -237,7 +249,8 @@ impl Supervisor {
             .dhcp
             .is_some()
             .then(|| keeper::keeper(&self.store, uuid));
-        let handle = lane::start(settings).map_err(|error| {
+        let prepared = self.begin_in_kernel(&plan)?;
+        let started = lane::start(settings).map_err(|error| {
             let reason = super::chain(&error);
             match error {
                 StartError::Config(_) | StartError::NoInterface { .. } => {
@@ -245,14 +258,20 @@ impl Supervisor {
                 }
                 StartError::Host(_) => ServiceError::Failed { reason },
             }
-        })?;
+        });
+        let (handle, kernel) = self.enter_kernel(started, prepared)?;
         tracing::info!(network = plan.label(), %uuid, "a network began");
         let running = Running {
             plan,
             lifetime,
             handle,
+            kernel,
         };
         self.networks.insert(uuid, running);
+        if let Err(error) = self.rule(uuid) {
+            self.end(uuid);
+            return Err(error);
+        }
         Ok(uuid)
     }
 
@@ -280,6 +299,9 @@ impl Supervisor {
             return;
         };
         running.handle.stop();
+        if let Some(kernel) = running.kernel {
+            self.end_in_kernel(&kernel);
+        }
         // A network with a name may be made again, and its guests keep their addresses then.
         if running.plan.name.is_none()
             && let Err(error) = self.store.forget_leases(uuid)
@@ -297,6 +319,9 @@ impl Supervisor {
         for uuid in all {
             if let Some(running) = self.networks.remove(&uuid) {
                 running.handle.stop();
+                if let Some(kernel) = running.kernel {
+                    self.end_in_kernel(&kernel);
+                }
             }
         }
     }
@@ -330,6 +355,8 @@ impl Supervisor {
             lease_seconds: plan.lease_seconds,
             isolation: plan.isolation,
             host_loopback: plan.host_loopback,
+            datapath: plan.datapath,
+            host_interface: (running.kernel.as_ref()).map(|kernel| kernel.bridge.to_string()),
             private: plan.private,
             holders: count(self.holders_of(uuid)),
             interfaces: count(self.interfaces_on(uuid).count()),

@@ -119,6 +119,7 @@ impl Lan {
             isolation: false,
             domain: "vmnet.internal".to_owned(),
             store_leases: false,
+            host: None,
             host_loopback: false,
             flows_max: 4096,
             seed: [7; 16],

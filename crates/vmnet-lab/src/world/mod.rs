@@ -192,6 +192,45 @@ impl World {
         });
     }
 
+    /// The socket of the machine's service.
+    #[must_use]
+    pub fn machine_socket(&self) -> PathBuf {
+        self.folder.path().join("machine/vmnet.sock")
+    }
+
+    /// A command of the superuser on the host, with its `/etc/resolv.conf`: the machine's service.
+    ///
+    /// # Panics
+    /// If its folders cannot be made.
+    #[must_use]
+    pub fn superusers(&self, program: impl AsRef<OsStr>) -> Command {
+        for part in ["machine", "machine-state"] {
+            std::fs::create_dir_all(self.folder.path().join(part)).expect("make a folder");
+        }
+        let mut command = Command::new(program);
+        command
+            .env("VMNET_SYSTEM_SOCKET", self.machine_socket())
+            .env("VMNET_SOCKET", self.machine_socket())
+            .env_remove("VMNET_CONFIG")
+            .env_remove("CI")
+            .current_dir("/");
+        let (host, resolv_conf) = (self.host.clone(), self.resolv_conf());
+        // SAFETY: between fork and exec only system calls are made, on data prepared before.
+        unsafe {
+            command.pre_exec(move || {
+                host.move_in()?;
+                cover_resolv_conf(&resolv_conf)
+            });
+        }
+        command
+    }
+
+    /// Where the machine's service keeps what must stay.
+    #[must_use]
+    pub fn machine_state(&self) -> PathBuf {
+        self.folder.path().join("machine-state")
+    }
+
     /// A command of the user without rights, on the host: in its network namespace, with its `/etc/resolv.conf`,
     /// a home and a runtime folder of his own.
     #[must_use]

@@ -38,8 +38,16 @@ pub fn read_ipv6(interface: &str, setting: &str) -> Option<String> {
 }
 
 fn ipv6_path(interface: &str, setting: &str) -> PathBuf {
+    interface_path("ipv6", interface, setting)
+}
+
+/// The file of a setting of an interface, of the family `ipv4` or `ipv6`.
+#[must_use]
+pub fn interface_path(family: &str, interface: &str, setting: &str) -> PathBuf {
     // A name may hold dots.
-    PathBuf::from("/proc/sys/net/ipv6/conf")
+    PathBuf::from("/proc/sys/net")
+        .join(family)
+        .join("conf")
         .join(interface)
         .join(setting)
 }

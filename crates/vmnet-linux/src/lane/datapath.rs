@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::{Config, Dns, ForwardId, Network, Outbox, PortId, Prefix, SocketId};
+use vmnet_core::{Config, Dns, ForwardId, Ipv4, Network, Outbox, PortId, Prefix, SocketId};
 use vmnet_wire::ethernet::Mac;
 
 use crate::lane::StartError;
@@ -337,10 +337,18 @@ impl Lane {
                 Command::Forward(forwards, answer) => {
                     let _gone = answer.send(self.forward(forwards));
                 }
+                Command::CheckForwards(forwards, answer) => {
+                    let mut all = forwards.iter();
+                    let _gone = answer.send(all.try_for_each(|one| self.check_guest(one)));
+                }
                 Command::RemoveForwards(ids, answer) => {
                     let _gone = answer.send(self.remove_forwards(&ids));
                 }
                 Command::Leases(command) => self.obey_leases(command),
+                Command::Guests(guests, answer) => {
+                    let of = |guest| self.network.addresses_of_guest(self.now, guest);
+                    let _gone = answer.send(guests.iter().map(of).collect());
+                }
                 Command::Counters(answer) => {
                     let _gone = answer.send(self.counters());
                 }
@@ -430,7 +438,11 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
     });
     Config {
         ipv4: settings.ipv4,
-        gateway_mac: gateway_mac(settings),
+        gateway_mac: match settings.host {
+            None => gateway_mac(settings.ipv4, settings.ipv6),
+            Some(host) => services_mac(host),
+        },
+        host: settings.host,
         mtu: settings.mtu,
         dhcp: settings.dhcp,
         dns: settings.dns,
@@ -449,9 +461,10 @@ fn config(settings: &Settings, flows_max: usize, seed: [u8; 16]) -> Config {
     }
 }
 
-/// Locally administered; the same for the same network, so that guests' caches stay right.
-fn gateway_mac(settings: &Settings) -> Mac {
-    let [a, b, c, d] = match (settings.ipv4, settings.ipv6) {
+/// The MAC of a network's gateway. Locally administered; the same for the same network, so that guests' caches stay right.
+#[must_use]
+pub fn gateway_mac(ipv4: Option<Ipv4>, ipv6: Option<Prefix>) -> Mac {
+    let [a, b, c, d] = match (ipv4, ipv6) {
         (Some(ipv4), _) => ipv4.gateway().octets(),
         (None, Some(prefix)) => {
             let [_, _, _, _, a, b, c, d, ..] = prefix.network().octets();
@@ -460,6 +473,14 @@ fn gateway_mac(settings: &Settings) -> Mac {
         (None, None) => [0; 4],
     };
     Mac([0x5a, 0x94, a, b, c, d])
+}
+
+/// The MAC of the gateway's services where the gateway is the host, at `host`.
+#[must_use]
+pub fn services_mac(host: Mac) -> Mac {
+    let Mac([first, rest @ ..]) = host;
+    let [a, b, c, d, e] = rest;
+    Mac([first ^ 4, a, b, c, d, e])
 }
 
 /// As many flows as descriptors allow: each has one.

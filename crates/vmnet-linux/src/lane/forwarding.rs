@@ -96,7 +96,7 @@ impl Lane {
     }
 
     /// A guest can be at the other end of a rule.
-    fn check_guest(&self, forward: &Forward) -> Result<(), ForwardError> {
+    pub(super) fn check_guest(&self, forward: &Forward) -> Result<(), ForwardError> {
         let (ipv4, ipv6) = (self.network.ipv4(), self.network.ipv6());
         if ipv4.is_none() && ipv6.is_none() {
             return Err(ForwardError::NoGateway);

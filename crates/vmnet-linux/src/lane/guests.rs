@@ -134,7 +134,7 @@ impl Lane {
         };
         let mut place = vmnet_core::Port::new(queue);
         (place.name, place.mac) = (options.name, options.mac);
-        place.isolated = options.isolated;
+        (place.isolated, place.trunk) = (options.isolated, options.trunk);
         place.large_segments = match &port {
             Port::Tap(_) | Port::VhostUser(_) => true,
             Port::Stream(_, takes) | Port::Dgram(_, takes) => takes.tso,
@@ -280,7 +280,7 @@ impl Lane {
     fn receive_from_socket(&mut self, id: PortId, came: &mut [u8], agreed: PortOffload) {
         let here = Here {
             mtu: usize::from(self.network.mtu()),
-            gateway: self.network.gateway_mac(),
+            gateways: self.network.gateway_macs(),
         };
         match arriving::read(came, agreed, here) {
             Ok((frame, offload)) => self.receive_small(id, frame, offload),

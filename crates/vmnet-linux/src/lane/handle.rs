@@ -1,7 +1,7 @@
 //! What other threads ask of a lane: each request goes by a channel and wakes the lane's poller.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -34,6 +34,9 @@ pub struct Settings {
     pub name: String,
     /// The subnet and the gateway's address; `None`: a switch, on which guests are among themselves.
     pub ipv4: Option<Ipv4>,
+    /// The host itself has the gateway's addresses, at this MAC address behind the port that is the
+    /// [trunk](PortOptions::trunk); the lane has the gateway's services alone.
+    pub host: Option<Mac>,
     /// Which addresses guests are given, if any.
     pub dhcp: Option<Dhcp>,
     /// What the gateway knows of names.
@@ -76,6 +79,7 @@ impl Settings {
         Self {
             name: name.to_owned(),
             ipv4: Some(ipv4),
+            host: None,
             dhcp: Some(Dhcp::whole(&ipv4, lease_time)),
             dns: Dns::Proxy,
             nat44: true,
@@ -130,6 +134,9 @@ impl ListenerId {
     }
 }
 
+/// The addresses that a guest has, one of each family.
+pub type GuestAddresses = (Option<Ipv4Addr>, Option<Ipv6Addr>);
+
 /// What is known of a port's guest.
 #[derive(Debug, Clone, Default)]
 pub struct PortOptions {
@@ -139,6 +146,8 @@ pub struct PortOptions {
     pub mac: Option<Mac>,
     /// It exchanges frames with the gateway alone, and with no other port.
     pub isolated: bool,
+    /// Behind it is the host, which has the gateway's addresses ([`Settings::host`]).
+    pub trunk: bool,
     /// What a socket's client leaves to us and takes from us. A tap says it by itself.
     pub offload: PortOffload,
 }
@@ -259,9 +268,13 @@ pub(super) enum Command {
         Vec<(Forward, OwnedFd)>,
         SyncSender<Result<Vec<ForwardId>, ForwardError>>,
     ),
+    /// Whether these can be.
+    CheckForwards(Vec<Forward>, SyncSender<Result<(), ForwardError>>),
     /// Answered by the sockets, to be closed elsewhere.
     RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
     Leases(LeaseCommand),
+    /// Where these guests are now.
+    Guests(Vec<ForwardGuest>, SyncSender<Vec<GuestAddresses>>),
     Counters(SyncSender<CountersSnapshot>),
     /// What the VMM of a port says, in its session of this number.
     Session(PortId, u64, Change),
@@ -415,6 +428,20 @@ impl Handle {
         }
     }
 
+    /// Takes ports of the host that somebody else forwards to guests: nobody else can have them while the sockets are
+    /// open. Ports that are for the superuser are not taken.
+    ///
+    /// # Errors
+    /// See [`ForwardError`]; it is about the first that failed.
+    pub fn reserve_all(&self, forwards: &[Forward]) -> Result<Vec<OwnedFd>, ForwardError> {
+        self.ask(|answer| Command::CheckForwards(forwards.to_vec(), answer))
+            .unwrap_or(Err(ForwardError::Ended))?;
+        match listen::reserve_all(forwards) {
+            Err(ForwardError::Privileged { .. }) => Ok(Vec::new()),
+            reserved => reserved,
+        }
+    }
+
     /// Ends a forward. Connections that it made go on.
     pub fn remove_forward(&self, forward: ForwardId) {
         self.remove_forwards(vec![forward]);
@@ -426,6 +453,13 @@ impl Handle {
             // Closed here, in the asker's thread.
             drop(self.ask(|answer| Command::RemoveForwards(some.to_vec(), answer)));
         }
+    }
+
+    /// The addresses that guests have now, in their order.
+    #[must_use]
+    pub fn addresses_of(&self, guests: Vec<ForwardGuest>) -> Vec<GuestAddresses> {
+        self.ask(|answer| Command::Guests(guests, answer))
+            .unwrap_or_default()
     }
 
     /// The counters now.

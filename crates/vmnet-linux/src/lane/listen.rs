@@ -142,13 +142,27 @@ fn letter(protocol: Protocol) -> char {
 /// # Errors
 /// About the first for which it cannot; nothing is listened on then.
 pub(super) fn open_all(forwards: Vec<Forward>) -> Result<Vec<(Forward, OwnedFd)>, ForwardError> {
+    take_all(&forwards, true)
+}
+
+/// Takes the ports, so that nobody else does, and listens on none of them.
+///
+/// # Errors
+/// As [`open_all`].
+pub(super) fn reserve_all(forwards: &[Forward]) -> Result<Vec<OwnedFd>, ForwardError> {
+    let taken = take_all(forwards, false)?;
+    Ok(taken.into_iter().map(|(_, socket)| socket).collect())
+}
+
+fn take_all(forwards: &[Forward], listens: bool) -> Result<Vec<(Forward, OwnedFd)>, ForwardError> {
     let limit = limits::raise_open_files();
     let usable = limit.saturating_sub(DESCRIPTORS_LEFT);
     let mut sockets = Vec::with_capacity(forwards.len());
     let has_ipv6 = has_ipv6();
     for forward in forwards.iter().flat_map(|one| families(one, has_ipv6)) {
         let (protocol, listen) = (forward.protocol, forward.listen);
-        let socket = open(&forward).map_err(|error| ForwardError::of(protocol, listen, error))?;
+        let socket =
+            open(&forward, listens).map_err(|error| ForwardError::of(protocol, listen, error))?;
         // The kernel gives the lowest number that is free: this one tells how many are open.
         if u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number >= usable) {
             return Err(ForwardError::TooManyFiles {
@@ -185,7 +199,7 @@ fn is_all(forward: &Forward) -> bool {
     forward.listen.is_ipv6() && forward.listen.ip().is_unspecified() && !one_family
 }
 
-fn open(forward: &Forward) -> io::Result<OwnedFd> {
+fn open(forward: &Forward, listens: bool) -> io::Result<OwnedFd> {
     let (protocol, listen) = (forward.protocol, forward.listen);
     let family = match listen {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -201,12 +215,12 @@ fn open(forward: &Forward) -> io::Result<OwnedFd> {
         // Whatever the host's default is (net.ipv6.bindv6only).
         set_v6_only(&socket, protocol == Protocol::Udp || !is_all(forward))?;
     }
-    if protocol == Protocol::Tcp {
+    if protocol == Protocol::Tcp && listens {
         // Connections of a forward that has ended do not stand in the way of the next.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     rustix::net::bind(&socket, &listen)?;
-    if protocol == Protocol::Tcp {
+    if protocol == Protocol::Tcp && listens {
         rustix::net::listen(&socket, BACKLOG)?;
     }
     Ok(socket)

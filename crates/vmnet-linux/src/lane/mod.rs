@@ -32,11 +32,12 @@ mod sockets;
 mod vmm;
 mod wall_clock;
 
+pub use datapath::{gateway_mac, services_mac};
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId,
-    GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, PortKind,
-    PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings, StartError, Subnet,
-    start,
+    GuestAddresses, GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, MTU_MIN_IPV6,
+    PortId, PortKind, PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings,
+    StartError, Subnet, start,
 };
 pub use leases::{
     LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,

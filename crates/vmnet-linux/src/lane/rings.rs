@@ -239,7 +239,7 @@ impl Lane {
     /// Gives the network the frames of a burst. Answers how many are done with, and what the next waits for.
     fn receive_burst(&mut self, id: PortId, index: u8, burst: &Burst) -> (usize, Option<PortId>) {
         let mut buffer = std::mem::take(&mut self.frame);
-        let gateway = self.network.gateway_mac();
+        let gateways = self.network.gateway_macs();
         let is_spread =
             matches!(self.ports.get_mut(id), Some(Port::VhostUser(port)) if port.is_spread());
         let mut done = 0;
@@ -251,7 +251,7 @@ impl Lane {
                     }
                     let to = self.network.pass(self.now, id, frame.head);
                     if !to.is_some_and(|to| self.pass_plain(to, &frame)) {
-                        self.receive_frame(id, to, &frame, gateway, &mut buffer);
+                        self.receive_frame(id, to, &frame, &gateways, &mut buffer);
                     }
                 }
                 Err(fault) => self.network.count_drop(cause(fault)),
@@ -288,7 +288,7 @@ impl Lane {
         id: PortId,
         to: Option<PortId>,
         frame: &GuestFrame<'_>,
-        gateway: Mac,
+        gateways: &[Mac],
         buffer: &mut Vec<u8>,
     ) {
         let said = match said(frame) {
@@ -298,7 +298,7 @@ impl Lane {
         self.moved += frame.len;
         match to {
             Some(to) => self.pass_on(to, frame, said),
-            None => self.receive_arrived(id, &Arrived::read(frame, said, gateway, buffer)),
+            None => self.receive_arrived(id, &Arrived::read(frame, said, gateways, buffer)),
         }
     }
 
@@ -372,7 +372,7 @@ impl<'a> Arrived<'a> {
     fn read<'b>(
         frame: &GuestFrame<'b>,
         said: Offload,
-        gateway: Mac,
+        gateways: &[Mac],
         buffer: &'a mut Vec<u8>,
     ) -> Self
     where
@@ -380,7 +380,7 @@ impl<'a> Arrived<'a> {
     {
         let partial = matches!(said.checksum, Checksum::Partial { .. });
         let is_ours = ethernet::Header::read(frame.head)
-            .is_some_and(|(header, _)| header.destination == gateway);
+            .is_some_and(|(header, _)| gateways.contains(&header.destination));
         // A guest's word that its own checksum is right is nothing; of what is not for us it is its receiver's business.
         let is_checked = is_ours && !partial && said.segmentation.is_none();
         let wanted = if frame.len <= frame.head.len() {

@@ -12,7 +12,7 @@ use crate::lane::PortOffload;
 #[derive(Clone, Copy)]
 pub(crate) struct Here {
     pub(crate) mtu: usize,
-    pub(crate) gateway: Mac,
+    pub(crate) gateways: [Mac; 2],
 }
 
 /// Finds the frame in what came, and what its sender left to us. Sums that the sender does not make are begun.
@@ -32,7 +32,7 @@ pub(crate) fn read(
         if !unfinished::is_sound(frame, &said) {
             return Err(Drop::Malformed);
         }
-        return Ok((frame, trusted(frame, said, here.gateway)));
+        return Ok((frame, trusted(frame, said, &here.gateways)));
     }
     let leaves = Leaves {
         sums: agreed.checksum,
@@ -41,25 +41,25 @@ pub(crate) fn read(
     if let Some((offload, end)) = unfinished::leave(came, leaves) {
         return Ok((came.get(..end).ok_or(Drop::Malformed)?, offload));
     }
-    Ok((came, seen(came, here.gateway)))
+    Ok((came, seen(came, &here.gateways)))
 }
 
 /// A guest's word that its own checksum is right is nothing.
-fn trusted(frame: &[u8], said: Offload, gateway: Mac) -> Offload {
+fn trusted(frame: &[u8], said: Offload, gateways: &[Mac]) -> Offload {
     match said.checksum {
         Checksum::Partial { .. } => said,
         _ if said.segmentation.is_some() => Offload {
             checksum: Checksum::Unverified,
             ..said
         },
-        _ => seen(frame, gateway),
+        _ => seen(frame, gateways),
     }
 }
 
 /// What is known of a frame about which nothing was said: the checksum of what we take ourselves.
-fn seen(frame: &[u8], gateway: Mac) -> Offload {
-    let ours =
-        ethernet::Header::read(frame).is_some_and(|(header, _)| header.destination == gateway);
+fn seen(frame: &[u8], gateways: &[Mac]) -> Offload {
+    let ours = ethernet::Header::read(frame)
+        .is_some_and(|(header, _)| gateways.contains(&header.destination));
     let checksum = match ours {
         true if segment::verify(frame) => Checksum::Valid,
         true => Checksum::Wrong,

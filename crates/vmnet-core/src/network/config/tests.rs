@@ -24,6 +24,7 @@ fn private() -> Config {
         isolation: false,
         store_leases: false,
         domain: "vmnet.internal".to_owned(),
+        host: None,
         host_loopback: false,
         flows_max: 100,
         seed: [0; 16],

@@ -68,6 +68,7 @@ impl Mode {
             dhcp6: None,
             isolation: self.isolation,
             domain: "vmnet.internal".to_owned(),
+            host: None,
             host_loopback: bytes.chance(2),
             // Decided without taking a byte: what is in the corpus keeps its meaning.
             store_leases: bytes.0.len() % 4 == 3,

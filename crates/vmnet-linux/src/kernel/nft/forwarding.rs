@@ -1,0 +1,113 @@
+//! Interfaces on which we have switched forwarding on: a table that says which, and keeps the host from becoming a router
+//! between networks that are not ours.
+
+use super::program::{self, NftError};
+use super::{COMMENT, PREFIX, is_name};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// The table. No bridge of ours can have this name: it is too long.
+const TABLE: &str = "vmnet-forwarding";
+
+/// What is written down, by what it means.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Interfaces that forward IPv4 by our doing.
+    pub v4: BTreeSet<String>,
+    /// Interfaces that forward IPv6 by our doing; `all` for all of them.
+    pub v6: BTreeSet<String>,
+    /// Interfaces that take router advertisements although they forward, by our doing.
+    pub ra: BTreeSet<String>,
+    /// Interfaces that were there before: nothing is to pass between them by our doing.
+    pub others: BTreeSet<String>,
+}
+
+impl Record {
+    /// Nothing was switched on.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty() && self.ra.is_empty()
+    }
+}
+
+/// What is written down.
+///
+/// # Errors
+///
+/// See [`NftError`].
+pub fn read() -> Result<Record, NftError> {
+    let said = match program::ask(&["list", "table", "inet", TABLE]) {
+        Ok(said) => said,
+        // There is none, or the next write says what is wrong.
+        Err(NftError::Refused(_)) => return Ok(Record::default()),
+        Err(error) => return Err(error),
+    };
+    let all = said.get("nftables").and_then(Value::as_array);
+    let mut sets: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for set in all.into_iter().flatten().filter_map(|it| it.get("set")) {
+        let elements = set.get("elem").and_then(Value::as_array);
+        let names = elements.into_iter().flatten().filter_map(Value::as_str);
+        if let Some(name) = set.get("name").and_then(Value::as_str) {
+            sets.insert(name, names.map(str::to_owned).collect());
+        }
+    }
+    let mut take = |name| sets.remove(name).unwrap_or_default();
+    Ok(Record {
+        v4: take("v4"),
+        v6: take("v6"),
+        ra: take("ra"),
+        others: take("others"),
+    })
+}
+
+/// Writes down what is, or is about to be, switched on.
+///
+/// # Errors
+///
+/// See [`NftError`].
+pub fn write(record: &Record) -> Result<(), NftError> {
+    program::run(&render(record))
+}
+
+fn render(record: &Record) -> String {
+    let mut text = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
+    if record.is_empty() {
+        return text;
+    }
+    let _infallible = write!(text, "table inet {TABLE} {{\n comment \"{COMMENT}\"\n");
+    for (name, names) in [
+        ("v4", &record.v4),
+        ("v6", &record.v6),
+        ("ra", &record.ra),
+        ("others", &record.others),
+    ] {
+        let names: Vec<String> = names
+            .iter()
+            .filter(|name| is_name(name))
+            .map(|name| format!("\"{name}\""))
+            .collect();
+        let elements = if names.is_empty() {
+            String::new()
+        } else {
+            format!("  elements = {{ {} }}\n", names.join(", "))
+        };
+        let _infallible = write!(text, " set {name} {{\n  type ifname\n{elements} }}\n");
+    }
+    text += " chain forward {\n  type filter hook forward priority filter; policy accept;\n";
+    if !record.v4.is_empty() {
+        text += "  meta nfproto ipv4 iifname @v4 oifname @others drop\n";
+    }
+    if record.v6.contains("all") {
+        text += "  meta nfproto ipv6 iifname @others oifname @others drop\n";
+    } else if !record.v6.is_empty() {
+        text += "  meta nfproto ipv6 iifname @v6 oifname @others drop\n";
+    }
+    text + " }\n}\n"
+}
+
+/// Names of our own interfaces.
+#[must_use]
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}

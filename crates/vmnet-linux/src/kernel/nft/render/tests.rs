@@ -1,0 +1,85 @@
+use super::*;
+
+/// A shared network with everything on.
+fn shared() -> Rules {
+    Rules {
+        bridge: "vmnet0".to_owned(),
+        trunk: "vmnet0-gw".to_owned(),
+        host: [0x5a, 0x94, 192, 168, 64, 1],
+        services: [0x5e, 0x94, 192, 168, 64, 1],
+        ipv4: Some(Inet {
+            network: [192, 168, 64, 0].into(),
+            prefix_len: 24,
+            gateway: [192, 168, 64, 1].into(),
+            nat: true,
+        }),
+        ipv6: Some(Inet6 {
+            network: "fd00:0:0:64::".parse().unwrap(),
+            gateway: "fd00:0:0:64::1".parse().unwrap(),
+            link_local: "fe80::5894:c0ff:fea8:4001".parse().unwrap(),
+            nat: true,
+        }),
+        serves: true,
+        dns: true,
+        isolation: false,
+        external: None,
+        fixed: vec![("vmnet0-7".to_owned(), [0x52, 0x54, 0, 0, 0, 7])],
+        forwards: vec![
+            forward(true, None, 8080, "192.168.64.5", 80),
+            forward(true, None, 8081, "192.168.64.5", 81),
+            forward(false, Some("10.0.0.1"), 53, "192.168.64.5", 53),
+            forward(true, None, 8080, "fd00:0:0:64::5", 80),
+            // It would lead nowhere.
+            forward(true, Some("10.0.0.1"), 9, "fd00:0:0:64::5", 9),
+        ],
+    }
+}
+
+fn forward(tcp: bool, address: Option<&str>, port: u16, guest: &str, to: u16) -> PortForward {
+    PortForward {
+        tcp,
+        address: address.map(|address| address.parse().unwrap()),
+        port,
+        guest: guest.parse().unwrap(),
+        guest_port: to,
+    }
+}
+
+#[test]
+fn a_shared_network_with_ports() {
+    insta::assert_snapshot!(network(&shared()).unwrap());
+}
+
+#[test]
+fn a_host_network_without_dns_and_ipv6_whose_guests_are_apart() {
+    let mut rules = shared();
+    (rules.ipv6, rules.dns, rules.isolation) = (None, false, true);
+    rules.ipv4.as_mut().unwrap().nat = false;
+    (rules.fixed, rules.forwards) = (Vec::new(), Vec::new());
+    insta::assert_snapshot!(network(&rules).unwrap());
+}
+
+#[test]
+fn names_that_mean_more_are_refused() {
+    for name in [
+        "",
+        "eth*",
+        "a\" drop",
+        "a b",
+        "a\nb",
+        "a;b",
+        "0123456789abcdef",
+        "ä",
+    ] {
+        let mut rules = shared();
+        rules.external = Some(name.to_owned());
+        assert!(matches!(network(&rules), Err(NftError::Name(_))), "{name}");
+        let mut rules = shared();
+        rules.fixed[0].0 = name.to_owned();
+        assert!(network(&rules).is_err(), "{name}");
+        assert!(removal(name).is_err(), "{name}");
+    }
+    let mut rules = shared();
+    rules.external = Some("eth0.7".to_owned());
+    assert!(network(&rules).unwrap().contains("oifname != \"eth0.7\""));
+}
