@@ -42,6 +42,9 @@ impl Network {
         if !source.is_unicast() {
             return Err(Drop::SourceMac);
         }
+        if self.bridged {
+            return self.bridge(now, port, header, out);
+        }
         let place = self.ports.get(port).ok_or(Drop::NoPort)?;
         let is_gateways = |mac: Mac| self.gateway.is_some_and(|gateway| gateway.mac == mac);
         if is_gateways(source) || place.mac.is_some_and(|mac| mac != source) {
@@ -90,7 +93,7 @@ impl Network {
 
     /// An address does not move to an isolated port, or from one, unless its owner put it there: whoever claims it would
     /// hear what the gateway has for another.
-    fn keeps(&self, mac: Mac, before: PortId, port: PortId) -> bool {
+    pub(super) fn keeps(&self, mac: Mac, before: PortId, port: PortId) -> bool {
         let is_given = self
             .ports
             .get(port)

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `bridged` | a frame on a network that is bridged to a LAN |
 //! | `config` | what a network is to be |
 //! | `frames`, `frames6` | a frame came: who takes it; IPv6 packets |
 //! | `forward` | rules that lead to guests, and who these are now |
@@ -27,7 +28,7 @@ use crate::neighbours::Neighbours;
 use crate::outbox::{Outbox, PortId};
 use crate::reassembly::Reassembly;
 use crate::switch::fdb::Fdb;
-use crate::switch::port::Port;
+use crate::switch::port::{Port, Role};
 
 /// Borrows the parts of a network that sending needs, apart from those that decide.
 macro_rules! link {
@@ -45,6 +46,7 @@ macro_rules! link {
     };
 }
 
+mod bridged;
 mod config;
 mod forward;
 mod frames;
@@ -64,6 +66,10 @@ pub struct Network {
     /// No port exchanges frames with another.
     isolation: bool,
     ports: SlotMap<PortId, Port>,
+    /// A port leads to a LAN, or has.
+    bridged: bool,
+    /// Guests have spoken from other MACs.
+    changed_macs: bool,
     fdb: Fdb,
     neighbours: Neighbours,
     services: Services,
@@ -99,6 +105,8 @@ impl Network {
             gateway,
             isolation: config.isolation,
             ports: SlotMap::with_key(),
+            bridged: false,
+            changed_macs: false,
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
             services: Services::new(dhcp, dhcp6, config.store_leases, dns),
@@ -116,8 +124,17 @@ impl Network {
     // ---- changes ---------------------------------------------------------------------------
 
     /// A guest's place on the switch. If the gateway is a router, [`Network::flush`] tells the guest so.
+    ///
+    /// The first port that is not a guest's makes a network without a gateway a bridged one.
     pub fn add_port(&mut self, port: Port) -> PortId {
+        let role = port.role;
         let port = self.ports.insert(port);
+        self.bridged |= self.gateway.is_none() && role != Role::Guest;
+        if let Role::Wire(guest) = role
+            && let Some(guest) = self.ports.get_mut(guest)
+        {
+            guest.wire = Some(port);
+        }
         if let Some(advertiser) = &mut self.advertiser {
             advertiser.plugged(port);
         }
@@ -134,6 +151,7 @@ impl Network {
             .collect();
         self.nat.orphan(now, |mac| behind.contains(&mac));
         self.fdb.forget_port(port);
+        self.changed_macs = true;
         self.reassembly.forget_port(port);
         self.ports.remove(port);
         if let Some(advertiser) = &mut self.advertiser {

@@ -2,6 +2,24 @@
 
 use vmnet_wire::ethernet::Mac;
 
+use crate::outbox::PortId;
+
+/// What is behind a port. On a network that is bridged to a LAN, one port or more are not guests'.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// A guest.
+    #[default]
+    Guest,
+    /// The LAN, for all guests that have no wire.
+    Lan,
+    /// The LAN, for the guest at this port alone.
+    Wire(PortId),
+    /// The host as a station of the LAN, whose MAC is the port's: it takes what guests send to it and to all.
+    Host,
+    /// What the host sends to the LAN. Nothing is sent there.
+    Ear,
+}
+
 /// What the core must know of a guest's place on the switch.
 #[derive(Clone, Debug)]
 pub struct Port {
@@ -11,6 +29,10 @@ pub struct Port {
     pub mac: Option<Mac>,
     /// It exchanges frames with the gateway alone, and with no other port.
     pub isolated: bool,
+    /// What is behind it.
+    pub role: Role,
+    /// The port that is this guest's [`Role::Wire`].
+    pub(crate) wire: Option<PortId>,
     /// It takes frames that stand for several TCP segments ([`Offload`](vmnet_wire::offload::Offload)).
     pub large_segments: bool,
     /// Frames that wait on the way from the guest to us before one is lost.
@@ -27,6 +49,8 @@ impl Port {
             name: None,
             mac: None,
             isolated: false,
+            role: Role::Guest,
+            wire: None,
             large_segments: false,
             queue,
             ready: true,

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | [`bridging`] | how guests get onto the LAN of an interface of the host |
 //! | [`existing_namespace`] | entering a network namespace that somebody else made |
 //! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
@@ -11,6 +12,7 @@
 //! | [`tap`] | taps with offloads |
 //! | [`unsent`] | bytes that programs wrote and nobody has yet |
 
+pub mod bridging;
 pub mod existing_namespace;
 pub mod mounts;
 pub mod namespace;

@@ -78,6 +78,12 @@ pub struct LinkChange {
     pub mac: Option<[u8; 6]>,
     /// How many frames may wait.
     pub queue_length: Option<u32>,
+    /// The bridge that it becomes a member of.
+    pub controller: Option<u32>,
+    /// It hears all groups.
+    pub all_multicast: Option<bool>,
+    /// It has neighbours that are asked for by ARP.
+    pub arp: Option<bool>,
 }
 
 /// A netlink socket.
@@ -180,19 +186,21 @@ impl Routes {
     pub fn change_link(&mut self, index: u32, change: LinkChange) -> Result<(), RouteError> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        if let Some(up) = change.up {
-            link.header.change_mask = LinkFlags::Up;
-            link.header.flags = if up {
-                LinkFlags::Up
-            } else {
-                LinkFlags::empty()
-            };
+        for (flag, on) in [
+            (LinkFlags::Up, change.up),
+            (LinkFlags::Allmulti, change.all_multicast),
+            (LinkFlags::Noarp, change.arp.map(|arp| !arp)),
+        ] {
+            link.header.change_mask.set(flag, on.is_some());
+            link.header.flags.set(flag, on == Some(true));
         }
         link.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         link.attributes
             .extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         link.attributes
             .extend(change.queue_length.map(LinkAttribute::TxQueueLen));
+        link.attributes
+            .extend(change.controller.map(LinkAttribute::Controller));
         self.ask(
             RouteNetlinkMessage::SetLink(link),
             0,
@@ -316,7 +324,7 @@ impl Routes {
     }
 
     /// Sends a request that is answered by one acknowledgement.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         request: RouteNetlinkMessage,
         flags: u16,

@@ -35,8 +35,8 @@ mod wall_clock;
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId,
     GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, PortKind,
-    PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings, StartError, Subnet,
-    start,
+    PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Role, Settings, StartError,
+    Subnet, start,
 };
 pub use leases::{
     LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,
