@@ -6,7 +6,8 @@
 //! | state | `$XDG_STATE_HOME/vmnet`, `~/.local/state/vmnet` |
 //! | configuration | `$VMNET_CONFIG`, `$XDG_CONFIG_HOME/vmnet/vmnet.toml`, `~/.config/vmnet/vmnet.toml` |
 //!
-//! The system's service has `/run/vmnet/vmnet.sock`, `/var/lib/vmnet` and `/etc/vmnet/vmnet.toml`.
+//! The system's service has `$VMNET_SYSTEM_SOCKET`, else `/run/vmnet/vmnet.sock`; `/var/lib/vmnet`; `$VMNET_CONFIG`, else
+//! `/etc/vmnet/vmnet.toml`.
 
 use rustix::fs::StatVfsMountFlags;
 use std::env;
@@ -41,8 +42,8 @@ pub enum FolderError {
     )]
     Foreign(PathBuf),
     /// The socket's path depends on the working folder, which the service does not share with its clients.
-    #[error("VMNET_SOCKET is {0}, which is no absolute path: let it begin with /")]
-    Relative(PathBuf),
+    #[error("{1} is {0}, which is no absolute path: let it begin with /")]
+    Relative(PathBuf, &'static str),
     /// `vmnet run` has covered it.
     #[error("{0} is covered: this is inside `vmnet run`, and guests have no say over networks")]
     Covered(PathBuf),
@@ -55,6 +56,17 @@ pub enum Scope {
     User,
     /// The machine's.
     System,
+}
+
+impl Scope {
+    /// The environment variable that names its socket.
+    #[must_use]
+    pub const fn variable(self) -> &'static str {
+        match self {
+            Self::User => "VMNET_SOCKET",
+            Self::System => "VMNET_SYSTEM_SOCKET",
+        }
+    }
 }
 
 /// What the places depend on.
@@ -86,13 +98,10 @@ impl Surroundings<'_> {
     }
 
     fn socket(&self, scope: Scope) -> PathBuf {
-        if let Some(path) = self.path("VMNET_SOCKET") {
-            return path;
-        }
-        match scope {
+        self.path(scope.variable()).unwrap_or_else(|| match scope {
             Scope::User => self.runtime_folder().join(SOCKET),
             Scope::System => PathBuf::from("/run/vmnet").join(SOCKET),
-        }
+        })
     }
 
     fn home(&self, variable: &str, below: &str) -> Option<PathBuf> {
@@ -203,6 +212,28 @@ pub fn ensure_socket_folder(socket: &Path) -> Result<(), FolderError> {
     }
 }
 
+/// Makes the folder of the machine's socket, open to all for looking. Answers it if it is the service's own: one that is
+/// there and was chosen with `$VMNET_SYSTEM_SOCKET` is the chooser's concern.
+///
+/// # Errors
+/// It cannot be made, others than its owner may write to it, or the path is relative.
+pub fn ensure_machine_folder(socket: &Path) -> Result<Option<&Path>, FolderError> {
+    let Some(folder) = folder_of(socket, Scope::System)? else {
+        return Ok(None);
+    };
+    let mut builder = DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(at(folder))?;
+    let about = fs::symlink_metadata(folder).map_err(at(folder))?;
+    if !about.is_dir() || about.mode() & 0o022 != 0 {
+        return Err(FolderError::Foreign(folder.to_owned()));
+    }
+    Ok(Some(folder))
+}
+
 /// As [`ensure_socket_folder`], and makes nothing: in a folder that is not there is no socket either.
 pub(crate) fn check_socket_folder(socket: &Path) -> Result<(), FolderError> {
     match folder_to_check(socket)?.map_or(Ok(()), check_private) {
@@ -222,13 +253,18 @@ fn is_covered(folder: &Path) -> bool {
 
 /// The folder of a socket, unless that is the chooser's concern.
 fn folder_to_check(socket: &Path) -> Result<Option<&Path>, FolderError> {
+    folder_of(socket, Scope::User)
+}
+
+fn folder_of(socket: &Path, scope: Scope) -> Result<Option<&Path>, FolderError> {
+    let variable = scope.variable();
     if !socket.is_absolute() {
-        return Err(FolderError::Relative(socket.to_owned()));
+        return Err(FolderError::Relative(socket.to_owned(), variable));
     }
     if let Some(folder) = socket.parent().filter(|folder| is_covered(folder)) {
         return Err(FolderError::Covered(folder.to_owned()));
     }
-    let chosen = env::var_os("VMNET_SOCKET").is_some_and(|value| !value.is_empty());
+    let chosen = env::var_os(variable).is_some_and(|value| !value.is_empty());
     Ok(socket
         .parent()
         .filter(|folder| !(chosen && folder.exists())))

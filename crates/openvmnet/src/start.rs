@@ -21,7 +21,7 @@ const LOG_MAX: u64 = 1 << 20;
 /// The lock that decides who starts and who ends the service of a socket. It ends with this value, or with the process.
 #[derive(Debug)]
 pub struct StartLock {
-    _file: File,
+    file: File,
 }
 
 impl StartLock {
@@ -49,8 +49,16 @@ impl StartLock {
         let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))?;
         rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))?;
         Ok(Self {
-            _file: File::from(file),
+            file: File::from(file),
         })
+    }
+
+    /// Makes the lock's file another user's, who is to take it later.
+    ///
+    /// # Errors
+    /// What fchown(2) says.
+    pub fn give(&self, uid: Option<u32>) -> io::Result<()> {
+        std::os::unix::fs::fchown(&self.file, uid, None)
     }
 }
 

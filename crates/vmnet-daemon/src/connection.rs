@@ -1,5 +1,6 @@
 //! Who may speak to the service, and one task for each who does.
 
+use crate::account::Group;
 use crate::call::Asked;
 use crate::rpc::Session;
 use crate::supervisor::{ConnectionId, Supervisor};
@@ -33,8 +34,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Admission {
     /// This user, and the superuser.
     User(u32),
+    /// The superuser alone.
+    Superuser,
     /// The superuser, and members of this group.
-    Group(u32),
+    Group(Group),
 }
 
 /// All connections.
@@ -142,11 +145,17 @@ impl Connections {
                     "{who} may not use the service of user {uid}: unset VMNET_SOCKET to use one of its own"
                 ));
             }
+            Admission::Superuser => {
+                return refused(format!(
+                    "{who} may not use the service of this machine: only the superuser may, until it is started with --group"
+                ));
+            }
             Admission::Group(group) => {
                 let groups = peer::groups(stream).map_err(failed)?;
-                if peer.gid != *group && !groups.contains(group) {
+                if peer.gid != group.gid && !groups.contains(&group.gid) {
+                    let group = &group.name;
                     return refused(format!(
-                        "{who} may not use the service of this machine: only members of the group {group} may"
+                        "{who} may not use the service of this machine: join the group {group} (`usermod -aG {group} USER` as root, then log in again)"
                     ));
                 }
             }

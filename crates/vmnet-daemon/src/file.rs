@@ -3,6 +3,8 @@
 //! ```toml
 //! [daemon]
 //! idle-timeout = 60            # seconds without clients after which a service started on demand ends
+//! group = "vmnet"              # of the machine's service: who may use it
+//! user = "vmnet"               # of the machine's service: as whom it runs
 //!
 //! [networks.dev]
 //! mode = "shared"              # every key of the type NetworkConfiguration, and:
@@ -22,6 +24,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Configuration {
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) group: Option<String>,
+    pub(crate) user: Option<String>,
     pub(crate) networks: Vec<Configured>,
 }
 
@@ -52,6 +56,8 @@ struct Top {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Daemon {
     idle_timeout: Option<u64>,
+    group: Option<String>,
+    user: Option<String>,
 }
 
 impl Configuration {
@@ -76,6 +82,8 @@ impl Configuration {
         });
         Ok(Self {
             idle_timeout: top.daemon.idle_timeout.map(Duration::from_secs),
+            group: top.daemon.group,
+            user: top.daemon.user,
             networks: networks.collect::<Result<_, _>>()?,
         })
     }

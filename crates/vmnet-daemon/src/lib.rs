@@ -13,8 +13,12 @@
 //! | `descriptor` | what a client's descriptor must be |
 //! | [`store`] | what must stay |
 //! | `file` | the configuration file |
+//! | `system` | the machine's service: who may use it, as whom it runs |
+//! | [`privileged`] | what takes privileges, done by another process |
+//! | `account` | users and groups of this machine |
 //! | `life` | from the start to the end of the process |
 
+mod account;
 mod call;
 mod connection;
 mod descriptor;
@@ -22,13 +26,16 @@ mod file;
 mod life;
 mod listening;
 mod plan;
+pub mod privileged;
 mod rpc;
 mod shared;
 pub mod store;
 mod supervisor;
+mod system;
 mod transport;
 
 pub use file::ConfigurationError;
 pub use life::{DaemonError, Idle, Options, State, run};
 pub use listening::ListenError;
 pub use shared::interfaces as shared_interfaces;
+pub use system::SystemError;

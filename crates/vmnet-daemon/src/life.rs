@@ -3,8 +3,11 @@
 use crate::connection::{Admission, Connections};
 use crate::file::{Configuration, ConfigurationError};
 use crate::listening::{ListenError, Listening, Origin};
+use crate::privileged::client::Helper;
+use crate::privileged::process::split;
 use crate::store::{OpenError, Opened, Store};
 use crate::supervisor::{About, Supervisor};
+use crate::system::{self, Access, SystemError};
 use openvmnet::place::{self, Scope};
 use openvmnet::service::ServiceError;
 use sd_notify::NotifyState;
@@ -14,7 +17,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use vmnet_linux::sys::{limits, process, signal as mask};
 
@@ -58,8 +61,10 @@ pub struct Options {
     pub state: State,
     /// The configuration file, if not the usual one; it must be there then.
     pub configuration: Option<PathBuf>,
-    /// For the machine's service: members of this group may use it.
-    pub group: Option<u32>,
+    /// For the machine's service: members of this group, by name or number, may use it.
+    pub group: Option<String>,
+    /// For the machine's service, if root starts it: as whom it runs, by name or number.
+    pub user: Option<String>,
 }
 
 /// The service cannot run.
@@ -77,6 +82,14 @@ pub enum DaemonError {
     /// A network of the configuration file.
     #[error("network {0} of the configuration file: {1}")]
     Network(String, #[source] ServiceError),
+    /// The machine's service.
+    #[error(transparent)]
+    System(#[from] SystemError),
+    /// What takes privileges cannot be done any more.
+    #[error(
+        "the privileged helper has ended: what it made stays, and the next service takes it over"
+    )]
+    HelperEnded,
     /// There is no place for what must stay.
     #[error(
         "no folder to keep state in: HOME and XDG_STATE_HOME are unset; give --state, or --no-state"
@@ -92,16 +105,41 @@ pub enum DaemonError {
 /// # Errors
 /// See [`DaemonError`].
 pub fn run(options: &Options) -> Result<(), DaemonError> {
-    let path = place::socket(options.scope);
-    let listening = if options.activated {
-        Listening::passed_by_client(&path)?
-    } else {
-        match Listening::passed_by_manager(&path)? {
-            Some(listening) => listening,
-            None => Listening::own(&path)?,
+    if options.activated {
+        // Before anything is forked off that is to stay with us.
+        return run_activated(options);
+    }
+    match options.scope {
+        Scope::User => {
+            let path = place::socket(Scope::User);
+            let listening = match Listening::passed_by_manager(&path)? {
+                Some(listening) => listening,
+                None => Listening::own(&path)?,
+            };
+            run_for_user(options, &listening)
         }
+        Scope::System => run_for_machine(options),
+    }
+}
+
+fn run_activated(options: &Options) -> Result<(), DaemonError> {
+    let listening = Listening::passed_by_client(&place::socket(Scope::User))?;
+    run_for_user(options, &listening)
+}
+
+fn run_for_user(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
+    let serve = || {
+        // `vmnet run` starts us again from a thread that has blocked what ends us.
+        mask::unblock_all();
+        if options.activated {
+            process::go_into_background()?;
+        }
+        limits::raise_open_files();
+        let read = read_configuration(options)?;
+        let admission = Admission::User(rustix::process::geteuid().as_raw());
+        serve(options, listening, read, admission, None)
     };
-    let outcome = serve(options, &listening);
+    let outcome = serve();
     if outcome.is_err() {
         // Who waits at the socket shall not wait for ever.
         listening.remove();
@@ -109,14 +147,44 @@ pub fn run(options: &Options) -> Result<(), DaemonError> {
     outcome
 }
 
-fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
-    // `vmnet run` starts us again from a thread that has blocked what ends us.
+/// Everything that takes rights is done before the first thread; see [`crate::system`].
+fn run_for_machine(options: &Options) -> Result<(), DaemonError> {
     mask::unblock_all();
-    if options.activated {
-        process::go_into_background()?;
+    let read = read_configuration(options)?;
+    let access = Access::decide(options.group.as_deref(), options.user.as_deref(), &read.0)?;
+    let identity = access.identity.as_ref();
+    let helper = split(identity).map_err(SystemError::Helper)?;
+    let path = place::socket(Scope::System);
+    let listening = match Listening::passed_by_manager(&path)? {
+        Some(listening) => listening,
+        None => Listening::for_machine(&path, identity, access.group.as_ref())?,
+    };
+    let prepare = || {
+        if let Some(folder) = state_folder(options)? {
+            system::give_state(&folder, identity)?;
+        }
+        limits::raise_open_files();
+        access.drop_privileges()?;
+        Ok::<_, DaemonError>(())
+    };
+    let outcome =
+        prepare().and_then(|()| serve(options, &listening, read, access.admission(), Some(helper)));
+    if outcome.is_err() {
+        listening.remove();
     }
-    limits::raise_open_files();
-    let (configuration, file) = read_configuration(options)?;
+    outcome
+}
+
+/// What the configuration file says, and where it is.
+type Read = (Configuration, Option<PathBuf>);
+
+fn serve(
+    options: &Options,
+    listening: &Listening,
+    (configuration, file): Read,
+    admission: Admission,
+    helper: Option<Helper>,
+) -> Result<(), DaemonError> {
     let (store, folder) = open_store(options)?;
     let about = About {
         socket: listening.path.clone(),
@@ -124,7 +192,7 @@ fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
         configuration: file,
         started: Instant::now(),
     };
-    let mut supervisor = Supervisor::new(about, store);
+    let mut supervisor = Supervisor::new(about, store, helper);
     supervisor.restore();
     for network in &configuration.networks {
         supervisor.configure(network).map_err(|error| {
@@ -132,16 +200,13 @@ fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
             DaemonError::Network(name, error)
         })?;
     }
+    supervisor.remove_leftovers();
     let idle = match options.idle {
         Idle::Never => None,
         Idle::After(idle) => Some(idle),
         Idle::Usual => configuration
             .idle_timeout
-            .or_else(|| (listening.origin != Origin::Own).then_some(IDLE)),
-    };
-    let admission = match (options.scope, options.group) {
-        (Scope::System, Some(group)) => Admission::Group(group),
-        _ => Admission::User(rustix::process::geteuid().as_raw()),
+            .or_else(|| ends_when_idle(options.scope, listening.origin).then_some(IDLE)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -150,10 +215,16 @@ fn serve(options: &Options, listening: &Listening) -> Result<(), DaemonError> {
     let life = live(listening, Rc::clone(&supervisor), admission, idle);
     let outcome = LocalSet::new().block_on(&runtime, life);
     supervisor.borrow_mut().end_all();
-    outcome.map_err(DaemonError::from)
+    outcome
 }
 
-fn read_configuration(options: &Options) -> Result<(Configuration, Option<PathBuf>), DaemonError> {
+/// Whether a service ends by itself if nothing is said: one that somebody started when it was needed. The machine's stays: what
+/// it makes in the kernel may be in use without a client.
+fn ends_when_idle(scope: Scope, origin: Origin) -> bool {
+    scope == Scope::User && origin != Origin::Own
+}
+
+fn read_configuration(options: &Options) -> Result<Read, DaemonError> {
     let named = options.configuration.clone();
     let must_be = named.is_some();
     let Some(path) = named.or_else(|| place::configuration(options.scope)) else {
@@ -170,10 +241,8 @@ fn read_configuration(options: &Options) -> Result<(Configuration, Option<PathBu
 }
 
 fn open_store(options: &Options) -> Result<(Store, Option<PathBuf>), DaemonError> {
-    let folder = match &options.state {
-        State::Nowhere => return Ok((Store::memory()?, None)),
-        State::Folder(folder) => folder.clone(),
-        State::Usual => place::state(options.scope).ok_or(DaemonError::NoState)?,
+    let Some(folder) = state_folder(options)? else {
+        return Ok((Store::memory()?, None));
     };
     let (store, opened) = Store::open(&folder)?;
     if let Opened::SetAside { path, reason } = opened {
@@ -185,17 +254,29 @@ fn open_store(options: &Options) -> Result<(Store, Option<PathBuf>), DaemonError
     Ok((store, Some(folder)))
 }
 
-/// Serves until a signal comes, or nobody has come for long enough.
+fn state_folder(options: &Options) -> Result<Option<PathBuf>, DaemonError> {
+    match &options.state {
+        State::Nowhere => Ok(None),
+        State::Folder(folder) => Ok(Some(folder.clone())),
+        State::Usual => place::state(options.scope)
+            .ok_or(DaemonError::NoState)
+            .map(Some),
+    }
+}
+
+/// Serves until a signal comes, the helper is gone, or nobody has come for long enough.
 async fn live(
     listening: &Listening,
     supervisor: Rc<RefCell<Supervisor>>,
     admission: Admission,
     idle: Option<Duration>,
-) -> io::Result<()> {
+) -> Result<(), DaemonError> {
+    let mut child = signal(SignalKind::child())?;
+    let mut outcome = Ok(());
     let listener = listening.listener.try_clone()?;
     listener.set_nonblocking(true)?;
     let listener = Rc::new(UnixListener::from_std(listener)?);
-    let mut connections = Connections::new(supervisor, admission);
+    let mut connections = Connections::new(Rc::clone(&supervisor), admission);
     connections.only_from_here(&listener);
     let connections = Rc::new(connections);
     let accepting = Rc::clone(&connections).accept(Rc::clone(&listener));
@@ -208,6 +289,11 @@ async fn live(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            // It may have ended before anybody listened to signals.
+            () = ended(&supervisor, &mut child) => {
+                outcome = Err(DaemonError::HelperEnded);
+                break;
+            }
             () = idled(&connections, idle) => {
                 // Whoever comes between this look and the removal would talk to nobody.
                 if listening.remove_unless(|| connections.admit_waiting(&listening.listener)) {
@@ -221,7 +307,16 @@ async fn live(
     accepting.abort();
     tracing::info!("the service ends");
     listening.remove();
-    Ok(())
+    outcome
+}
+
+/// Returns when the helper has ended.
+async fn ended(supervisor: &RefCell<Supervisor>, child: &mut Signal) {
+    while !supervisor.borrow_mut().helper_has_ended() {
+        if child.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Returns when there was no connection for so long.

@@ -1,14 +1,16 @@
 //! Where the service's socket comes from: from systemd, from the client that starts the service, or from the service itself.
 
+use crate::account::Group;
 use openvmnet::client::{StartLock, remove_stale};
 use openvmnet::place::{self, FolderError};
 use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use vmnet_linux::sys::privilege::Identity;
 use vmnet_linux::sys::process;
 
 /// The socket could not be had.
@@ -102,13 +104,43 @@ impl Listening {
         remove_stale(path).map_err(at)?;
         let listener = UnixListener::bind(path).map_err(at)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at)?;
-        Ok(Self {
+        Ok(Self::made(listener, path))
+    }
+
+    /// The machine's own: members of the group may connect, and the folder becomes that of whom the service will be, so that
+    /// it can remove the socket then. A folder that was there and was chosen is left alone.
+    pub(crate) fn for_machine(
+        path: &Path,
+        identity: Option<&Identity>,
+        group: Option<&Group>,
+    ) -> Result<Self, ListenError> {
+        let at = |source| ListenError::Io(path.to_owned(), source);
+        let folder = place::ensure_machine_folder(path)?;
+        let lock = StartLock::take(path).map_err(at)?;
+        if UnixStream::connect(path).is_ok() {
+            return Err(ListenError::Running(path.to_owned()));
+        }
+        remove_stale(path).map_err(at)?;
+        let listener = UnixListener::bind(path).map_err(at)?;
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        let (uid, gid) = (identity.map(|it| it.uid), group.map(|it| it.gid));
+        chown(path, uid, gid).map_err(at)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at)?;
+        if let Some(folder) = folder {
+            lock.give(uid).map_err(at)?;
+            chown(folder, uid, None).map_err(at)?;
+        }
+        Ok(Self::made(listener, path))
+    }
+
+    fn made(listener: UnixListener, path: &Path) -> Self {
+        Self {
             listener,
             path: path.to_owned(),
             origin: Origin::Own,
             file: file_of(path),
             ending: RefCell::default(),
-        })
+        }
     }
 
     /// Removes the socket unless somebody waits at it, so that the next client starts another service. `false`: a client
@@ -121,6 +153,8 @@ impl Listening {
             Ok(lock) => Some(lock),
             // The folder is gone: nobody can come this way any more.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // Of another user, as a folder that was chosen for the machine's service: no client starts that one.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
             Err(_) => return false,
         };
         // Out of the way first: whoever comes now does not find it, and waits for the lock. Then it is known who came before.

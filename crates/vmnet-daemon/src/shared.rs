@@ -1,8 +1,9 @@
 //! The host's interfaces whose LAN guests can be on, in the service's words.
 
+use crate::plan::shown_method as shown;
 use crate::supervisor::chain;
 use openvmnet::service::{
-    BridgeMethod, MethodState, ServiceError, SharedInterface, SharedInterfaces, SharedKind,
+    MethodState, ServiceError, SharedInterface, SharedInterfaces, SharedKind,
 };
 use vmnet_linux::kernel::nics::{self, Method, Nic, NicKind};
 use vmnet_wire::ethernet::Mac;
@@ -34,25 +35,17 @@ fn show(nic: &Nic) -> SharedInterface {
         mtu: nic.mtu,
         up: nic.up,
         bridge: nic.bridge.clone(),
-        method: nic.best().map(method),
+        method: nic.best().map(shown),
         methods: Method::ALL
             .into_iter()
             .map(|one| {
                 let reason = nic.refuses(one);
                 MethodState {
-                    method: method(one),
+                    method: shown(one),
                     usable: reason.is_none(),
                     reason,
                 }
             })
             .collect(),
-    }
-}
-
-fn method(method: Method) -> BridgeMethod {
-    match method {
-        Method::Bridge => BridgeMethod::Bridge,
-        Method::Macvtap => BridgeMethod::Macvtap,
-        Method::Packet => BridgeMethod::Packet,
     }
 }

@@ -1,5 +1,6 @@
 //! Networks.
 
+use super::shared::BridgeMethod;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use zlink::introspect::CustomType;
@@ -13,6 +14,8 @@ pub enum Mode {
     Host,
     /// Also to the outside, through NAT.
     Shared,
+    /// To the LAN of an interface of the host, as stations of it; takes the machine's service.
+    Bridged,
 }
 
 /// What a network is to be. What is not given has a default.
@@ -65,9 +68,13 @@ pub struct NetworkConfiguration {
     /// Answer guests that ask by DHCPv6; yes without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp6: Option<bool>,
-    /// The host's interface by which guests reach the outside; without, the one that its routes choose.
+    /// The host's interface by which guests reach the outside; without, the one that its routes choose. In mode bridged
+    /// the one whose LAN they are on (vmnet: `shared_interface_name`), which must be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_interface: Option<String>,
+    /// In mode bridged, how guests get onto the LAN; without, the best way that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_method: Option<BridgeMethod>,
     /// The domain of guests' names; `vmnet.internal` without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
@@ -110,6 +117,7 @@ impl NetworkConfiguration {
             router_advertisement: None,
             dhcp6: None,
             external_interface: None,
+            bridge_method: None,
             domain: None,
             resolvers: None,
             lease_seconds: None,
@@ -170,8 +178,10 @@ pub struct Network {
     pub router_advertisement: bool,
     /// It answers guests that ask by DHCPv6.
     pub dhcp6: bool,
-    /// By which interface of the host.
+    /// By which interface of the host; in mode bridged, that whose LAN guests are on.
     pub external_interface: Option<String>,
+    /// In mode bridged, how guests get onto the LAN.
+    pub bridge_method: Option<BridgeMethod>,
     /// The domain of guests' names.
     pub domain: String,
     /// How long a lease lasts.

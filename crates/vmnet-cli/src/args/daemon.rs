@@ -36,11 +36,15 @@ pub(crate) struct Daemon {
     /// The configuration file [default: $XDG_CONFIG_HOME/vmnet/vmnet.toml; /etc/vmnet/vmnet.toml with --system]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// With --system: members of this group may use it, by name or number [default: the superuser alone]
+    /// With --system: members of this group may use it, by name or number [default: vmnet if there is such a group, else the
+    /// superuser alone]
     #[arg(long, requires = "system")]
     pub(crate) group: Option<String>,
+    /// With --system, started as root: run as this user, by name or number [default: vmnet if there is such a user, else nobody]
+    #[arg(long, requires = "system")]
+    pub(crate) user: Option<String>,
     /// Started by a client: the socket is standard input, and the service goes into the background.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, conflicts_with = "system")]
     pub(crate) activated: bool,
 }
 

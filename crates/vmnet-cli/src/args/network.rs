@@ -18,6 +18,7 @@ Examples:
   vmnet network create lab --subnet 10.77.0.0/24 --dhcp-range 10.77.0.100-10.77.0.199 --lease-time 12h
   vmnet network create six --ipv6-prefix fd12:3456:789a:1::/64    an IPv6 prefix of your own, not a random one
   vmnet network create cage --mode host --isolation      guests see the host, not each other, nor the world
+  vmnet network create lan0 --mode bridged --interface eth0    guests are stations of the LAN, with its DHCP
   vmnet network create wire --private                    a switch, and nothing else
   vmnet network create office --resolver 10.0.0.53 --domain office.internal --json";
 
@@ -79,6 +80,21 @@ pub(crate) enum Mode {
     Shared,
     /// To other guests and the host, and no farther.
     Host,
+    /// To the LAN of one of the host's interfaces, as stations of it.
+    Bridged,
+}
+
+/// How guests get onto a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// The best that there is: bridge, else packet.
+    Auto,
+    /// Join the bridge that the interface is, or is a member of.
+    Bridge,
+    /// Read and write frames at the interface.
+    Packet,
+    /// A macvtap for each guest.
+    Macvtap,
 }
 
 #[derive(Debug, clap::Args)]
@@ -125,6 +141,12 @@ pub(crate) struct Create {
     /// The host's interface by which guests reach the outside [default: as the host's routes say]
     #[arg(long, value_name = "IF")]
     pub(crate) external_interface: Option<String>,
+    /// In mode bridged: the host's interface whose LAN guests are on; `vmnet network bridgeable` lists them.
+    #[arg(long, value_name = "IF", conflicts_with = "external_interface")]
+    pub(crate) interface: Option<String>,
+    /// In mode bridged: how guests get onto the LAN [default: auto]
+    #[arg(long, requires = "interface")]
+    pub(crate) method: Option<Method>,
     /// The domain of guests' names [default: vmnet.internal]
     #[arg(long)]
     pub(crate) domain: Option<String>,

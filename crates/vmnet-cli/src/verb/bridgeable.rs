@@ -50,7 +50,7 @@ fn text(interfaces: &[SharedInterface]) -> String {
     }
 }
 
-fn method(method: BridgeMethod) -> &'static str {
+pub(super) fn method(method: BridgeMethod) -> &'static str {
     match method {
         BridgeMethod::Bridge => "bridge",
         BridgeMethod::Macvtap => "macvtap",

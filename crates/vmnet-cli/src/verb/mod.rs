@@ -19,7 +19,7 @@ mod status;
 mod table;
 
 use crate::args::service::ServiceVerb;
-use crate::daemon::{self, ServeError};
+use crate::daemon;
 use crate::forward_spec::NothingLeft;
 use crate::pages::{self, PagesError};
 use openvmnet::client::{CallError, Client, ConnectError};
@@ -66,7 +66,7 @@ pub(crate) enum VerbError {
     #[error(transparent)]
     Pages(#[from] PagesError),
     #[error(transparent)]
-    Serve(#[from] ServeError),
+    Serve(#[from] vmnet_daemon::DaemonError),
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
     #[error("JSON: {0}")]

@@ -159,6 +159,7 @@ fn the_document_has_the_words_for_each_choice() {
     let words = [
         word(&Mode::Host),
         word(&Mode::Shared),
+        word(&Mode::Bridged),
         word(&Lifetime::Kept),
         word(&Lifetime::Configured),
         word(&Lifetime::Held),

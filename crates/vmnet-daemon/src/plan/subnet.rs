@@ -3,7 +3,8 @@
 use openvmnet::service::{Mode, ServiceError};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
-use vmnet_linux::kernel::route::{Routes, Taken};
+use vmnet_linux::kernel::nics::{self, Nic};
+use vmnet_linux::kernel::route::{RouteError, Routes, Taken};
 use vmnet_linux::lane::{Ipv4, Prefix, Subnet};
 
 use super::Plan;
@@ -14,6 +15,8 @@ pub(crate) struct Occupied {
     pub(crate) host: Vec<Taken>,
     pub(crate) networks: Vec<(String, Subnet)>,
     pub(crate) prefixes: Vec<(String, Prefix)>,
+    /// Interfaces whose LAN guests can be on.
+    pub(crate) nics: Vec<Nic>,
 }
 
 /// The third bytes of the default subnets 192.168.x.0/24 (vmnet: the same).
@@ -21,6 +24,8 @@ fn range(mode: Mode) -> RangeInclusive<u8> {
     match mode {
         Mode::Shared => 64..=127,
         Mode::Host => 128..=191,
+        // Its guests have addresses of the LAN.
+        Mode::Bridged => 0..=0,
     }
 }
 
@@ -35,11 +40,13 @@ impl Occupied {
             networks.extend(plan.ipv4.map(|ipv4| (plan.label(), ipv4.subnet())));
             prefixes.extend(plan.ipv6.map(|prefix| (plan.label(), prefix)));
         }
+        let failed = |error: RouteError| ServiceError::Failed {
+            reason: error.to_string(),
+        };
         let host = Routes::open().and_then(|mut routes| routes.taken());
         Ok(Self {
-            host: host.map_err(|error| ServiceError::Failed {
-                reason: error.to_string(),
-            })?,
+            host: host.map_err(failed)?,
+            nics: nics::all().map_err(failed)?,
             networks,
             prefixes,
         })

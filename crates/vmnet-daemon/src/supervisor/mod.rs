@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `bridged` | ways onto LANs of the host |
 //! | `network` | networks that are made, joined, and end |
 //! | `interface` | places on networks |
 //! | `identity` | who has which id, MAC and name |
@@ -10,8 +11,10 @@
 //! | `lease` | leases and reservations |
 //! | `holder` | connections, and what ends with them |
 //! | `kept` | networks that stay, and those of them that cannot be started |
+//! | `leftover` | what an earlier service has left in the kernel |
 //! | `keeper` | leases on their way to the store |
 
+mod bridged;
 mod forward;
 mod holder;
 mod identity;
@@ -19,12 +22,14 @@ mod interface;
 mod keeper;
 mod kept;
 mod lease;
+mod leftover;
 mod network;
 
 #[cfg(test)]
 mod tests;
 
 use crate::plan::text;
+use crate::privileged::client::Helper;
 use crate::store::{Store, StoreError};
 use holder::Holder;
 use openvmnet::service::{ServiceError, Status};
@@ -49,6 +54,8 @@ pub(crate) struct About {
 pub(crate) struct Supervisor {
     about: About,
     store: Store,
+    /// What does what takes privileges; the machine's service alone has it.
+    helper: Option<Helper>,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
@@ -60,10 +67,11 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     /// A service without networks.
-    pub(crate) fn new(about: About, store: Store) -> Self {
+    pub(crate) fn new(about: About, store: Store, helper: Option<Helper>) -> Self {
         Self {
             about,
             store,
+            helper,
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),
@@ -71,6 +79,11 @@ impl Supervisor {
             holders: BTreeMap::new(),
             last: 0,
         }
+    }
+
+    /// Whether there was a helper that is gone.
+    pub(crate) fn helper_has_ended(&mut self) -> bool {
+        self.helper.as_mut().is_some_and(Helper::has_ended)
     }
 
     pub(crate) fn status(&self) -> Status {

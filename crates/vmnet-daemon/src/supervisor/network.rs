@@ -229,6 +229,7 @@ impl Supervisor {
                 reason: format!("the network {} has the UUID {uuid}", other.plan.label()),
             });
         }
+        self.may_bridge(&plan)?;
         let mut settings = plan.settings();
         settings.restored = keeper::restored(&self.store, uuid);
         settings.reservations = self.stored_reservations(uuid);
@@ -245,6 +246,7 @@ impl Supervisor {
                 StartError::Host(_) => ServiceError::Failed { reason },
             }
         })?;
+        self.open_lan(&plan, &handle)?;
         tracing::info!(network = plan.label(), %uuid, "a network began");
         let running = Running {
             plan,
@@ -279,6 +281,9 @@ impl Supervisor {
             return;
         };
         running.handle.stop();
+        if running.plan.bridged.is_some() {
+            self.delete_links_of(uuid);
+        }
         // A network with a name may be made again, and its guests keep their addresses then.
         if running.plan.name.is_none()
             && let Err(error) = self.store.forget_leases(uuid)
@@ -296,6 +301,9 @@ impl Supervisor {
         for uuid in all {
             if let Some(running) = self.networks.remove(&uuid) {
                 running.handle.stop();
+                if running.plan.bridged.is_some() {
+                    self.delete_links_of(uuid);
+                }
             }
         }
     }
@@ -324,6 +332,10 @@ impl Supervisor {
             router_advertisement: plan.router_advertisement,
             dhcp6: plan.dhcp6,
             external_interface: plan.external_interface.clone(),
+            bridge_method: plan
+                .bridged
+                .as_ref()
+                .map(|bridged| plan::shown_method(bridged.method)),
             domain: plan.domain.clone(),
             lease_seconds: plan.lease_seconds,
             isolation: plan.isolation,

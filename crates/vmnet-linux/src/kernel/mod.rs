@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`bridging`] | how guests get onto the LAN of an interface of the host |
 //! | [`existing_namespace`] | entering a network namespace that somebody else made |
+//! | [`link`] | links of this namespace: which there are, names, aliases, their end |
 //! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
 //! | [`nics`] | interfaces of the host whose LAN guests can be on |
@@ -14,6 +15,7 @@
 
 pub mod bridging;
 pub mod existing_namespace;
+pub mod link;
 pub mod mounts;
 pub mod namespace;
 pub mod nics;

@@ -45,7 +45,7 @@ pub enum Method {
 
 impl Method {
     /// Each of them, the best first.
-    pub const ALL: [Self; 3] = [Self::Bridge, Self::Macvtap, Self::Packet];
+    pub const ALL: [Self; 3] = [Self::Bridge, Self::Packet, Self::Macvtap];
 }
 
 impl fmt::Display for Method {
@@ -278,11 +278,11 @@ mod tests {
             assert_eq!(nic(refused), None, "{refused}");
         }
         let best = |index| nic(index).unwrap().best();
-        assert_eq!(best(2), Some(Method::Macvtap));
+        assert_eq!(best(2), Some(Method::Packet));
         assert_eq!(best(3), Some(Method::Bridge));
         assert_eq!(nic(3).unwrap().bridge.as_deref(), Some("br0"));
         assert_eq!(best(5), Some(Method::Bridge));
-        assert_eq!(best(6), Some(Method::Macvtap));
+        assert_eq!(best(6), Some(Method::Packet));
         assert_eq!(nic(7).unwrap().kind, NicKind::Vlan);
         assert_eq!(nic(8).unwrap().kind, NicKind::Ethernet);
         assert!(nic(8).unwrap().up && !nic(9).unwrap().up);

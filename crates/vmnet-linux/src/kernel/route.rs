@@ -345,7 +345,11 @@ impl Routes {
         self.answers(what, each)
     }
 
-    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), RouteError> {
+    pub(super) fn send(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), RouteError> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
@@ -359,7 +363,7 @@ impl Routes {
     }
 
     /// Reads answers until the acknowledgement or the end of the list.
-    fn answers(
+    pub(super) fn answers(
         &self,
         what: &str,
         mut each: impl FnMut(RouteNetlinkMessage),

@@ -2,7 +2,8 @@
 //!
 //! Each frame begins with a virtio-net header of 12 bytes (`IFF_VNET_HDR`), so that unfinished segments and sums pass.
 
-use super::route::link_index;
+use super::link;
+use super::route::{RouteError, link_index};
 use crate::sys::ioctl;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,6 +65,46 @@ pub fn open(name: &str) -> Result<OwnedFd, TapError> {
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     ioctl::tun_set_interface(&tun, name, flags).map_err(|error| named(name, error))?;
     prepare(&tun).map_err(|error| named(name, error))?;
+    Ok(tun)
+}
+
+/// Makes a tap for several queues, with an alias that says whose it is, and opens its first queue. It is down.
+///
+/// Unless it `stays`, it ends when nobody has a queue of it open any more.
+///
+/// # Errors
+///
+/// See [`TapError`]; [`TapError::Other`] with `EEXIST` if there is a link of this name.
+pub fn create(name: &str, alias: &str, stays: bool) -> Result<OwnedFd, TapError> {
+    let at = |error| named(name, error);
+    let provisional = link::provisional_name().map_err(at)?;
+    let tun = attach(&provisional, name)?;
+    let index = link_index(&provisional).map_err(at)?;
+    link::christen(index, name, alias).map_err(|error| match error {
+        RouteError::Refused { source, .. } | RouteError::Socket(source) => at(source),
+        RouteError::Answer(reason) => at(io::Error::other(reason)),
+    })?;
+    if stays {
+        ioctl::tun_set_persistent(&tun).map_err(at)?;
+    }
+    Ok(tun)
+}
+
+/// Opens a further queue of a tap that was made by [`create`], or its first one if nobody has any open.
+///
+/// # Errors
+///
+/// See [`TapError`].
+pub fn open_queue(name: &str) -> Result<OwnedFd, TapError> {
+    attach(name, name)
+}
+
+/// Attaches a queue to an interface, which errors call `shown`.
+fn attach(name: &str, shown: &str) -> Result<OwnedFd, TapError> {
+    let tun = open_device()?;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    ioctl::tun_set_interface(&tun, name, flags).map_err(|error| named(shown, error))?;
+    prepare(&tun).map_err(|error| named(shown, error))?;
     Ok(tun)
 }
 

@@ -55,6 +55,23 @@ pub fn tun_interface_name(tun: impl AsFd) -> io::Result<String> {
     Ok(name_in(&request))
 }
 
+/// Lets the interface behind `tun` stay when nobody has it open any more.
+///
+/// # Errors
+///
+/// `EBADFD` if no interface is attached.
+pub fn tun_set_persistent(tun: impl AsFd) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes its argument by value and touches no memory of ours.
+    let answer = unsafe {
+        libc::ioctl(
+            tun.as_fd().as_raw_fd(),
+            libc::TUNSETPERSIST,
+            1 as libc::c_ulong,
+        )
+    };
+    checked(answer)
+}
+
 /// Sets how long the virtio-net header before each frame is.
 ///
 /// # Errors

@@ -12,6 +12,7 @@
 //! | [`peer`] | who is at the other end of a unix socket |
 //! | [`peek`] | peeking behind the front without `SO_PEEK_OFF` |
 //! | [`places`] | bytes in many places, of ours and of guests, in one call |
+//! | [`privilege`] | capabilities, and giving them up |
 //! | [`process`] | fork into namespaces, exec, wait, die by a signal |
 //! | [`signal`] | signals as something to read |
 //! | `signal_eventfd` | eventfds of others, signalled without waiting |
@@ -28,6 +29,7 @@ pub mod packet;
 pub mod peek;
 pub mod peer;
 pub mod places;
+pub mod privilege;
 pub mod process;
 pub mod signal;
 pub(crate) mod signal_eventfd;

@@ -65,13 +65,7 @@ pub fn go_into_background() -> io::Result<()> {
         exit_now(0);
     }
     rustix::process::setsid()?;
-    let nothing = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&nothing)?;
-    rustix::stdio::dup2_stdout(&nothing)?;
-    Ok(())
+    mute_standard_streams()
 }
 
 /// How many threads this process has.
@@ -210,6 +204,45 @@ pub fn drop_capabilities() -> io::Result<()> {
 pub fn keep_over_exec(descriptor: &OwnedFd) -> io::Result<()> {
     rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
     tracing::trace!(fd = descriptor.as_raw_fd(), "inherited by the command");
+    Ok(())
+}
+
+/// Closes every descriptor but the first three and this one; what is inherited beside it is nobody's business here.
+///
+/// Whoever owned one of them in this process must not use or drop it any more: this is for a forked child that never
+/// returns to where they are.
+///
+/// # Errors
+///
+/// What close_range(2) says: before Linux 5.9 it is not there.
+pub fn close_all_but(kept: &OwnedFd) -> io::Result<()> {
+    let kept = u32::try_from(kept.as_raw_fd()).unwrap_or(0);
+    let close = |first: u32, last: u32| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: no memory is passed. Owners of these descriptors are never run again, as the caller promises.
+        match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    close(3, kept.saturating_sub(1))?;
+    close(kept.saturating_add(1).max(3), u32::MAX)
+}
+
+/// Lets nothing be read from standard input, and standard output be lost.
+///
+/// # Errors
+///
+/// `/dev/null` cannot be opened.
+pub fn mute_standard_streams() -> io::Result<()> {
+    let nothing = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing)?;
     Ok(())
 }
 

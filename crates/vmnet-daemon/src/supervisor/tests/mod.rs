@@ -28,7 +28,7 @@ fn over(store: Store) -> Supervisor {
         configuration: None,
         started: Instant::now(),
     };
-    Supervisor::new(about, store)
+    Supervisor::new(about, store, None)
 }
 
 fn named(name: &str) -> NetworkConfiguration {

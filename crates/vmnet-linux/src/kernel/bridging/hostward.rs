@@ -12,7 +12,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption,
     TcActionType, TcAttribute, TcFilterU32, TcFilterU32Option, TcHandle, TcMessage, TcMirror,
-    TcMirrorActionType, TcOption, TcQdiscIngress, TcU32Key, TcU32Selector, TcU32SelectorFlags,
+    TcMirrorActionType, TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,
 };
 use std::os::fd::OwnedFd;
 
@@ -56,7 +56,7 @@ fn redirect(routes: &mut Routes, from: u32, to: u32) -> Result<(), RouteError> {
     let mut queueing = TcMessage::with_index(index);
     queueing.header.parent = TcHandle::INGRESS;
     queueing.header.handle = INGRESS;
-    queueing.attributes = vec![TcAttribute::Kind(TcQdiscIngress::KIND.to_owned())];
+    queueing.attributes = vec![TcAttribute::Kind("ingress".to_owned())];
     let new = NLM_F_CREATE | NLM_F_EXCL;
     routes.ask(
         RouteNetlinkMessage::NewQueueDiscipline(queueing),

@@ -1,9 +1,10 @@
 //! A macvtap in mode bridge: a station of its own on an interface of the host, for one guest, which other macvtaps of the
 //! same interface reach directly. The kernel keeps the host and these stations apart; see [`hostward`](super::hostward).
 
-use super::{BridgingError, forbid_ipv6, like, set_alias};
+use super::{BridgingError, forbid_ipv6, like};
+use crate::kernel::link;
 use crate::kernel::nics::Nic;
-use crate::kernel::route::{LinkChange, RouteError, Routes};
+use crate::kernel::route::{LinkChange, Routes};
 use crate::kernel::tap;
 use crate::sys::ioctl;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -13,10 +14,16 @@ use netlink_packet_route::link::{
 };
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 /// Numbers of links that the kernel does not get to by counting.
 const INDEX_FIRST: u32 = 0x4000_0000;
 const INDEX_MASK: u32 = 0x3fff_ffff;
+
+/// How long udev may take to give a device to those who may open it.
+const DEVICE_WITHIN: Duration = Duration::from_secs(1);
+/// How soon it is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// Makes a macvtap of this name and MAC, and opens it. Whoever closes it has to delete the link.
 ///
@@ -43,10 +50,12 @@ pub fn create(
     } else {
         MacVtapMode::Bridge
     };
+    let provisional =
+        link::provisional_name().map_err(|error| BridgingError::Setting("random bytes", error))?;
     let mut link = LinkMessage::default();
     link.header.index = index;
     link.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::IfName(provisional),
         LinkAttribute::Link(nic.index),
         LinkAttribute::Address(mac.to_vec()),
         LinkAttribute::LinkInfo(vec![
@@ -62,7 +71,7 @@ pub fn create(
     )?;
     let opened = prepare(&mut routes, (name, alias, index), nic);
     if opened.is_err() {
-        let _gone = delete(&mut routes, index);
+        let _gone = link::delete(index);
     }
     opened
 }
@@ -72,7 +81,7 @@ fn prepare(
     (name, alias, index): (&str, &str, u32),
     nic: &Nic,
 ) -> Result<OwnedFd, BridgingError> {
-    set_alias(index, alias)?;
+    link::christen(index, name, alias)?;
     forbid_ipv6(name)?;
     // The groups that a guest listens to are its own business: it hears all.
     routes.change_link(
@@ -83,9 +92,7 @@ fn prepare(
         },
     )?;
     let path = format!("/dev/tap{index}");
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let fd = rustix::fs::open(&path, flags, Mode::empty())
-        .map_err(|error| BridgingError::Device(path.clone(), error.into()))?;
+    let fd = open_device(&path)?;
     let is = ioctl::tun_interface_name(&fd)
         .map_err(|error| BridgingError::Device(path.clone(), error))?;
     if is != name {
@@ -102,8 +109,16 @@ fn prepare(
     Ok(fd)
 }
 
-fn delete(routes: &mut Routes, index: u32) -> Result<(), RouteError> {
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    routes.ask(RouteNetlinkMessage::DelLink(link), 0, "delete a macvtap")
+fn open_device(path: &str) -> Result<OwnedFd, BridgingError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let until = Instant::now() + DEVICE_WITHIN;
+    loop {
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => return Ok(fd),
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::NOENT) if Instant::now() < until => {
+                std::thread::sleep(TRY_AGAIN);
+            }
+            Err(error) => return Err(BridgingError::Device(path.to_owned(), error.into())),
+        }
+    }
 }

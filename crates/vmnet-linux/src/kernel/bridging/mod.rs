@@ -17,11 +17,9 @@ pub mod hostward;
 pub mod macvtap;
 
 use super::nics::Nic;
-use super::route::{LinkChange, RouteError, Routes, link_index};
+use super::route::{LinkChange, RouteError, link_index};
 use super::sysctl;
 use super::tap::{self, TapError};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -41,7 +39,10 @@ pub enum BridgingError {
     #[error("{0}: {1}")]
     Setting(&'static str, #[source] io::Error),
     /// The device of a macvtap could not be opened.
-    #[error("{0}: {1}; where /dev is no devtmpfs (in a container), use the method packet")]
+    #[error(
+        "{0}: {1}; let the service open it (contrib/udev/60-vmnet.rules), or use the method packet, as you must where \
+         /dev is no devtmpfs"
+    )]
     Device(String, #[source] io::Error),
     /// A device of the same name is another's.
     #[error("{0} belongs to another macvtap: use the method packet")]
@@ -50,9 +51,8 @@ pub enum BridgingError {
 
 /// A tap that is down, has an alias, and carries no packets of the host itself: it has no IPv6 address of the link.
 fn quiet_tap(name: &str, alias: &str) -> Result<(OwnedFd, u32), BridgingError> {
-    let fd = tap::open(name)?;
+    let fd = tap::create(name, alias, false)?;
     let index = link_index(name).map_err(RouteError::from)?;
-    set_alias(index, alias)?;
     forbid_ipv6(name)?;
     Ok((fd, index))
 }
@@ -65,19 +65,6 @@ fn forbid_ipv6(name: &str) -> Result<(), BridgingError> {
         }
         _ => Ok(()),
     }
-}
-
-fn set_alias(index: u32, alias: &str) -> Result<(), RouteError> {
-    let mut request = LinkMessage::default();
-    request.header.index = index;
-    request
-        .attributes
-        .push(LinkAttribute::IfAlias(alias.to_owned()));
-    Routes::open()?.ask(
-        RouteNetlinkMessage::SetLink(request),
-        0,
-        "give a link its alias",
-    )
 }
 
 /// The largest packet, as that of the interface: a smaller one at a member would make its bridge's smaller.

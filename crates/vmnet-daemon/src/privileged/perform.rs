@@ -1,0 +1,139 @@
+//! Requests that may be, carried out by `vmnet_linux::kernel`.
+
+use super::check::{Bridging, Kernel, Permitted, mark_of};
+use super::request::{Answer, Link, Refusal, Why};
+use std::io;
+use std::os::fd::OwnedFd;
+use vmnet_linux::kernel::bridging::{self, BridgingError};
+use vmnet_linux::kernel::link;
+use vmnet_linux::kernel::nics::{self, Nic};
+use vmnet_linux::kernel::route::RouteError;
+use vmnet_linux::kernel::tap::{self, TapError};
+use vmnet_linux::sys::lan_socket;
+
+/// The kernel that this process runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Host;
+
+impl Kernel for Host {
+    fn link(&self, name: &str) -> Result<Option<link::Link>, Refusal> {
+        link::find(name).map_err(refused_by_route)
+    }
+
+    fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal> {
+        let all = nics::all().map_err(refused_by_route)?;
+        Ok(all.into_iter().find(|nic| nic.name == name))
+    }
+}
+
+/// Does what is permitted; answers with the descriptor that stands beside the answer, if one does.
+///
+/// # Errors
+/// The host refused.
+pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+    match permitted {
+        Permitted::LinkList => {
+            let links = link::list().map_err(refused_by_route)?;
+            let links = links.into_iter().map(told).collect();
+            Ok((Answer::Links(links), None))
+        }
+        Permitted::LinkDelete(index) => {
+            if let Some(index) = index {
+                link::delete(index).map_err(refused_by_route)?;
+            }
+            Ok((Answer::Done, None))
+        }
+        Permitted::TapCreate { name, mark, stays } => {
+            let opened = tap::create(name.as_str(), &mark.to_string(), stays);
+            Ok((Answer::Opened, Some(opened.map_err(refused_by_tap)?)))
+        }
+        Permitted::TapOpen(name) => {
+            let opened = tap::open_queue(name.as_str());
+            Ok((Answer::Opened, Some(opened.map_err(refused_by_tap)?)))
+        }
+        Permitted::Bridging(nic, way) => {
+            let opened = bridge(&nic, way).map_err(refused_by_bridging)?;
+            Ok((Answer::Opened, Some(opened)))
+        }
+    }
+}
+
+fn bridge(nic: &Nic, way: Bridging) -> Result<OwnedFd, BridgingError> {
+    match way {
+        Bridging::Join(name, mark) => bridging::bridge::join(name.as_str(), &mark.to_string(), nic),
+        Bridging::Macvtap(name, mark, mac, isolated) => {
+            bridging::macvtap::create(name.as_str(), &mark.to_string(), nic, mac, isolated)
+        }
+        Bridging::Hostward(name, mark) => {
+            bridging::hostward::open(name.as_str(), &mark.to_string(), nic)
+        }
+        Bridging::Socket(hears) => lan_socket::open(nic.index, nic.mac, hears)
+            .map_err(|error| BridgingError::Setting("a packet socket", error)),
+    }
+}
+
+/// Removes what a helper that was killed has left half made.
+///
+/// # Errors
+/// The host refused.
+pub fn sweep() -> Result<(), Refusal> {
+    for left in link::list().map_err(refused_by_route)? {
+        if link::is_provisional(&left.name) {
+            link::delete(left.index).map_err(refused_by_route)?;
+            tracing::info!(
+                link = left.name,
+                "a link that was left half made is removed"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn told(link: link::Link) -> Link {
+    Link {
+        mark: mark_of(&link),
+        index: link.index,
+        name: link.name,
+        kind: link.kind,
+        master: link.master,
+        lower: link.lower,
+        up: link.up,
+    }
+}
+
+fn refused_by_route(error: RouteError) -> Refusal {
+    let why = match &error {
+        RouteError::Refused { source, .. } => why(source),
+        RouteError::Socket(_) | RouteError::Answer(_) => Why::Host,
+    };
+    Refusal::new(why, error.to_string())
+}
+
+fn refused_by_tap(error: TapError) -> Refusal {
+    let why = match &error {
+        TapError::Busy(_) => Why::InUse,
+        TapError::Missing(_) => Why::Missing,
+        TapError::Other { source, .. } => why(source),
+        _ => Why::Host,
+    };
+    Refusal::new(why, error.to_string())
+}
+
+fn refused_by_bridging(error: BridgingError) -> Refusal {
+    match error {
+        BridgingError::Route(error) => refused_by_route(error),
+        BridgingError::Tap(error) => refused_by_tap(error),
+        BridgingError::Setting(_, ref source) | BridgingError::Device(_, ref source) => {
+            Refusal::new(why(source), error.to_string())
+        }
+        BridgingError::Foreign(_) => Refusal::new(Why::InUse, error.to_string()),
+    }
+}
+
+fn why(error: &io::Error) -> Why {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::ResourceBusy => Why::InUse,
+        io::ErrorKind::NotFound => Why::Missing,
+        _ => Why::Host,
+    }
+}

@@ -1,0 +1,153 @@
+//! The machine's service: what it needs, who may use it, and as whom it runs.
+//!
+//! It is started by root, or by systemd as an ordinary user with the capabilities that it needs. What takes privileges is
+//! forked off first ([`crate::privileged`]); then the socket is made and the state folder given away, and all that is
+//! left is dropped before anybody is listened to.
+
+use crate::account::{self, Group};
+use crate::connection::Admission;
+use crate::file::Configuration;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown};
+use std::path::{Path, PathBuf};
+use vmnet_linux::sys::privilege::{self, CapabilitySet, Identity, Kept};
+
+use crate::privileged::process::RIGHTS;
+
+/// The user and the group that a machine may have for it.
+const OWN: &str = "vmnet";
+/// Who it is where there is no such user.
+const NOBODY: &str = "nobody";
+
+/// The machine's service cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// It may not do what it is for.
+    #[error(
+        "the service of the machine needs CAP_NET_ADMIN and CAP_NET_RAW: start it as root (`sudo vmnet daemon --system`) or by systemd (contrib/systemd); without them `vmnet daemon` serves this user"
+    )]
+    NotPrivileged,
+    /// There is no such group.
+    #[error(
+        "there is no group {0}: make it with `groupadd --system {0}` (as root), or give another's name or number"
+    )]
+    NoGroup(String),
+    /// There is no such user.
+    #[error(
+        "there is no user {0}: make it with `useradd --system {0}` (as root), or give another's name or number"
+    )]
+    NoUser(String),
+    /// Only the superuser can become another user.
+    #[error("only root can become the user {0}: leave the user out, or start the service as root")]
+    NotRoot(String),
+    /// The folder of what must stay.
+    #[error("{0}: {1}")]
+    State(PathBuf, #[source] io::Error),
+    /// Privileges cannot be dropped.
+    #[error("privileges cannot be given up: {0}")]
+    Reduce(#[source] io::Error),
+    /// The helper cannot be.
+    #[error("the privileged helper cannot start: {0}")]
+    Helper(#[source] io::Error),
+}
+
+/// Who may use the service, and as whom it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) group: Option<Group>,
+    /// None if it stays who it is.
+    pub(crate) identity: Option<Identity>,
+}
+
+impl Access {
+    /// Decides by what was asked for, else by the configuration file, else by what the machine has.
+    pub(crate) fn decide(
+        group: Option<&str>,
+        user: Option<&str>,
+        configuration: &Configuration,
+    ) -> Result<Self, SystemError> {
+        let effective = privilege::effective().map_err(SystemError::Reduce)?;
+        if !effective.contains(RIGHTS) {
+            return Err(SystemError::NotPrivileged);
+        }
+        let group = match group.or(configuration.group.as_deref()) {
+            Some(asked) => {
+                let found = account::group(asked);
+                Some(found.ok_or_else(|| SystemError::NoGroup(asked.to_owned()))?)
+            }
+            None => account::group(OWN),
+        };
+        let asked = user.or(configuration.user.as_deref());
+        let identity = identity(asked)?;
+        Ok(Self { group, identity })
+    }
+
+    pub(crate) fn admission(&self) -> Admission {
+        match &self.group {
+            Some(group) => Admission::Group(group.clone()),
+            None => Admission::Superuser,
+        }
+    }
+
+    /// Gives up everything but what forwarding low ports needs, for good.
+    pub(crate) fn drop_privileges(&self) -> Result<(), SystemError> {
+        let kept = Kept {
+            own: CapabilitySet::NET_BIND_SERVICE,
+            programs: CapabilitySet::empty(),
+        };
+        privilege::reduce(self.identity.as_ref(), kept).map_err(SystemError::Reduce)
+    }
+}
+
+fn identity(asked: Option<&str>) -> Result<Option<Identity>, SystemError> {
+    if !rustix::process::geteuid().is_root() {
+        return match asked {
+            Some(asked) => Err(SystemError::NotRoot(asked.to_owned())),
+            None => Ok(None),
+        };
+    }
+    let user = match asked {
+        Some(asked) => account::user(asked).ok_or_else(|| SystemError::NoUser(asked.to_owned()))?,
+        None => account::user(OWN)
+            .or_else(|| account::user(NOBODY))
+            .ok_or_else(|| SystemError::NoUser(OWN.to_owned()))?,
+    };
+    if user.name == NOBODY {
+        tracing::info!(
+            "the service runs as {NOBODY}, since this machine has no user {OWN}: `useradd --system {OWN}` makes one"
+        );
+    }
+    Ok(Some(Identity {
+        uid: user.uid,
+        gid: user.gid,
+    }))
+}
+
+/// Makes the folder of what must stay, and gives it to whom the service will be. What is in a folder of root goes with it, as
+/// an earlier version has left it; in any other folder nothing is touched, since its owner may have put anything there.
+pub(crate) fn give_state(folder: &Path, identity: Option<&Identity>) -> Result<(), SystemError> {
+    let at = |error| SystemError::State(folder.to_owned(), error);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(at)?;
+    let Some(identity) = identity else {
+        return Ok(());
+    };
+    let (uid, gid) = (Some(identity.uid), Some(identity.gid));
+    let opened = fs::File::open(folder).map_err(at)?;
+    let about = opened.metadata().map_err(at)?;
+    if about.uid() != 0 || identity.uid == 0 {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let about = entry.metadata().map_err(at)?;
+        if about.is_file() && about.nlink() == 1 {
+            lchown(entry.path(), uid, gid).map_err(at)?;
+        }
+    }
+    fchown(&opened, uid, gid).map_err(at)
+}

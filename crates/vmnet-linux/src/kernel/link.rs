@@ -1,0 +1,185 @@
+//! Links of this network namespace: which there are, what they are called, and their end (rtnetlink(7)).
+//!
+//! A link of ours has an alias, which says whose it is. The kernel takes no alias when a link is made, so a link is made
+//! under a [provisional](provisional_name) name, and gets its own name and its alias in one request: whoever is killed in
+//! between leaves a link that cannot be taken for somebody else's.
+
+use super::route::{RouteError, Routes, link_index};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use std::io;
+
+/// What provisional names begin with. Nobody else names links so: a tilde is rare in names.
+const PROVISIONAL: &str = "vmnet~";
+/// The longest name that a link can have, in bytes.
+pub const NAME_MAX: usize = 15;
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its alias.
+    pub alias: Option<String>,
+    /// What it is, in the kernel's word (`bridge`, `tun`, `macvtap`, ...); none for hardware.
+    pub kind: Option<String>,
+    /// The bridge or bond it belongs to.
+    pub master: Option<u32>,
+    /// The link that it stands on, as a VLAN does.
+    pub lower: Option<u32>,
+    /// The station's address.
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet.
+    pub mtu: u32,
+    /// It is up.
+    pub up: bool,
+    /// It is the loopback.
+    pub loopback: bool,
+}
+
+/// A name under which to make a link that has no alias yet.
+///
+/// # Errors
+///
+/// There are no random bytes.
+pub fn provisional_name() -> io::Result<String> {
+    let mut bytes = [0_u8; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{PROVISIONAL}{:08x}", u32::from_ne_bytes(bytes)))
+}
+
+/// Whether a link was left with the name under which we made it.
+#[must_use]
+pub fn is_provisional(name: &str) -> bool {
+    name.starts_with(PROVISIONAL)
+}
+
+/// All links, by number.
+///
+/// # Errors
+///
+/// See [`RouteError`].
+pub fn list() -> Result<Vec<Link>, RouteError> {
+    let mut links = Vec::new();
+    Routes::open()?.dump(
+        RouteNetlinkMessage::GetLink(LinkMessage::default()),
+        "list the links",
+        |message| links.extend(link(message)),
+    )?;
+    links.sort_by_key(|link: &Link| link.index);
+    Ok(links)
+}
+
+/// The link with this name.
+///
+/// # Errors
+///
+/// See [`RouteError`].
+pub fn find(name: &str) -> Result<Option<Link>, RouteError> {
+    let index = match link_index(name) {
+        Ok(index) => index,
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let mut routes = Routes::open()?;
+    routes.send(
+        RouteNetlinkMessage::GetLink(request),
+        NLM_F_REQUEST | NLM_F_ACK,
+    )?;
+    let mut found = None;
+    let answered = routes.answers(&format!("tell of the link {name}"), |message| {
+        found = link(message);
+    });
+    match answered {
+        // It went in between.
+        Err(RouteError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
+            Ok(None)
+        }
+        answered => answered.map(|()| found),
+    }
+}
+
+/// Gives a link that is down its name and its alias, both or none.
+///
+/// # Errors
+///
+/// See [`RouteError`]; `EEXIST` if another link has the name.
+pub fn christen(index: u32, name: &str, alias: &str) -> Result<(), RouteError> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    request
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    request
+        .attributes
+        .push(LinkAttribute::IfAlias(alias.to_owned()));
+    Routes::open()?.ask(
+        RouteNetlinkMessage::SetLink(request),
+        0,
+        &format!("name a link {name}"),
+    )
+}
+
+/// Ends a link; `false` if it is gone already.
+///
+/// # Errors
+///
+/// See [`RouteError`].
+pub fn delete(index: u32) -> Result<bool, RouteError> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let done = Routes::open()?.ask(
+        RouteNetlinkMessage::DelLink(request),
+        0,
+        &format!("delete the link {index}"),
+    );
+    match done {
+        Ok(()) => Ok(true),
+        Err(RouteError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn link(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        alias: None,
+        kind: None,
+        master: None,
+        lower: None,
+        mac: None,
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
+            LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::LinkInfo(about) => {
+                link.kind = about.into_iter().find_map(|about| match about {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
