@@ -46,7 +46,7 @@ impl Machine {
     /// If there is no kernel; see [`crate::prerequisite::Prerequisite::GuestKernel`].
     #[must_use]
     pub fn new(world: &World) -> Self {
-        Self::at(world.home())
+        Self::at(&world.home())
     }
 
     /// Builds the image in a folder.
