@@ -37,10 +37,10 @@ pub(crate) struct Lan {
 impl Lan {
     pub(crate) fn new(shape: Shape) -> Self {
         let (host, station) = (Namespace::new(), Namespace::new());
-        station.ip(&["link", "add", "br", "type", "bridge", "forward_delay", "0"]);
-        station.ip(&["link", "set", "br", "up"]);
+        station.ip(&["link", "add", "lan", "type", "bridge", "forward_delay", "0"]);
+        station.ip(&["link", "set", "lan", "up"]);
         host.connect("eth0", &station, "port0");
-        station.ip(&["link", "set", "port0", "master", "br"]);
+        station.ip(&["link", "set", "port0", "master", "lan"]);
         let with_addresses = match shape {
             Shape::Plain => "eth0",
             Shape::Bridge => {
@@ -50,8 +50,9 @@ impl Lan {
                 "br0"
             }
         };
-        host.sysctl(&format!("net.ipv6.conf.{with_addresses}.accept_ra"), "0");
-        for (namespace, device, last) in [(&station, "br", 1), (&host, with_addresses, 2)] {
+        for (namespace, device, last) in [(&station, "lan", 1), (&host, with_addresses, 2)] {
+            // Answers come from the address that was asked.
+            namespace.sysctl(&format!("net.ipv6.conf.{device}.accept_ra"), "0");
             let four = format!("10.91.0.{last}/24");
             let six = format!("fd91::{last}/64");
             namespace.ip(&["address", "add", &four, "dev", device]);
@@ -283,7 +284,7 @@ fn dnsmasq(station: &Namespace, folder: &Path) -> Process {
         "--user=root",
         "--pid-file=",
         "--port=0",
-        "--interface=br",
+        "--interface=lan",
         "--bind-interfaces",
         "--dhcp-authoritative",
         "--no-ping",

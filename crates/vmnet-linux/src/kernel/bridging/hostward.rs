@@ -36,6 +36,8 @@ pub fn open(name: &str, alias: &str, nic: &Nic) -> Result<OwnedFd, BridgingError
     routes.change_link(
         index,
         LinkChange {
+            // The kernel judges by the tap's MAC whether a frame is for the host, and does not judge again.
+            mac: Some(nic.mac),
             arp: Some(false),
             ..like(nic)
         },
