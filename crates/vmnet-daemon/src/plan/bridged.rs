@@ -97,7 +97,7 @@ fn no_nic(name: &str, occupied: &Occupied) -> ServiceError {
 }
 
 /// The LAN has addresses, names and an MTU of its own.
-fn check(asked: &NetworkConfiguration) -> Result<(), ServiceError> {
+pub(super) fn check(asked: &NetworkConfiguration) -> Result<(), ServiceError> {
     if asked.mtu.is_some() {
         return Err(invalid(
             "a bridged network has the MTU of the host's interface: leave the MTU out",

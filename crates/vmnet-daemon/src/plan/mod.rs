@@ -286,6 +286,17 @@ impl Plan {
     }
 }
 
+/// Refuses what can be on no host.
+///
+/// # Errors
+/// What of it cannot be.
+pub(crate) fn possible(asked: &NetworkConfiguration) -> Result<(), ServiceError> {
+    match asked.mode {
+        Mode::Bridged => bridged::check(asked),
+        Mode::Host | Mode::Shared => Plan::make(asked, &Occupied::default()).map(drop),
+    }
+}
+
 /// A name that is readable everywhere, and a file name too.
 fn check_name(name: &str) -> Result<(), ServiceError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

@@ -52,6 +52,20 @@ impl Occupied {
         })
     }
 
+    /// Nothing is in use; for a network that keeps what it has. Interfaces of the host are those that are there now.
+    ///
+    /// # Errors
+    /// The host's links cannot be read.
+    pub(crate) fn nothing() -> Result<Self, ServiceError> {
+        let nics = nics::all().map_err(|error| ServiceError::Failed {
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            nics,
+            ..Self::default()
+        })
+    }
+
     /// A subnet that was asked for, if nobody uses it.
     pub(super) fn check(&self, asked: Ipv4) -> Result<Ipv4, ServiceError> {
         match self.user(asked.subnet()) {
