@@ -50,7 +50,11 @@ impl NetworkConfiguration {
     /// Where it leads.
     #[must_use]
     pub fn mode(&self) -> NetworkMode {
-        self.asked.mode.into()
+        match self.asked.mode {
+            service::Mode::Host => NetworkMode::Host,
+            // It was made from a mode that networks have.
+            service::Mode::Shared | service::Mode::Bridged => NetworkMode::Shared,
+        }
     }
 
     /// Guests do not reach the outside by IPv4 (`vmnet_network_configuration_disable_nat44`).

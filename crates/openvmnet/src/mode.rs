@@ -70,11 +70,12 @@ impl From<NetworkMode> for service::Mode {
     }
 }
 
-impl From<service::Mode> for NetworkMode {
+impl From<service::Mode> for OperatingMode {
     fn from(mode: service::Mode) -> Self {
         match mode {
             service::Mode::Host => Self::Host,
             service::Mode::Shared => Self::Shared,
+            service::Mode::Bridged => Self::Bridged,
         }
     }
 }
@@ -96,7 +97,10 @@ mod tests {
         assert!(NetworkMode::try_from(OperatingMode::Bridged).is_err());
         for mode in [NetworkMode::Host, NetworkMode::Shared] {
             assert_eq!(NetworkMode::try_from(OperatingMode::from(mode)), Ok(mode));
-            assert_eq!(NetworkMode::from(service::Mode::from(mode)), mode);
+            assert_eq!(
+                OperatingMode::from(service::Mode::from(mode)),
+                OperatingMode::from(mode)
+            );
         }
     }
 }

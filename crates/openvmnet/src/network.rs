@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::choice::Wanted;
 use crate::client::Client;
 use crate::configuration::NetworkConfiguration;
-use crate::mode::NetworkMode;
+use crate::mode::OperatingMode;
 use crate::service;
 use crate::status::{Error, Status};
 
@@ -154,7 +154,7 @@ impl Network {
 
     /// Where it leads.
     #[must_use]
-    pub fn mode(&self) -> NetworkMode {
+    pub fn mode(&self) -> OperatingMode {
         self.0.network.mode.into()
     }
 

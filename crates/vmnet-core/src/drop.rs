@@ -53,6 +53,10 @@ causes! {
     Destination = "destination",
     /// The network has no way out.
     NoWayOut = "no-way-out",
+    /// From the LAN of a bridged network, for a station that is no guest here.
+    Elsewhere = "elsewhere",
+    /// From the LAN of a bridged network, from a MAC that a guest here has: its own frame has come back.
+    Looped = "looped",
     /// From an isolated port, or to one: it would have come to no other port and was not the gateway's.
     Isolated = "isolated",
     /// TTL ran out here.

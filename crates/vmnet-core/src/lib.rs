@@ -54,4 +54,4 @@ pub use network::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, MTU_M
 pub use outbox::{Action, Datagram, ForwardId, Outbox, PortId, SocketId, Target};
 pub use prefix::{Prefix, PrefixError};
 pub use subnet::{Ipv4, Subnet};
-pub use switch::port::Port;
+pub use switch::port::{Port, Role};

@@ -7,6 +7,7 @@
 //! | `transport` | varlink over a unix socket, with limits |
 //! | `call` | what a message asks for, and whether it fits |
 //! | `rpc` | the calls |
+//! | `shared` | interfaces of the host that can be bridged to |
 //! | `supervisor/` | which networks there are, who holds them, what is on them |
 //! | `plan/` | what a network is, with everything decided |
 //! | `descriptor` | what a client's descriptor must be |
@@ -25,6 +26,7 @@ mod listening;
 mod plan;
 pub mod privileged;
 mod rpc;
+mod shared;
 pub mod store;
 mod supervisor;
 mod system;
@@ -33,4 +35,5 @@ mod transport;
 pub use file::ConfigurationError;
 pub use life::{DaemonError, Idle, Options, State, run};
 pub use listening::ListenError;
+pub use shared::interfaces as shared_interfaces;
 pub use system::SystemError;

@@ -1,11 +1,13 @@
 //! The calls of `org.openvmnet.Service`, given to the supervisor.
 
+use crate::shared;
 use crate::supervisor::{ConnectionId, Supervisor};
 use openvmnet::service::{
-    Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface,
-    InterfaceOptions, Interfaces, Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network,
-    NetworkConfiguration, Networks, Protocol, Reservation, Reservations, Reserved, Scope,
-    ServiceError, Started, Status,
+    BridgeMethod, Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity,
+    Interface, InterfaceOptions, Interfaces, Kind, Lease, LeaseState, Leases, Lifetime,
+    MethodState, Mode, Network, NetworkConfiguration, Networks, Protocol, Reservation,
+    Reservations, Reserved, Scope, ServiceError, SharedInterface, SharedInterfaces, SharedKind,
+    Started, Status,
 };
 use std::cell::{RefCell, RefMut};
 use std::os::fd::OwnedFd;
@@ -40,7 +42,8 @@ impl Session {
     types = [
         Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface, InterfaceOptions, Interfaces,
         Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network, NetworkConfiguration, Networks, Protocol, Reservation,
-        Reservations, Reserved, Scope, Started, Status
+        Reservations, Reserved, Scope, Started, Status, BridgeMethod, SharedKind, MethodState, SharedInterface,
+        SharedInterfaces
     ],
     vendor = "Openvmnet",
     product = "vmnet",
@@ -114,6 +117,10 @@ impl Session {
     async fn list_interfaces(&self, network: Option<String>) -> Result<Interfaces, ServiceError> {
         let interfaces = self.supervisor().list_interfaces(network.as_deref())?;
         Ok(Interfaces { interfaces })
+    }
+
+    async fn list_shared_interfaces(&self) -> Result<SharedInterfaces, ServiceError> {
+        shared::interfaces()
     }
 
     async fn add_forward(

@@ -46,8 +46,17 @@ impl Machine {
     /// If there is no kernel; see [`crate::prerequisite::Prerequisite::GuestKernel`].
     #[must_use]
     pub fn new(world: &World) -> Self {
+        Self::at(&world.home())
+    }
+
+    /// Builds the image in a folder.
+    ///
+    /// # Panics
+    /// As [`Machine::new`].
+    #[must_use]
+    pub fn at(folder: &Path) -> Self {
         let (kernel, modules) = guest_image::kernel().expect("a kernel for guests");
-        let image = world.home().join("guest.cpio");
+        let image = folder.join("guest.cpio");
         let content = guest_image::build(&modules, &subject::built_client());
         std::fs::write(&image, content).expect("write the image of the guest");
         Self { kernel, image }

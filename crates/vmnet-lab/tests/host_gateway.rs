@@ -28,7 +28,7 @@ fn network(change: impl FnOnce(&mut Config)) -> (Lan, PortId) {
         change(config);
     });
     let mut port = Port::new(4096);
-    port.trunk = true;
+    port.role = vmnet_core::Role::Trunk;
     let host = Guest::raw(200, lan.start, 1500);
     let trunk = lan.plug_into(host, port);
     (lan, trunk)

@@ -41,6 +41,7 @@ fn what_is_set_is_taken() {
             mtu: Some(9000),
             mac: Some([2, 0, 0, 0, 0, 7]),
             queue_length: Some(4096),
+            ..LinkChange::default()
         };
         routes.change_link(index, change).unwrap();
         let address = Ipv4Addr::new(10, 77, 0, 2);

@@ -1,6 +1,7 @@
 //! Networks.
 
 use super::Scope;
+use super::shared::BridgeMethod;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use zlink::introspect::CustomType;
@@ -14,6 +15,8 @@ pub enum Mode {
     Host,
     /// Also to the outside, through NAT.
     Shared,
+    /// To the LAN of an interface of the host, as stations of it; takes the machine's service.
+    Bridged,
 }
 
 /// Who carries a network's frames.
@@ -77,9 +80,13 @@ pub struct NetworkConfiguration {
     /// Answer guests that ask by DHCPv6; yes without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp6: Option<bool>,
-    /// The host's interface by which guests reach the outside; without, the one that its routes choose.
+    /// The host's interface by which guests reach the outside; without, the one that its routes choose. In mode bridged
+    /// the one whose LAN they are on (vmnet: `shared_interface_name`), which must be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_interface: Option<String>,
+    /// In mode bridged, how guests get onto the LAN; without, the best way that there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_method: Option<BridgeMethod>,
     /// The domain of guests' names; `vmnet.internal` without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
@@ -125,6 +132,7 @@ impl NetworkConfiguration {
             router_advertisement: None,
             dhcp6: None,
             external_interface: None,
+            bridge_method: None,
             domain: None,
             resolvers: None,
             lease_seconds: None,
@@ -141,6 +149,7 @@ impl NetworkConfiguration {
     #[must_use]
     pub fn takes_privileges(&self) -> Option<&'static str> {
         match self.mode {
+            Mode::Bridged => Some("a bridged network"),
             Mode::Host | Mode::Shared => None,
         }
     }
@@ -198,8 +207,10 @@ pub struct Network {
     pub router_advertisement: bool,
     /// It answers guests that ask by DHCPv6.
     pub dhcp6: bool,
-    /// By which interface of the host.
+    /// By which interface of the host; in mode bridged, that whose LAN guests are on.
     pub external_interface: Option<String>,
+    /// In mode bridged, how guests get onto the LAN.
+    pub bridge_method: Option<BridgeMethod>,
     /// The domain of guests' names.
     pub domain: String,
     /// How long a lease lasts.

@@ -18,6 +18,7 @@ Examples:
   vmnet network create lab --subnet 10.77.0.0/24 --dhcp-range 10.77.0.100-10.77.0.199 --lease-time 12h
   vmnet network create six --ipv6-prefix fd12:3456:789a:1::/64    an IPv6 prefix of your own, not a random one
   vmnet network create cage --mode host --isolation      guests see the host, not each other, nor the world
+  vmnet network create lan0 --mode bridged --interface eth0    guests are stations of the LAN, with its DHCP
   vmnet network create wire --private                    a switch, and nothing else
   vmnet network create office --resolver 10.0.0.53 --domain office.internal --json";
 
@@ -31,12 +32,17 @@ Examples:
   vmnet network show lab
   vmnet network show lab --counters --json | jq '.counters[\"drop-spoofed\"]'";
 
+const BRIDGEABLE_EXAMPLES: &str = "\
+Examples:
+  vmnet network bridgeable
+  vmnet network bridgeable --json | jq -r '.interfaces[] | select(.method != null) | .name'";
+
 const DELETE_EXAMPLES: &str = "\
 Examples:
   vmnet network delete lab
   vmnet network delete --force lab cage                  also while guests are on them";
 
-/// Networks: make, list, show, delete.
+/// Networks: make, list, show, delete; the host's interfaces to bridge to.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkVerb {
     /// Make a network that stays until it is deleted.
@@ -52,6 +58,9 @@ pub(crate) enum NetworkVerb {
     /// Show a network: its addresses, its switches, what it counted.
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
+    /// List the host's interfaces whose LAN guests can be on, and how.
+    #[command(after_help = BRIDGEABLE_EXAMPLES)]
+    Bridgeable(List),
     /// Delete networks that were created, with their leases, reservations and forwards.
     #[command(visible_alias = "rm", after_help = DELETE_EXAMPLES)]
     Delete(Delete),
@@ -71,6 +80,21 @@ pub(crate) enum Mode {
     Shared,
     /// To other guests and the host, and no farther.
     Host,
+    /// To the LAN of one of the host's interfaces, as stations of it.
+    Bridged,
+}
+
+/// How guests get onto a LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// The best that there is: bridge, else packet.
+    Auto,
+    /// Join the bridge that the interface is, or is a member of.
+    Bridge,
+    /// Read and write frames at the interface.
+    Packet,
+    /// A macvtap for each guest.
+    Macvtap,
 }
 
 /// Who carries a network's frames.
@@ -135,6 +159,12 @@ pub(crate) struct Create {
     /// The host's interface by which guests reach the outside [default: as the host's routes say]
     #[arg(long, value_name = "IF")]
     pub(crate) external_interface: Option<String>,
+    /// In mode bridged: the host's interface whose LAN guests are on; `vmnet network bridgeable` lists them.
+    #[arg(long, value_name = "IF", conflicts_with = "external_interface")]
+    pub(crate) interface: Option<String>,
+    /// In mode bridged: how guests get onto the LAN [default: auto]
+    #[arg(long, requires = "interface")]
+    pub(crate) method: Option<Method>,
     /// The domain of guests' names [default: vmnet.internal]
     #[arg(long)]
     pub(crate) domain: Option<String>,

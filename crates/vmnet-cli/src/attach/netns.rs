@@ -69,7 +69,7 @@ impl Inhabitant {
         let attached = ToInside::Attached {
             mtu: joined.mtu(),
             mac: joined.mac()?.0,
-            routers: joined.network().router_advertisement,
+            routers: joined.has_routers(),
         };
         self.channel()?.send(&attached, &[])?;
         match self.hear()?.0 {

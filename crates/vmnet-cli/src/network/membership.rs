@@ -218,6 +218,12 @@ impl Membership {
         &self.opened.network
     }
 
+    /// Whether routers advertise themselves on the network. On a LAN there may be some, which is not for us to know.
+    pub(crate) fn has_routers(&self) -> bool {
+        let network = self.network();
+        network.router_advertisement || network.mode == Mode::Bridged
+    }
+
     /// The interface.
     pub(crate) fn interface(&self) -> &Interface {
         &self.interface

@@ -193,7 +193,11 @@ impl Network {
 /// What the service calls it, its descriptor, and the name of a socket in that.
 fn split(attachment: Attachment) -> (Kind, OwnedFd, Option<String>) {
     match attachment {
-        Attachment::Tap(descriptor) => (Kind::Tap, descriptor, None),
+        Attachment::Tap(descriptor)
+        // The service alone has such, and would refuse ours.
+        | Attachment::Packet {
+            socket: descriptor, ..
+        } => (Kind::Tap, descriptor, None),
         Attachment::Stream(descriptor) => (Kind::Stream, descriptor, None),
         Attachment::Dgram(descriptor) => (Kind::Dgram, descriptor, None),
         Attachment::VhostUser(VhostUserSocket::Listen(listener)) => {
@@ -218,7 +222,7 @@ impl Joined {
     pub(crate) fn has_routers(&self) -> bool {
         match self {
             Self::Private { routers, .. } => *routers,
-            Self::Service(membership) => membership.network().router_advertisement,
+            Self::Service(membership) => membership.has_routers(),
         }
     }
 

@@ -4,8 +4,9 @@ use super::lease::Addresses;
 use super::network::Shown;
 use super::status::{Closeup, Overview};
 use openvmnet::service::{
-    Datapath, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState, Lifetime,
-    Mode, Network, NetworkConfiguration, Protocol, Reservation, Reserved, Scope, Status,
+    BridgeMethod, Datapath, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease,
+    LeaseState, Lifetime, MethodState, Mode, Network, NetworkConfiguration, Protocol, Reservation,
+    Reserved, Scope, SharedInterface, SharedKind, Status,
 };
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ pub(super) fn configuration() -> NetworkConfiguration {
         router_advertisement: Some(true),
         dhcp6: Some(true),
         external_interface: text("eth0"),
+        bridge_method: Some(BridgeMethod::Packet),
         domain: text("lab.internal"),
         resolvers: Some(vec!["10.0.0.53".to_owned(), "[fd00::53]:5353".to_owned()]),
         lease_seconds: Some(43_200),
@@ -68,6 +70,7 @@ pub(super) fn network() -> Network {
         router_advertisement: true,
         dhcp6: true,
         external_interface: text("eth0"),
+        bridge_method: Some(BridgeMethod::Packet),
         domain: "lab.internal".to_owned(),
         lease_seconds: 43_200,
         isolation: false,
@@ -104,6 +107,7 @@ pub(super) fn bare_network() -> Network {
         router_advertisement: false,
         dhcp6: false,
         external_interface: None,
+        bridge_method: None,
         domain: "vmnet.internal".to_owned(),
         lease_seconds: 86_400,
         isolation: false,
@@ -150,6 +154,46 @@ pub(super) fn bare_interface() -> Interface {
         name: None,
         address: None,
         ..interface()
+    }
+}
+
+pub(super) fn shared_interface() -> SharedInterface {
+    SharedInterface {
+        name: "eth1".to_owned(),
+        kind: SharedKind::Ethernet,
+        mac: "00:00:5e:00:53:01".to_owned(),
+        mtu: 1500,
+        up: true,
+        bridge: text("br0"),
+        method: Some(BridgeMethod::Bridge),
+        methods: vec![method_state(), bare_method_state()],
+    }
+}
+
+pub(super) fn bare_shared_interface() -> SharedInterface {
+    SharedInterface {
+        name: "wlan0".to_owned(),
+        kind: SharedKind::Wifi,
+        bridge: None,
+        method: None,
+        methods: vec![method_state()],
+        ..shared_interface()
+    }
+}
+
+pub(super) fn method_state() -> MethodState {
+    MethodState {
+        method: BridgeMethod::Macvtap,
+        usable: false,
+        reason: text("its access point takes frames from one MAC alone"),
+    }
+}
+
+pub(super) fn bare_method_state() -> MethodState {
+    MethodState {
+        method: BridgeMethod::Bridge,
+        usable: true,
+        reason: None,
     }
 }
 

@@ -1,13 +1,13 @@
 //! `vmnet network`.
 
 use super::table::{Table, or_none, sheet, yes_or_no};
-use super::{VerbError, each, keeping, machines, of, show};
-use crate::args::network::{Create, Delete, List, Mode as Leading, NetworkVerb, Show};
+use super::{VerbError, bridgeable, each, keeping, machines, of, show};
+use crate::args::network::{Create, Delete, List, Method, Mode as Leading, NetworkVerb, Show};
 use crate::span::Span;
 use openvmnet::choice::Wanted;
 use openvmnet::client::Client;
 use openvmnet::service::{
-    Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks, Scope,
+    BridgeMethod, Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks, Scope,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ pub(crate) fn run(verb: NetworkVerb) -> Result<(), VerbError> {
     match verb {
         NetworkVerb::Create(asked) => create(*asked),
         NetworkVerb::List(asked) => list(&asked),
+        NetworkVerb::Bridgeable(asked) => bridgeable::list(&asked),
         NetworkVerb::Show(asked) => one(&asked),
         NetworkVerb::Delete(asked) => delete(&asked),
     }
@@ -47,6 +48,7 @@ fn configuration(create: Create) -> NetworkConfiguration {
     let yes = |said: bool| said.then_some(true);
     let mode = match create.mode {
         Some(Leading::Host) => Mode::Host,
+        Some(Leading::Bridged) => Mode::Bridged,
         Some(Leading::Shared) => Mode::Shared,
         None if create.private => Mode::Host,
         None => Mode::Shared,
@@ -68,7 +70,8 @@ fn configuration(create: Create) -> NetworkConfiguration {
         nat66: no(create.no_nat66),
         router_advertisement: no(create.no_router_advertisement),
         dhcp6: no(create.no_dhcp6),
-        external_interface: create.external_interface,
+        external_interface: create.external_interface.or(create.interface),
+        bridge_method: create.method.and_then(method),
         domain: create.domain,
         resolvers: Some(create.resolvers).filter(|resolvers| !resolvers.is_empty()),
         lease_seconds: create
@@ -78,6 +81,15 @@ fn configuration(create: Create) -> NetworkConfiguration {
         host_loopback: yes(create.host_loopback),
         datapath: create.datapath.map(Into::into),
         private: yes(create.private),
+    }
+}
+
+fn method(method: Method) -> Option<BridgeMethod> {
+    match method {
+        Method::Auto => None,
+        Method::Bridge => Some(BridgeMethod::Bridge),
+        Method::Packet => Some(BridgeMethod::Packet),
+        Method::Macvtap => Some(BridgeMethod::Macvtap),
     }
 }
 
@@ -155,6 +167,10 @@ fn line(network: &Network) -> String {
     if let Some(prefix) = &network.ipv6_prefix {
         text.push_str(&format!(", {prefix}"));
     }
+    if let (Some(interface), Some(method)) = (&network.external_interface, network.bridge_method) {
+        let method = bridgeable::method(method);
+        text.push_str(&format!(", to the LAN of {interface} by {method}"));
+    }
     text
 }
 
@@ -163,6 +179,7 @@ pub(super) fn kind(network: &Network) -> &'static str {
         _ if network.private => "private",
         Mode::Host => "host",
         Mode::Shared => "shared",
+        Mode::Bridged => "bridged",
     }
 }
 
@@ -201,20 +218,22 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         (Some(first), Some(last)) if network.dhcp => format!("{first}-{last}"),
         _ => yes_or_no(network.dhcp),
     };
+    let is_bridged = network.mode == Mode::Bridged;
     // What has no effect is not shown.
     let resolvers = match &network.configuration.resolvers {
-        _ if network.private => "-".to_owned(),
+        _ if network.private || is_bridged => "-".to_owned(),
         Some(resolvers) => resolvers.join(" "),
         None => "the host's".to_owned(),
     };
     let way_out = match &network.external_interface {
+        Some(interface) if is_bridged => interface.clone(),
         _ if !network.nat44 && !network.nat66 => "-".to_owned(),
         Some(interface) => interface.clone(),
         None => "as the host routes".to_owned(),
     };
     let lease_time = Span::seconds(network.lease_seconds.into());
     let lease_time = or_none(network.dhcp.then_some(lease_time));
-    let domain = or_none((!network.private).then_some(&network.domain));
+    let domain = or_none((!network.private && !is_bridged).then_some(&network.domain));
     vec![
         ("name", or_none(network.name.as_ref())),
         ("uuid", network.uuid.clone()),
@@ -238,6 +257,10 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         ),
         ("dhcp6", yes_or_no(network.dhcp6)),
         ("external interface", way_out),
+        (
+            "bridge method",
+            or_none(network.bridge_method.map(bridgeable::method)),
+        ),
         ("isolation", yes_or_no(network.isolation)),
         ("host loopback", yes_or_no(network.host_loopback)),
         (

@@ -20,6 +20,7 @@ use crate::network::Network;
 use crate::outbox::{Action, Outbox, PortId};
 use crate::reassembly::Key;
 use crate::switch::fdb::Learned;
+use crate::switch::port::Role;
 use crate::switch::spoof;
 
 impl Network {
@@ -38,6 +39,9 @@ impl Network {
     /// answers `None`.
     #[inline]
     pub fn pass(&mut self, now: Instant, port: PortId, head: &[u8]) -> Option<PortId> {
+        if self.bridged {
+            return None;
+        }
         let (header, payload) = ethernet::Header::read(head)?;
         let to = self.fdb.look_up(now, header.destination)?;
         let may = to != port && !self.is_isolated(port) && !self.is_isolated(to);
@@ -64,8 +68,11 @@ impl Network {
         if !source.is_unicast() {
             return Err(Drop::SourceMac);
         }
+        if self.bridged {
+            return self.bridge(now, port, header, out);
+        }
         let place = self.ports.get(port).ok_or(Drop::NoPort)?;
-        let by_trunk = place.trunk;
+        let by_trunk = place.role == Role::Trunk;
         let hosts = |mac: Mac| {
             self.gateway
                 .is_some_and(|gateway| gateway.host == Some(mac))
@@ -131,7 +138,7 @@ impl Network {
 
     /// An address does not move to an isolated port, or from one, unless its owner put it there: whoever claims it would
     /// hear what the gateway has for another.
-    fn keeps(&self, mac: Mac, before: PortId, port: PortId) -> bool {
+    pub(super) fn keeps(&self, mac: Mac, before: PortId, port: PortId) -> bool {
         let is_given = self
             .ports
             .get(port)

@@ -25,9 +25,11 @@ impl Network {
         if self.is_gateway(mac) {
             return true;
         }
-        let port = self.fdb.look_up(now, mac);
-        port.and_then(|port| self.ports.get(port))
-            .is_some_and(|port| port.large_segments)
+        match self.fdb.look_up(now, mac) {
+            Some(port) => self.ports.get(port).is_some_and(|port| port.large_segments),
+            // It is of the LAN: the host cuts them where it must.
+            None => self.bridged,
+        }
     }
 
     /// The gateway's addresses are found at this MAC, or its services speak from it.

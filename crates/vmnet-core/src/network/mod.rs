@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `bridged` | a frame on a network that is bridged to a LAN |
 //! | `config` | what a network is to be |
 //! | `frames`, `frames6` | a frame came: who takes it; IPv6 packets |
 //! | `forward` | rules that lead to guests, and who these are now |
@@ -27,7 +28,7 @@ use crate::neighbours::Neighbours;
 use crate::outbox::{Outbox, PortId};
 use crate::reassembly::Reassembly;
 use crate::switch::fdb::Fdb;
-use crate::switch::port::Port;
+use crate::switch::port::{Port, Role};
 
 /// Borrows the parts of a network that sending needs, apart from those that decide.
 macro_rules! link {
@@ -45,6 +46,7 @@ macro_rules! link {
     };
 }
 
+mod bridged;
 mod config;
 mod forward;
 mod frames;
@@ -66,6 +68,10 @@ pub struct Network {
     ports: SlotMap<PortId, Port>,
     /// Where the host is, if it has the gateway's addresses.
     trunk: Option<PortId>,
+    /// A port leads to a LAN, or has.
+    bridged: bool,
+    /// Guests have spoken from other MACs.
+    changed_macs: bool,
     fdb: Fdb,
     neighbours: Neighbours,
     services: Services,
@@ -102,6 +108,8 @@ impl Network {
             isolation: config.isolation,
             ports: SlotMap::with_key(),
             trunk: None,
+            bridged: false,
+            changed_macs: false,
             fdb: Fdb::default(),
             neighbours: Neighbours::default(),
             services: Services::new(dhcp, dhcp6, config.store_leases, dns),
@@ -119,11 +127,22 @@ impl Network {
     // ---- changes ---------------------------------------------------------------------------
 
     /// A guest's place on the switch. If the gateway is a router, [`Network::flush`] tells the guest so.
+    ///
+    /// The first port that is not a guest's makes a network without a gateway a bridged one.
     pub fn add_port(&mut self, port: Port) -> PortId {
-        let trunk = port.trunk;
+        let role = port.role;
         let port = self.ports.insert(port);
-        if trunk {
-            self.trunk = Some(port);
+        match role {
+            Role::Guest => {}
+            Role::Trunk => self.trunk = Some(port),
+            Role::Lan | Role::Wire(_) | Role::Host | Role::Ear => {
+                self.bridged |= self.gateway.is_none();
+            }
+        }
+        if let Role::Wire(guest) = role
+            && let Some(guest) = self.ports.get_mut(guest)
+        {
+            guest.wire = Some(port);
         }
         if let Some(advertiser) = &mut self.advertiser {
             advertiser.plugged(port);
@@ -141,6 +160,7 @@ impl Network {
             .collect();
         self.nat.orphan(now, |mac| behind.contains(&mac));
         self.fdb.forget_port(port);
+        self.changed_macs = true;
         self.reassembly.forget_port(port);
         self.ports.remove(port);
         self.trunk = self.trunk.filter(|trunk| *trunk != port);

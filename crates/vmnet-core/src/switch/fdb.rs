@@ -119,6 +119,13 @@ impl Fdb {
         }
     }
 
+    /// The port behind which `mac` was seen last, however long ago, as long as there was room to remember it. Where only
+    /// guests are learned and what is unknown is not flooded, a guest that was silent for long is found still.
+    #[must_use]
+    pub fn seen_last(&self, mac: Mac) -> Option<PortId> {
+        Some(self.entries.get(&mac)?.port)
+    }
+
     /// A port is gone, and with it all addresses behind it.
     pub fn forget_port(&mut self, port: PortId) {
         self.entries.retain(|_, entry| entry.port != port);

@@ -2,6 +2,28 @@
 
 use vmnet_wire::ethernet::Mac;
 
+use crate::outbox::PortId;
+
+/// What is behind a port. On a network that is bridged to a LAN, or that the host's kernel carries, some ports are not
+/// guests'.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// A guest.
+    #[default]
+    Guest,
+    /// The LAN, for all guests that have no wire.
+    Lan,
+    /// The LAN, for the guest at this port alone.
+    Wire(PortId),
+    /// The host as a station of the LAN, whose MAC is the port's: it takes what guests send to it and to all.
+    Host,
+    /// What the host sends to the LAN. Nothing is sent there.
+    Ear,
+    /// The host's own bridge, with the host and guests of which others keep guard. See
+    /// [`Config::host`](crate::Config::host).
+    Trunk,
+}
+
 /// What the core must know of a guest's place on the switch.
 #[derive(Clone, Debug)]
 pub struct Port {
@@ -11,9 +33,10 @@ pub struct Port {
     pub mac: Option<Mac>,
     /// It exchanges frames with the gateway alone, and with no other port.
     pub isolated: bool,
-    /// Behind it is the host's own bridge, with the host and guests of which others keep guard. See
-    /// [`Config::host`](crate::Config::host).
-    pub trunk: bool,
+    /// What is behind it.
+    pub role: Role,
+    /// The port that is this guest's [`Role::Wire`].
+    pub(crate) wire: Option<PortId>,
     /// It takes frames that stand for several TCP segments ([`Offload`](vmnet_wire::offload::Offload)).
     pub large_segments: bool,
     /// Frames that wait on the way from the guest to us before one is lost.
@@ -30,7 +53,8 @@ impl Port {
             name: None,
             mac: None,
             isolated: false,
-            trunk: false,
+            role: Role::Guest,
+            wire: None,
             large_segments: false,
             queue,
             ready: true,

@@ -2,10 +2,12 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `bridged` | networks in mode bridged |
 //! | `prefix` | which IPv6 prefix a network gets |
 //! | `subnet` | which subnet a network gets |
 //! | `text` | what is told to clients, and read from them |
 
+mod bridged;
 mod prefix;
 mod subnet;
 pub(crate) mod text;
@@ -18,6 +20,7 @@ use vmnet_linux::lane::{
     Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings, gateway_mac,
 };
 
+pub(crate) use bridged::{Bridged, shown as shown_method};
 pub(crate) use subnet::Occupied;
 
 /// Apple's default; also what the world's paths take.
@@ -47,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) router_advertisement: bool,
     pub(crate) dhcp6: bool,
     pub(crate) external_interface: Option<String>,
+    /// In mode bridged.
+    pub(crate) bridged: Option<Bridged>,
     pub(crate) domain: String,
     pub(crate) resolvers: Option<Vec<SocketAddr>>,
     pub(crate) lease_seconds: u32,
@@ -76,6 +81,14 @@ impl Plan {
             check_name(name)?;
         }
         let mode = asked.mode;
+        if mode == Mode::Bridged {
+            return bridged::plan(asked, occupied);
+        }
+        if asked.bridge_method.is_some() {
+            return Err(invalid(
+                "a bridge method needs the mode bridged: leave one of them out",
+            ));
+        }
         let private = asked.private.unwrap_or(false);
         check_mode(asked, private)?;
         let ipv4 = match &asked.subnet {
@@ -117,6 +130,7 @@ impl Plan {
             router_advertisement: serves6 && asked.router_advertisement.unwrap_or(true),
             dhcp6: serves6 && asked.dhcp6.unwrap_or(true),
             external_interface: asked.external_interface.clone(),
+            bridged: None,
             domain: asked.domain.clone().unwrap_or_else(|| DOMAIN.to_owned()),
             resolvers: resolvers.transpose()?,
             lease_seconds,
@@ -134,6 +148,9 @@ impl Plan {
 
     /// What to ask for to get the same again.
     pub(crate) fn configuration(&self) -> NetworkConfiguration {
+        if let Some(bridged) = &self.bridged {
+            return self.bridged_configuration(bridged);
+        }
         let resolvers = self.resolvers.as_ref();
         NetworkConfiguration {
             mode: self.mode,
@@ -152,6 +169,7 @@ impl Plan {
             router_advertisement: Some(self.router_advertisement),
             dhcp6: Some(self.dhcp6),
             external_interface: self.external_interface.clone(),
+            bridge_method: None,
             domain: Some(self.domain.clone()),
             resolvers: resolvers.map(|all| all.iter().map(ToString::to_string).collect()),
             lease_seconds: Some(self.lease_seconds),
@@ -183,6 +201,13 @@ impl Plan {
             && self.uuid != text::uuid(uuid)?
         {
             different.push("uuid");
+        }
+        let method = self
+            .bridged
+            .as_ref()
+            .map(|bridged| bridged::shown(bridged.method));
+        if asked.bridge_method.is_some() && asked.bridge_method != method {
+            different.push("bridge_method");
         }
         compare!(
             name,
@@ -236,6 +261,7 @@ impl Plan {
             (false, _) => Dns::Off,
             (true, Mode::Host) => Dns::Local,
             (true, Mode::Shared) => Dns::Proxy,
+            (true, Mode::Bridged) => Dns::Off,
         };
         Settings {
             name: self.label(),
@@ -255,7 +281,11 @@ impl Plan {
             domain: self.domain.clone(),
             host_loopback: self.host_loopback,
             resolvers: self.resolvers.clone(),
-            external_interface: self.external_interface.clone(),
+            // A bridged network has no sockets.
+            external_interface: self
+                .external_interface
+                .clone()
+                .filter(|_| self.bridged.is_none()),
             leases: None,
             restored: Vec::new(),
             reservations: Vec::new(),
@@ -273,6 +303,17 @@ fn datapath(asked: &NetworkConfiguration, kernel: bool) -> Result<Datapath, Serv
         Some(asked) => Ok(asked),
         None if kernel && !loopback => Ok(Datapath::Kernel),
         None => Ok(Datapath::User),
+    }
+}
+
+/// Refuses what can be on no host.
+///
+/// # Errors
+/// What of it cannot be.
+pub(crate) fn possible(asked: &NetworkConfiguration) -> Result<(), ServiceError> {
+    match asked.mode {
+        Mode::Bridged => bridged::check(asked),
+        Mode::Host | Mode::Shared => Plan::make(asked, &Occupied::default()).map(drop),
     }
 }
 

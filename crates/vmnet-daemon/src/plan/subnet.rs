@@ -3,7 +3,8 @@
 use openvmnet::service::{Mode, ServiceError};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
-use vmnet_linux::kernel::route::{Routes, Taken};
+use vmnet_linux::kernel::nics::{self, Nic};
+use vmnet_linux::kernel::route::{RouteError, Routes, Taken};
 use vmnet_linux::lane::{Ipv4, Prefix, Subnet};
 
 use super::Plan;
@@ -16,6 +17,8 @@ pub(crate) struct Occupied {
     pub(crate) prefixes: Vec<(String, Prefix)>,
     /// The kernel can carry frames for us.
     pub(crate) kernel: bool,
+    /// Interfaces whose LAN guests can be on.
+    pub(crate) nics: Vec<Nic>,
 }
 
 /// The third bytes of the default subnets 192.168.x.0/24 (vmnet: the same).
@@ -23,6 +26,8 @@ fn range(mode: Mode) -> RangeInclusive<u8> {
     match mode {
         Mode::Shared => 64..=127,
         Mode::Host => 128..=191,
+        // Its guests have addresses of the LAN.
+        Mode::Bridged => 0..=0,
     }
 }
 
@@ -37,14 +42,30 @@ impl Occupied {
             networks.extend(plan.ipv4.map(|ipv4| (plan.label(), ipv4.subnet())));
             prefixes.extend(plan.ipv6.map(|prefix| (plan.label(), prefix)));
         }
+        let failed = |error: RouteError| ServiceError::Failed {
+            reason: error.to_string(),
+        };
         let host = Routes::open().and_then(|mut routes| routes.taken());
         Ok(Self {
-            host: host.map_err(|error| ServiceError::Failed {
-                reason: error.to_string(),
-            })?,
+            host: host.map_err(failed)?,
+            nics: nics::all().map_err(failed)?,
             networks,
             prefixes,
             kernel: false,
+        })
+    }
+
+    /// Nothing is in use; for a network that keeps what it has. Interfaces of the host are those that are there now.
+    ///
+    /// # Errors
+    /// The host's links cannot be read.
+    pub(crate) fn nothing() -> Result<Self, ServiceError> {
+        let nics = nics::all().map_err(|error| ServiceError::Failed {
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            nics,
+            ..Self::default()
         })
     }
 

@@ -85,7 +85,7 @@ fn the_first_subnet_that_nobody_uses() {
             taken("192.168.66.128/25", "wg0"),
         ],
         networks: vec![("dev".to_owned(), subnet("192.168.65.0/24"))],
-        prefixes: Vec::new(),
+        ..Occupied::default()
     };
     let plan = Plan::make(&asked(Mode::Shared), &occupied).unwrap();
     assert_eq!(gateway(&plan), "192.168.67.1/24");
@@ -104,7 +104,7 @@ fn a_subnet_that_is_taken_is_refused_with_who_has_it() {
     let occupied = Occupied {
         host: vec![taken("10.0.0.0/9", "tun0")],
         networks: vec![("dev".to_owned(), subnet("172.30.4.0/22"))],
-        prefixes: Vec::new(),
+        ..Occupied::default()
     };
     for (subnet, word) in [
         ("10.77.0.0/24", "tun0"),

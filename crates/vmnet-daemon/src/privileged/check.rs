@@ -7,6 +7,9 @@ use std::net::IpAddr;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::link::Link;
 use vmnet_linux::kernel::nft::{self, Rules};
+use vmnet_linux::kernel::nics::{Method, Nic};
+use vmnet_linux::sys::lan_socket::Hears;
+use vmnet_wire::ethernet::Mac;
 
 /// The kernel, as far as checks look at it.
 pub trait Kernel {
@@ -15,6 +18,12 @@ pub trait Kernel {
     /// # Errors
     /// The kernel does not say.
     fn link(&self, name: &str) -> Result<Option<Link>, Refusal>;
+
+    /// The interface with this name, if guests may be bridged to it.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal>;
 }
 
 /// A request that may be carried out, with what was looked up for it.
@@ -70,6 +79,21 @@ pub enum Permitted {
         /// There are networks.
         open: bool,
     },
+    /// Get onto the LAN of this interface.
+    Bridging(Nic, Bridging),
+}
+
+/// A way onto a LAN, or to the host from there.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Bridging {
+    /// A tap joins its bridge.
+    Join(LinkName, Mark),
+    /// A macvtap with this MAC, isolated or not.
+    Macvtap(LinkName, Mark, [u8; 6], bool),
+    /// A packet socket.
+    Socket(Hears),
+    /// A tap to the host.
+    Hostward(LinkName, Mark),
 }
 
 /// Decides whether a request may be carried out.
@@ -85,10 +109,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
         }
         Request::LinkSweep => Permitted::LinkSweep,
         Request::TapCreate { name, mark, stays } => {
-            if kernel.link(name.as_str())?.is_some() {
-                let reason = format!("there is a link {name} already");
-                return Err(Refusal::new(Why::InUse, reason));
-            }
+            free(&name, kernel)?;
             Permitted::TapCreate { name, mark, stays }
         }
         Request::TapOpen { name } => {
@@ -135,6 +156,39 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 return Err(Refusal::forbidden(format!("`{name}` is no interface")));
             }
             Permitted::Forwarding { v4, v6, open }
+        }
+        Request::LanJoin { name, mark, nic } => {
+            free(&name, kernel)?;
+            let nic = bridgeable(&nic, &[Method::Bridge], kernel)?;
+            Permitted::Bridging(nic, Bridging::Join(name, mark))
+        }
+        Request::MacvtapCreate {
+            name,
+            mark,
+            nic,
+            mac,
+            isolated,
+        } => {
+            free(&name, kernel)?;
+            let nic = bridgeable(&nic, &[Method::Macvtap], kernel)?;
+            if !Mac(mac).is_unicast() || mac == nic.mac {
+                let reason = format!("{} cannot be a guest's MAC", Mac(mac));
+                return Err(Refusal::forbidden(reason));
+            }
+            Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac, isolated))
+        }
+        Request::LanSocketOpen { nic, all } => {
+            let (methods, hears) = match all {
+                true => (&[Method::Packet][..], Hears::All),
+                false => (&[Method::Macvtap][..], Hears::Host),
+            };
+            let nic = bridgeable(&nic, methods, kernel)?;
+            Permitted::Bridging(nic, Bridging::Socket(hears))
+        }
+        Request::HostwardOpen { name, mark, nic } => {
+            free(&name, kernel)?;
+            let nic = bridgeable(&nic, &[Method::Macvtap, Method::Packet], kernel)?;
+            Permitted::Bridging(nic, Bridging::Hostward(name, mark))
         }
     })
 }
@@ -205,6 +259,33 @@ fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Refuses a name that a link has.
+fn free(name: &LinkName, kernel: &impl Kernel) -> Result<(), Refusal> {
+    match kernel.link(name.as_str())? {
+        None => Ok(()),
+        Some(_) => {
+            let reason = format!("there is a link {name} already");
+            Err(Refusal::new(Why::InUse, reason))
+        }
+    }
+}
+
+/// The interface with this name, if guests can get onto its LAN by one of these methods.
+fn bridgeable(name: &str, methods: &[Method], kernel: &impl Kernel) -> Result<Nic, Refusal> {
+    let nic = kernel.nic(name)?.ok_or_else(|| {
+        let reason = format!("{name} is no interface that guests can be bridged to");
+        Refusal::new(Why::Missing, reason)
+    })?;
+    let mut reasons = methods.iter().map(|method| nic.refuses(*method));
+    match reasons.any(|reason| reason.is_none()) {
+        true => Ok(nic),
+        false => {
+            let reason = methods.iter().find_map(|method| nic.refuses(*method));
+            Err(Refusal::forbidden(reason.unwrap_or_default()))
+        }
+    }
 }
 
 /// The link with this name, if it is there; refused if it is somebody else's.

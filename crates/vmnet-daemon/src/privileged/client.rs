@@ -121,6 +121,63 @@ impl Helper {
         self.opened(&Request::TapOpen { name })
     }
 
+    /// A tap in the bridge that an interface is, or is a member of.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn join_bridge(
+        &mut self,
+        name: LinkName,
+        mark: Mark,
+        nic: &str,
+    ) -> Result<OwnedFd, HelperError> {
+        let nic = nic.to_owned();
+        self.opened(&Request::LanJoin { name, mark, nic })
+    }
+
+    /// A macvtap on an interface, for one guest; it has to be deleted.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn create_macvtap(
+        &mut self,
+        (name, mark): (LinkName, Mark),
+        nic: &str,
+        mac: [u8; 6],
+        isolated: bool,
+    ) -> Result<OwnedFd, HelperError> {
+        self.opened(&Request::MacvtapCreate {
+            name,
+            mark,
+            nic: nic.to_owned(),
+            mac,
+            isolated,
+        })
+    }
+
+    /// A packet socket on an interface, for all of its LAN, or only for what the host sends to that.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn open_lan_socket(&mut self, nic: &str, all: bool) -> Result<OwnedFd, HelperError> {
+        let nic = nic.to_owned();
+        self.opened(&Request::LanSocketOpen { nic, all })
+    }
+
+    /// A tap whose frames come to the host as if they had come in by an interface.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn open_hostward(
+        &mut self,
+        name: LinkName,
+        mark: Mark,
+        nic: &str,
+    ) -> Result<OwnedFd, HelperError> {
+        let nic = nic.to_owned();
+        self.opened(&Request::HostwardOpen { name, mark, nic })
+    }
+
     /// Asks for what has no answer but that it is done.
     pub(crate) fn done(&mut self, request: &Request) -> Result<(), HelperError> {
         match self.ask(request)? {

@@ -1,15 +1,18 @@
 //! Requests that may be, carried out by `vmnet_linux::kernel`.
 
-use super::check::{Kernel, Permitted, mark_of};
+use super::check::{Bridging, Kernel, Permitted, mark_of};
 use super::request::{Answer, Link, Refusal, Why};
 use std::io;
 use std::os::fd::OwnedFd;
 use vmnet_linux::kernel::bridge::{self, BridgeError};
+use vmnet_linux::kernel::bridging::{self, BridgingError};
 use vmnet_linux::kernel::forwarding::{self, Wanted};
 use vmnet_linux::kernel::link;
 use vmnet_linux::kernel::nft::{self, opening};
+use vmnet_linux::kernel::nics::{self, Nic};
 use vmnet_linux::kernel::route::RouteError;
 use vmnet_linux::kernel::tap::{self, TapError};
+use vmnet_linux::sys::lan_socket;
 
 /// The kernel that this process runs on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +21,11 @@ pub struct Host;
 impl Kernel for Host {
     fn link(&self, name: &str) -> Result<Option<link::Link>, Refusal> {
         link::find(name).map_err(refused_by_route)
+    }
+
+    fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal> {
+        let all = nics::all().map_err(refused_by_route)?;
+        Ok(all.into_iter().find(|nic| nic.name == name))
     }
 }
 
@@ -78,6 +86,24 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             };
             done(rules.map_err(refused_by_host))
         }
+        Permitted::Bridging(nic, way) => {
+            let opened = get_onto(&nic, way).map_err(refused_by_bridging)?;
+            Ok((Answer::Opened, Some(opened)))
+        }
+    }
+}
+
+fn get_onto(nic: &Nic, way: Bridging) -> Result<OwnedFd, BridgingError> {
+    match way {
+        Bridging::Join(name, mark) => bridging::bridge::join(name.as_str(), &mark.to_string(), nic),
+        Bridging::Macvtap(name, mark, mac, isolated) => {
+            bridging::macvtap::create(name.as_str(), &mark.to_string(), nic, mac, isolated)
+        }
+        Bridging::Hostward(name, mark) => {
+            bridging::hostward::open(name.as_str(), &mark.to_string(), nic)
+        }
+        Bridging::Socket(hears) => lan_socket::open(nic.index, nic.mac, hears)
+            .map_err(|error| BridgingError::Setting("a packet socket", error)),
     }
 }
 
@@ -138,6 +164,17 @@ fn refused_by_tap(error: TapError) -> Refusal {
         _ => Why::Host,
     };
     Refusal::new(why, error.to_string())
+}
+
+fn refused_by_bridging(error: BridgingError) -> Refusal {
+    match error {
+        BridgingError::Route(error) => refused_by_route(error),
+        BridgingError::Tap(error) => refused_by_tap(error),
+        BridgingError::Setting(_, ref source) | BridgingError::Device(_, ref source) => {
+            Refusal::new(why(source), error.to_string())
+        }
+        BridgingError::Foreign(_) => Refusal::new(Why::InUse, error.to_string()),
+    }
 }
 
 fn why(error: &io::Error) -> Why {

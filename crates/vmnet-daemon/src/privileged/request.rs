@@ -67,6 +67,46 @@ pub enum Request {
         /// There are networks.
         open: bool,
     },
+    /// Makes a tap that joins the bridge which an interface is, or is a member of: [`Answer::Opened`]. It goes when it is
+    /// closed.
+    LanJoin {
+        /// Its name, which nobody has yet.
+        name: LinkName,
+        /// Whose it is.
+        mark: Mark,
+        /// The interface.
+        nic: String,
+    },
+    /// Makes a macvtap on an interface, for one guest: [`Answer::Opened`]. It stays until it is deleted.
+    MacvtapCreate {
+        /// Its name, which nobody has yet.
+        name: LinkName,
+        /// Whose it is.
+        mark: Mark,
+        /// The interface.
+        nic: String,
+        /// The guest's MAC.
+        mac: [u8; 6],
+        /// It reaches no other macvtap of the interface.
+        isolated: bool,
+    },
+    /// Opens a packet socket on an interface: [`Answer::Opened`].
+    LanSocketOpen {
+        /// The interface.
+        nic: String,
+        /// All of its LAN, or only what the host sends to that.
+        all: bool,
+    },
+    /// Makes a tap whose frames come to the host as if they had come in by an interface: [`Answer::Opened`]. It goes when it
+    /// is closed.
+    HostwardOpen {
+        /// Its name, which nobody has yet.
+        name: LinkName,
+        /// Whose it is.
+        mark: Mark,
+        /// The interface.
+        nic: String,
+    },
     /// Opens another queue of a tap of ours, or one that nobody has open: [`Answer::Opened`].
     TapOpen {
         /// Its name.

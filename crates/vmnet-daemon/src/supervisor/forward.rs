@@ -27,6 +27,7 @@ impl Supervisor {
         interface: Option<u64>,
         rule: ForwardRule,
     ) -> Result<Forward, ServiceError> {
+        self.not_bridged(self.find(network)?, "forwarded ports")?;
         let number = self.forward(network, interface, rule)?;
         self.forward_row(number).ok_or_else(|| no_forward(number))
     }

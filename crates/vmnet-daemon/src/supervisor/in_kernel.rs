@@ -19,7 +19,7 @@ use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
 use vmnet_linux::kernel::route::Routes;
 use vmnet_linux::lane::{
-    Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
+    self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
     services_mac,
 };
 use vmnet_wire::ndp;
@@ -27,6 +27,8 @@ use vmnet_wire::ndp;
 /// What a bridge of ours is for, and the tap that leads to us.
 const BRIDGE: &str = "bridge";
 const TRUNK: &str = "gateway";
+/// What takes privileges.
+const WHAT: &str = "a network whose frames the kernel carries";
 /// Bridges that a host may have.
 const BRIDGES_MAX: u32 = 10_000;
 
@@ -48,20 +50,10 @@ pub(super) struct Forwarding {
 }
 
 impl Supervisor {
-    fn helper(
-        &self,
-    ) -> Result<std::cell::RefMut<'_, crate::privileged::client::Helper>, ServiceError> {
-        let helper = self.helper.as_ref().ok_or_else(|| ServiceError::NotAuthorized {
-            reason: "the kernel carries frames for the machine's service alone: start `vmnet daemon --system` as root"
-                .to_owned(),
-        })?;
-        Ok(helper.borrow_mut())
-    }
-
     /// Interfaces whose addresses are no obstacle to a network: those of networks that run, which say so themselves, and
     /// what an earlier service has left of this one.
     pub(super) fn own_interfaces(&self, network: Uuid) -> Result<BTreeSet<String>, ServiceError> {
-        let links = self.helper()?.links().map_err(refused)?;
+        let links = self.helper(WHAT)?.links().map_err(refused)?;
         let is_own = |link: &Link| {
             let mark = link.mark.as_ref().map(|mark| mark.network);
             mark.is_some_and(|mark| mark == network || self.networks.contains_key(&mark))
@@ -82,7 +74,7 @@ impl Supervisor {
         if plan.datapath != Datapath::Kernel {
             return Ok(None);
         }
-        let mut helper = self.helper()?;
+        let mut helper = self.helper(WHAT)?;
         let links = helper.links().map_err(refused)?;
         let role = |role: &str| mark(plan.uuid, role);
         let bridge = match links.iter().find(|link| link.mark == Some(role(BRIDGE))) {
@@ -143,7 +135,7 @@ impl Supervisor {
         };
         let joined = started.and_then(|handle| {
             let options = PortOptions {
-                trunk: true,
+                role: lane::Role::Trunk,
                 ..PortOptions::default()
             };
             let attached = handle.attach(Attachment::Tap(tap), options);
@@ -178,7 +170,7 @@ impl Supervisor {
             let request = Request::RulesSet {
                 rules: Box::new(rules.clone()),
             };
-            self.helper()?.done(&request).map_err(refused)?;
+            self.helper(WHAT)?.done(&request).map_err(refused)?;
             if let Some(kernel) = self
                 .networks
                 .get_mut(&network)
@@ -230,7 +222,7 @@ impl Supervisor {
             v6: wanted.v6.iter().cloned().collect(),
             open: wanted.open,
         };
-        self.helper()?.done(&request).map_err(refused)?;
+        self.helper(WHAT)?.done(&request).map_err(refused)?;
         self.forwarding = wanted;
         Ok(())
     }
@@ -259,7 +251,7 @@ impl Supervisor {
     }
 
     fn remove_from_kernel(&self, kernel: &InKernel) {
-        let Ok(mut helper) = self.helper() else {
+        let Ok(mut helper) = self.helper(WHAT) else {
             return;
         };
         if let Err(error) = remove(&mut helper, &kernel.bridge) {

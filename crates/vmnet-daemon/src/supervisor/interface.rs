@@ -1,5 +1,6 @@
 //! Places on networks.
 
+use super::bridged::Wire;
 use super::{ConnectionId, Supervisor, chain, failed, no_interface, text};
 use crate::descriptor;
 use openvmnet::service::{Interface, InterfaceOptions, Kind, ServiceError, Started};
@@ -43,6 +44,8 @@ pub(super) struct Member {
     pub(super) name: Option<String>,
     isolated: bool,
     offload: PortOffload,
+    /// Its own way onto the LAN of a bridged network.
+    wire: Option<Wire>,
 }
 
 impl Supervisor {
@@ -83,12 +86,21 @@ impl Supervisor {
             checksum: options.checksum_offload.unwrap_or(false),
         };
         let isolated = options.isolated.unwrap_or(false);
+        let has_wires = self.has_wires(network)?;
+        if has_wires && mac.is_none() {
+            self.forget_unused(&options, id);
+            return Err(ServiceError::InvalidArgument {
+                reason: "by the method macvtap each guest has a MAC that is known before: give it one, or make the network \
+                         with the method packet"
+                    .to_owned(),
+            });
+        }
         let port = PortOptions {
             name: name.clone(),
-            mac: mac.filter(|_| options.only_mac.unwrap_or(false)),
+            mac: mac.filter(|_| options.only_mac.unwrap_or(false) || has_wires),
             isolated,
-            trunk: false,
             offload,
+            ..PortOptions::default()
         };
         let socket = vmm_socket(&options)?;
         let knocks = (options.kind == Kind::VhostUser)
@@ -98,6 +110,20 @@ impl Supervisor {
         let place = match self.attach(network, (options.kind, socket), descriptor, port) {
             Ok(place) => place,
             Err(error) => {
+                self.forget_unused(&options, id);
+                return Err(error);
+            }
+        };
+        let wire = match (place, mac) {
+            (Place::Port(port), Some(mac)) => self.open_wire(network, port, mac, isolated),
+            _ => Ok(None),
+        };
+        let wire = match wire {
+            Ok(wire) => wire,
+            Err(error) => {
+                if let (Place::Port(port), Some(running)) = (place, self.networks.get(&network)) {
+                    running.handle.detach(port);
+                }
                 self.forget_unused(&options, id);
                 return Err(error);
             }
@@ -115,6 +141,7 @@ impl Supervisor {
             name,
             isolated,
             offload,
+            wire,
         };
         let number = self.number();
         self.interfaces.insert(number, member);
@@ -187,9 +214,12 @@ impl Supervisor {
 
     /// Ends an interface with its rules, and its network if nobody holds that any more.
     pub(super) fn end_interface(&mut self, interface: u64) {
-        let Some(member) = self.interfaces.remove(&interface) else {
+        let Some(mut member) = self.interfaces.remove(&interface) else {
             return;
         };
+        if let Some(wire) = member.wire.take() {
+            self.close_wire(member.network, wire);
+        }
         self.end_forwards_of(interface);
         self.end_guests_of(interface);
         if let Some(running) = self.networks.get(&member.network) {
@@ -267,7 +297,10 @@ impl Supervisor {
             .map(|(number, _)| number)
             .collect();
         for interface in gone {
-            self.interfaces.remove(&interface);
+            let member = self.interfaces.remove(&interface);
+            if let Some(wire) = member.and_then(|member| member.wire) {
+                self.close_wire(network, wire);
+            }
             self.end_forwards_of(interface);
         }
         for row in &ports {
@@ -299,7 +332,7 @@ impl Supervisor {
             place,
             pid: member.pid,
             kind: match row.kind {
-                PortKind::Tap => Kind::Tap,
+                PortKind::Tap | PortKind::Packet => Kind::Tap,
                 PortKind::Stream => Kind::Stream,
                 PortKind::Dgram => Kind::Dgram,
                 PortKind::VhostUser => Kind::VhostUser,
@@ -311,6 +344,7 @@ impl Supervisor {
             name: None,
             isolated: member.isolated,
             offload: member.offload,
+            wire: None,
         };
         let number = self.number();
         self.interfaces.insert(number, guest);

@@ -67,7 +67,7 @@ impl Supervisor {
     /// What the file says of it can never be.
     pub(crate) fn configure(&mut self, configured: &Configured) -> Result<(), ServiceError> {
         // Whatever the host uses now, this must be possible on some host.
-        Plan::make(&configured.configuration, &Occupied::default())?;
+        plan::possible(&configured.configuration)?;
         // The file's word is the last: what was created with that name gives way until it is taken out of the file.
         if let Some(uuid) = self.existing(&configured.configuration)? {
             let label = self.running(uuid)?.plan.label();
@@ -98,7 +98,7 @@ impl Supervisor {
 
     fn start_kept(&mut self, configuration: &NetworkConfiguration) -> Result<(), ServiceError> {
         // Its subnet is its own, whatever the host has taken up meanwhile.
-        let plan = Plan::make(configuration, &Occupied::default())?;
+        let plan = Plan::make(configuration, &Occupied::nothing()?)?;
         if plan.configuration() != *configuration {
             // Written down by a version that left out what this one decides.
             self.write_down_again(&plan);

@@ -50,6 +50,7 @@ impl Supervisor {
         reservation: &Reservation,
     ) -> Result<(), ServiceError> {
         let uuid = self.find(network)?;
+        self.not_bridged(uuid, "reservations")?;
         let address = text::any_address(&reservation.address)?;
         // An IPv6 address can be written in many ways; it is kept in one.
         let reservation = &Reservation {

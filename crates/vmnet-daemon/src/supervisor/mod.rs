@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `bridged` | ways onto LANs of the host |
 //! | `network` | networks that are made, joined, and end |
 //! | `interface` | places on networks |
 //! | `identity` | who has which id, MAC and name |
@@ -14,6 +15,7 @@
 //! | `in_kernel` | networks whose frames the kernel carries |
 //! | `keeper` | leases on their way to the store |
 
+mod bridged;
 mod forward;
 mod holder;
 mod identity;
@@ -33,7 +35,7 @@ use crate::privileged::client::Helper;
 use crate::store::{Store, StoreError};
 use holder::Holder;
 use openvmnet::service::{NetworkConfiguration, Scope, ServiceError, Status};
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -92,6 +94,12 @@ impl Supervisor {
             Some(what) if self.helper.is_none() => Err(not_privileged(what)),
             _ => Ok(()),
         }
+    }
+
+    /// The helper, for what takes privileges: `what` in words for people.
+    fn helper(&self, what: &str) -> Result<RefMut<'_, Helper>, ServiceError> {
+        let helper = self.helper.as_ref().ok_or_else(|| not_privileged(what))?;
+        Ok(helper.borrow_mut())
     }
 
     /// Whether there was a helper that is gone.

@@ -242,6 +242,7 @@ impl Supervisor {
                 reason: format!("the network {} has the UUID {uuid}", other.plan.label()),
             });
         }
+        self.may_bridge(&plan)?;
         let mut settings = plan.settings();
         settings.restored = keeper::restored(&self.store, uuid);
         settings.reservations = self.stored_reservations(uuid);
@@ -260,6 +261,7 @@ impl Supervisor {
             }
         });
         let (handle, kernel) = self.enter_kernel(started, prepared)?;
+        self.open_lan(&plan, &handle)?;
         tracing::info!(network = plan.label(), %uuid, "a network began");
         let running = Running {
             plan,
@@ -302,6 +304,9 @@ impl Supervisor {
         if let Some(kernel) = running.kernel {
             self.end_in_kernel(&kernel);
         }
+        if running.plan.bridged.is_some() {
+            self.delete_links_of(uuid);
+        }
         // A network with a name may be made again, and its guests keep their addresses then.
         if running.plan.name.is_none()
             && let Err(error) = self.store.forget_leases(uuid)
@@ -321,6 +326,9 @@ impl Supervisor {
                 running.handle.stop();
                 if let Some(kernel) = running.kernel {
                     self.end_in_kernel(&kernel);
+                }
+                if running.plan.bridged.is_some() {
+                    self.delete_links_of(uuid);
                 }
             }
         }
@@ -351,6 +359,10 @@ impl Supervisor {
             router_advertisement: plan.router_advertisement,
             dhcp6: plan.dhcp6,
             external_interface: plan.external_interface.clone(),
+            bridge_method: plan
+                .bridged
+                .as_ref()
+                .map(|bridged| plan::shown_method(bridged.method)),
             domain: plan.domain.clone(),
             lease_seconds: plan.lease_seconds,
             isolation: plan.isolation,

@@ -3,24 +3,28 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`bridge`] | bridges on which the host has addresses, and their members |
+//! | [`bridging`] | how guests get onto the LAN of an interface of the host |
 //! | [`existing_namespace`] | entering a network namespace that somebody else made |
 //! | [`link`] | links of this namespace: which there are, names, aliases, their end |
 //! | [`forwarding`] | forwarding between interfaces, and giving it back |
 //! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
 //! | [`nft`] | rules of networks, by the program `nft` |
+//! | [`nics`] | interfaces of the host whose LAN guests can be on |
 //! | [`route`] | links, addresses and routes, by netlink |
 //! | [`sysctl`] | the few kernel settings that are read or written |
 //! | [`tap`] | taps with offloads |
 //! | [`unsent`] | bytes that programs wrote and nobody has yet |
 
 pub mod bridge;
+pub mod bridging;
 pub mod existing_namespace;
 pub mod forwarding;
 pub mod link;
 pub mod mounts;
 pub mod namespace;
 pub mod nft;
+pub mod nics;
 pub mod route;
 pub mod sysctl;
 pub mod tap;

@@ -1,6 +1,7 @@
 //! Links, addresses and routes of this network namespace, by netlink (rtnetlink(7)) over a blocking socket.
 //!
-//! Only this file and `link` import `netlink-packet-route`; no type of it leaves them.
+//! `netlink-packet-route` is imported here, and by the files of this folder that speak over this socket; no type of it leaves
+//! the folder.
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -77,6 +78,12 @@ pub struct LinkChange {
     pub mac: Option<[u8; 6]>,
     /// How many frames may wait.
     pub queue_length: Option<u32>,
+    /// The bridge that it becomes a member of.
+    pub controller: Option<u32>,
+    /// It hears all groups.
+    pub all_multicast: Option<bool>,
+    /// It has neighbours that are asked for by ARP.
+    pub arp: Option<bool>,
 }
 
 /// A netlink socket.
@@ -179,19 +186,21 @@ impl Routes {
     pub fn change_link(&mut self, index: u32, change: LinkChange) -> Result<(), RouteError> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        if let Some(up) = change.up {
-            link.header.change_mask = LinkFlags::Up;
-            link.header.flags = if up {
-                LinkFlags::Up
-            } else {
-                LinkFlags::empty()
-            };
+        for (flag, on) in [
+            (LinkFlags::Up, change.up),
+            (LinkFlags::Allmulti, change.all_multicast),
+            (LinkFlags::Noarp, change.arp.map(|arp| !arp)),
+        ] {
+            link.header.change_mask.set(flag, on.is_some());
+            link.header.flags.set(flag, on == Some(true));
         }
         link.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         link.attributes
             .extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         link.attributes
             .extend(change.queue_length.map(LinkAttribute::TxQueueLen));
+        link.attributes
+            .extend(change.controller.map(LinkAttribute::Controller));
         self.ask(
             RouteNetlinkMessage::SetLink(link),
             0,

@@ -22,6 +22,7 @@ use crate::lane::{
 use crate::poller::{READ, READ_WRITE, Token};
 use crate::port::arriving::{self, Here};
 use crate::port::dgram::{self, Dgram};
+use crate::port::packet::Packet;
 use crate::port::stream::Stream;
 use crate::port::tap::{self, Tap};
 use crate::port::{FRAME_MAX, Flushed, INPUT_MAX, Port};
@@ -53,6 +54,11 @@ impl Lane {
             Attachment::Tap(fd) => {
                 set_nonblocking(&fd)?;
                 Ok(self.add_port(Port::Tap(Tap::new(fd)), options)?)
+            }
+            Attachment::Packet { socket, mac, hears } => {
+                let packet = Packet::new(socket, mac, hears);
+                packet.listen_for(&self.guest_macs());
+                Ok(self.add_port(Port::Packet(packet), options)?)
             }
             Attachment::Stream(fd) => Ok(self.add_stream(fd, options)?),
             Attachment::Dgram(fd) => {
@@ -128,15 +134,15 @@ impl Lane {
 
     fn add_port(&mut self, port: Port, options: PortOptions) -> io::Result<PortId> {
         let queue = match &port {
-            Port::Tap(_) => tap::QUEUE,
+            Port::Tap(_) | Port::Packet(_) => tap::QUEUE,
             Port::Stream(..) | Port::Dgram(..) => SOCKET_QUEUE,
             Port::VhostUser(_) => RING_QUEUE,
         };
         let mut place = vmnet_core::Port::new(queue);
         (place.name, place.mac) = (options.name, options.mac);
-        (place.isolated, place.trunk) = (options.isolated, options.trunk);
+        (place.isolated, place.role) = (options.isolated, options.role);
         place.large_segments = match &port {
-            Port::Tap(_) | Port::VhostUser(_) => true,
+            Port::Tap(_) | Port::Packet(_) | Port::VhostUser(_) => true,
             Port::Stream(_, takes) | Port::Dgram(_, takes) => takes.tso,
         };
         let id = self.network.add_port(place);
@@ -180,7 +186,7 @@ impl Lane {
             return;
         }
         let received = match self.ports.get_mut(id) {
-            Some(Port::Tap(_)) => self.receive_from_tap(id),
+            Some(Port::Tap(_) | Port::Packet(_)) => self.receive_from_tap(id),
             Some(Port::Stream(..)) => self.receive_from_stream(id),
             Some(Port::Dgram(..)) => self.receive_from_dgram(id),
             Some(Port::VhostUser(_)) | None => Ok(()),
@@ -194,14 +200,33 @@ impl Lane {
         }
     }
 
+    /// Sockets that hear what the host sends are told which guests it is for.
+    pub(super) fn tell_packet_sockets(&mut self) {
+        if !self.network.take_changed_macs() {
+            return;
+        }
+        let guests = self.guest_macs();
+        for (_, port) in self.ports.iter_mut() {
+            if let Port::Packet(packet) = port {
+                packet.listen_for(&guests);
+            }
+        }
+    }
+
+    fn guest_macs(&self) -> Vec<[u8; 6]> {
+        self.network.macs().map(|(Mac(mac), _)| mac).collect()
+    }
+
     fn receive_from_tap(&mut self, id: PortId) -> io::Result<()> {
         let mut frame = std::mem::take(&mut self.frame);
         frame.resize(FRAME_MAX, 0);
         let mut bytes = 0;
         let mut result = Ok(());
         for _ in 0..BURST {
-            let Some(Port::Tap(tap)) = self.ports.get_mut(id) else {
-                break;
+            let tap = match self.ports.get_mut(id) {
+                Some(Port::Tap(tap)) => &*tap,
+                Some(Port::Packet(packet)) => &packet.tap,
+                _ => break,
             };
             match tap.receive(&mut frame) {
                 Ok(Some((len, offload))) => {
@@ -485,6 +510,7 @@ impl Lane {
 fn kind(port: &Port) -> PortKind {
     match port {
         Port::Tap(_) => PortKind::Tap,
+        Port::Packet(_) => PortKind::Packet,
         Port::Stream(..) => PortKind::Stream,
         Port::Dgram(..) => PortKind::Dgram,
         Port::VhostUser(_) => PortKind::VhostUser,
@@ -494,6 +520,7 @@ fn kind(port: &Port) -> PortKind {
 fn port_fd(port: &Port) -> Option<std::os::fd::BorrowedFd<'_>> {
     match port {
         Port::Tap(tap) => Some(tap.fd()),
+        Port::Packet(packet) => Some(packet.tap.fd()),
         Port::Stream(stream, _) => Some(stream.fd()),
         Port::Dgram(dgram, _) => dgram.fd(),
         Port::VhostUser(_) => None,

@@ -18,10 +18,11 @@ use crate::lane::datapath::Lane;
 use crate::lane::leases::{LeaseCommand, LeaseKeeper, LeaseRecord, Reservee};
 use crate::lane::listen::{self, ForwardError};
 use crate::lane::vmm::VhostUserSocket;
+use crate::sys::lan_socket::Hears;
 
 pub use vmnet_core::{
     Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId, ForwardProtocol as Protocol, Ipv4, Label,
-    MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, Prefix, PrefixError, Subnet,
+    MTU_MAX, MTU_MIN, MTU_MIN_IPV6, PortId, Prefix, PrefixError, Role, Subnet,
 };
 
 /// Forwards that the lane takes before it looks at frames again.
@@ -105,6 +106,15 @@ impl Settings {
 pub enum Attachment {
     /// A tap with a virtio-net header of 12 bytes.
     Tap(OwnedFd),
+    /// A packet socket on an interface of the host, made by [`lan_socket::open`](crate::sys::lan_socket::open).
+    Packet {
+        /// The socket.
+        socket: OwnedFd,
+        /// The interface's MAC.
+        mac: Mac,
+        /// What it hears.
+        hears: Hears,
+    },
     /// One connected client, QEMU's framing.
     Stream(OwnedFd),
     /// A connected datagram socket.
@@ -146,8 +156,8 @@ pub struct PortOptions {
     pub mac: Option<Mac>,
     /// It exchanges frames with the gateway alone, and with no other port.
     pub isolated: bool,
-    /// Behind it is the host, which has the gateway's addresses ([`Settings::host`]).
-    pub trunk: bool,
+    /// What is behind it. A network without a gateway becomes a bridged one by a port that is not a guest's.
+    pub role: Role,
     /// What a socket's client leaves to us and takes from us. A tap says it by itself.
     pub offload: PortOffload,
 }
@@ -179,6 +189,8 @@ impl PortOffload {
 pub enum PortKind {
     /// By a tap.
     Tap,
+    /// By a packet socket.
+    Packet,
     /// By a stream socket.
     Stream,
     /// By datagrams.

@@ -36,8 +36,8 @@ pub use datapath::{gateway_mac, services_mac};
 pub use handle::{
     AttachError, Attachment, CountersSnapshot, Dhcp, Dhcp6, Dns, Forward, ForwardGuest, ForwardId,
     GuestAddresses, GuestSocket, Handle, Ipv4, Label, ListenerId, MTU_MAX, MTU_MIN, MTU_MIN_IPV6,
-    PortId, PortKind, PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Settings,
-    StartError, Subnet, start,
+    PortId, PortKind, PortOffload, PortOptions, PortRow, Prefix, PrefixError, Protocol, Role,
+    Settings, StartError, Subnet, start,
 };
 pub use leases::{
     LeaseKeeper, LeaseRecord, LeaseRow, LeaseState, LeaseWrite, Receipt, ReserveRefused, Reservee,

@@ -3,6 +3,7 @@
 //! | file | kind |
 //! | --- | --- |
 //! | [`tap`] | a tap interface, with offloads both ways |
+//! | [`packet`] | a packet socket on an interface of the host |
 //! | [`stream`] | a stream socket with QEMU's framing |
 //! | [`dgram`] | a datagram socket: a frame is a datagram |
 //! | [`vhost_user`] | rings in a guest's memory |
@@ -15,6 +16,7 @@ pub(crate) mod arriving;
 pub(crate) mod body;
 pub(crate) mod dgram;
 pub(crate) mod join;
+pub(crate) mod packet;
 pub(crate) mod software;
 pub(crate) mod stream;
 pub(crate) mod tap;
@@ -113,6 +115,7 @@ impl<'a> Pieces<'a> {
 #[derive(Debug)]
 pub(crate) enum Port {
     Tap(tap::Tap),
+    Packet(packet::Packet),
     Stream(stream::Stream, PortOffload),
     Dgram(dgram::Dgram, PortOffload),
     VhostUser(Box<vhost_user::VhostUser>),
@@ -145,6 +148,7 @@ impl Port {
         let sent = match self {
             Self::VhostUser(port) => return port.send(frame, mtu, scratch, may_wait),
             Self::Tap(tap) => tap.send(frame, mtu, scratch),
+            Self::Packet(packet) => packet.tap.send(frame, mtu, scratch),
             Self::Stream(stream, takes) => {
                 software::send(frame, mtu, *takes, scratch, &mut |pieces| {
                     stream.push(pieces)
@@ -165,7 +169,7 @@ impl Port {
     /// The guest is gone.
     pub(crate) fn flush(&mut self) -> io::Result<Flushed> {
         match self {
-            Self::Tap(_) => Ok(Flushed::Empty),
+            Self::Tap(_) | Self::Packet(_) => Ok(Flushed::Empty),
             Self::Stream(stream, _) => stream.flush(),
             Self::Dgram(dgram, _) => dgram.flush(),
             Self::VhostUser(port) => port.flush(),

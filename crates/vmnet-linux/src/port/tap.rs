@@ -22,6 +22,8 @@ pub(crate) struct Tap {
     fd: OwnedFd,
     /// The kernel on the other side takes several UDP datagrams as one (Linux 6.2).
     udp_segments: bool,
+    /// Bytes of the virtio-net header.
+    header: usize,
 }
 
 impl Tap {
@@ -29,6 +31,15 @@ impl Tap {
         Self {
             fd,
             udp_segments: true,
+            header: Offload::HEADER_LEN,
+        }
+    }
+
+    /// A packet socket, whose frames come and go as a tap's do; before them are so many bytes of the virtio-net header.
+    pub(crate) fn packet_socket(fd: OwnedFd, header: usize) -> Self {
+        Self {
+            header: header.min(Offload::HEADER_LEN),
+            ..Self::new(fd)
         }
     }
 
@@ -43,14 +54,16 @@ impl Tap {
     pub(crate) fn receive(&self, frame: &mut [u8]) -> io::Result<Option<(usize, Offload)>> {
         debug_assert!(frame.len() >= FRAME_MAX);
         let mut header = [0; Offload::HEADER_LEN];
-        let mut pieces = [IoSliceMut::new(&mut header), IoSliceMut::new(frame)];
+        let (said, _) = header.split_at_mut(self.header);
+        let mut pieces = [IoSliceMut::new(said), IoSliceMut::new(frame)];
         let len = match rustix::io::readv(&self.fd, &mut pieces) {
             Ok(len) => len,
-            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            // A packet socket says once that its interface was switched off, and goes on when that is on again.
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NETDOWN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let len = len
-            .checked_sub(header.len())
+            .checked_sub(self.header)
             .ok_or(io::ErrorKind::InvalidData)?;
         let offload = Offload::read(&header).map_err(|_| io::ErrorKind::InvalidData)?;
         let says_little =
@@ -82,7 +95,7 @@ impl Tap {
         let too_long =
             frame.offload.segmentation.is_none() && frame.len() > mtu + ethernet::Header::LEN;
         if too_long || (udp && !self.udp_segments) {
-            let fd = self.fd.as_fd();
+            let (fd, header) = (self.fd.as_fd(), self.header);
             let takes = PortOffload::default();
             return software::send(frame, mtu, takes, scratch, &mut |pieces| {
                 let frame = Outgoing {
@@ -90,10 +103,10 @@ impl Tap {
                     body: pieces.body,
                     offload: Offload::VALID,
                 };
-                dropped(try_write(fd, &frame, &mut Vec::new()))
+                dropped(try_write((fd, header), &frame, &mut Vec::new()))
             });
         }
-        match try_write(self.fd.as_fd(), frame, scratch) {
+        match try_write((self.fd.as_fd(), self.header), frame, scratch) {
             // The kernel is older, or whoever opened the tap did not ask for it.
             Err(error) if udp && error.raw_os_error() == Some(libc::EINVAL) => {
                 self.udp_segments = false;
@@ -104,7 +117,11 @@ impl Tap {
     }
 }
 
-fn try_write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
+fn try_write(
+    (fd, length): (BorrowedFd<'_>, usize),
+    frame: &Outgoing<'_>,
+    scratch: &mut Vec<u8>,
+) -> io::Result<usize> {
     let headers = match frame.offload.segmentation {
         // A head that is all headers, or the first bytes of a guest's frame.
         Some(_) => {
@@ -113,8 +130,9 @@ fn try_write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>, scratch: &mut Vec<u8>) ->
         None => frame.head.len(),
     };
     let header = frame.offload.write(headers);
+    let header = header.get(..length).unwrap_or(&header);
     let mut places = Places::new();
-    places.push(&header);
+    places.push(header);
     places.push(frame.head);
     frame.body.name_to(&mut places);
     if places.is_whole() {
@@ -122,7 +140,7 @@ fn try_write(fd: BorrowedFd<'_>, frame: &Outgoing<'_>, scratch: &mut Vec<u8>) ->
     }
     let body = frame.body.gathered(scratch);
     let mut places = Places::new();
-    places.push(&header);
+    places.push(header);
     places.push(frame.head);
     places.push(body);
     places.write(fd)

@@ -18,13 +18,13 @@ pub fn tun_set_interface(tun: impl AsFd, name: &str, flags: libc::c_int) -> io::
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is and which outlives the call.
     let answer = unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     checked(answer)?;
-    let bytes: Vec<u8> = request
-        .ifr_name
-        .iter()
-        .take_while(|&&c| c != 0)
-        .map(|&c| c as u8)
-        .collect();
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(name_in(&request))
+}
+
+fn name_in(request: &libc::ifreq) -> String {
+    let name = request.ifr_name.iter().take_while(|&&c| c != 0);
+    let bytes: Vec<u8> = name.map(|&c| c as u8).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The flags (`IFF_TAP`, `IFF_VNET_HDR`, ...) of the interface behind `tun`.
@@ -40,6 +40,19 @@ pub fn tun_interface_flags(tun: impl AsFd) -> io::Result<libc::c_int> {
     // SAFETY: the kernel filled the flags member of the union; any bit pattern is a valid integer.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok(libc::c_int::from(flags as u16))
+}
+
+/// The name of the interface behind `tun`, or behind the device of a macvtap.
+///
+/// # Errors
+///
+/// `ENOTTY` if the descriptor is neither.
+pub fn tun_interface_name(tun: impl AsFd) -> io::Result<String> {
+    let mut request = interface_request("")?;
+    // SAFETY: TUNGETIFF writes one `ifreq`, which `request` is and which outlives the call.
+    let answer = unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNGETIFF, &raw mut request) };
+    checked(answer)?;
+    Ok(name_in(&request))
 }
 
 /// Lets the interface behind `tun` stay when nobody has it open any more.

@@ -6,6 +6,7 @@
 //! | [`fd_passing`] | descriptors beside a message (`SCM_RIGHTS`) |
 //! | [`interfaces`] | addresses of the host |
 //! | [`ioctl`] | the ioctls of a tap |
+//! | [`lan_socket`] | a socket that sees and sends the frames of one interface |
 //! | [`limits`] | how many files may be open |
 //! | [`packet`] | a socket that sees the IPv4 packets of one interface |
 //! | [`peer`] | who is at the other end of a unix socket |
@@ -22,6 +23,7 @@ pub mod datagram;
 pub mod fd_passing;
 pub mod interfaces;
 pub mod ioctl;
+pub mod lan_socket;
 pub mod limits;
 pub mod packet;
 pub mod peek;

@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use uuid::Uuid;
+use vmnet_linux::kernel::nics::NicKind;
 
 /// A kernel that has these links.
 struct Has(Vec<Link>);
@@ -8,6 +9,10 @@ struct Has(Vec<Link>);
 impl Kernel for Has {
     fn link(&self, name: &str) -> Result<Option<Link>, Refusal> {
         Ok(self.0.iter().find(|link| link.name == name).cloned())
+    }
+
+    fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal> {
+        Ok((name == "eth0").then(card))
     }
 }
 
@@ -23,6 +28,19 @@ fn link(index: u32, name: &str, alias: Option<String>, kind: Option<&str>) -> Li
         mtu: 1500,
         up: false,
         loopback: false,
+    }
+}
+
+fn card() -> Nic {
+    Nic {
+        index: 5,
+        name: "eth0".to_owned(),
+        kind: NicKind::Ethernet,
+        mac: [2, 0, 0, 0, 0, 5],
+        mtu: 1500,
+        up: true,
+        bridge: None,
+        member_of: None,
     }
 }
 
@@ -104,17 +122,89 @@ fn requests() -> impl Strategy<Value = Request> {
         Just("vmnet1"),
     ];
     let names = names.prop_map(|name| name.parse::<LinkName>().unwrap());
-    prop_oneof![
+    let nics = prop_oneof![Just("eth0"), Just("vmnet0"), Just("eth9")].prop_map(str::to_owned);
+    let own = prop_oneof![
         Just(Request::LinkList),
         Just(Request::LinkSweep),
         names.clone().prop_map(|name| Request::LinkDelete { name }),
         names.clone().prop_map(|name| Request::TapOpen { name }),
-        (names, any::<bool>()).prop_map(|(name, stays)| Request::TapCreate {
+        (names.clone(), any::<bool>()).prop_map(|(name, stays)| Request::TapCreate {
             name,
             mark: mark(),
             stays
         }),
-    ]
+    ];
+    let carried = prop_oneof![
+        names.clone().prop_map(|name| Request::BridgeEstablish {
+            name,
+            mark: mark(),
+            bridge: Bridge {
+                mac: [2, 0, 0, 0, 0, 1],
+                mtu: 1500,
+                addresses: Vec::new(),
+                forwards: true,
+            },
+        }),
+        (names.clone(), names.clone(), any::<bool>()).prop_map(|(member, bridge, isolated)| {
+            Request::BridgeJoin {
+                member,
+                bridge,
+                isolated,
+                station: None,
+            }
+        }),
+        (names.clone(), names.clone()).prop_map(|(bridge, trunk)| Request::RulesSet {
+            rules: Box::new(rules(bridge.as_str(), trunk.as_str())),
+        }),
+        names
+            .clone()
+            .prop_map(|bridge| Request::RulesRemove { bridge }),
+        any::<bool>().prop_map(|open| Request::Forwarding {
+            v4: vec!["eth0".to_owned()],
+            v6: Vec::new(),
+            open,
+        }),
+    ];
+    let bridged = prop_oneof![
+        (names.clone(), nics.clone()).prop_map(|(name, nic)| Request::LanJoin {
+            name,
+            mark: mark(),
+            nic,
+        }),
+        (names.clone(), nics.clone(), any::<[u8; 6]>(), any::<bool>()).prop_map(
+            |(name, nic, mac, isolated)| Request::MacvtapCreate {
+                name,
+                mark: mark(),
+                nic,
+                mac,
+                isolated,
+            }
+        ),
+        (nics.clone(), any::<bool>()).prop_map(|(nic, all)| Request::LanSocketOpen { nic, all }),
+        (names, nics).prop_map(|(name, nic)| Request::HostwardOpen {
+            name,
+            mark: mark(),
+            nic,
+        }),
+    ];
+    prop_oneof![own, carried, bridged]
+}
+
+fn rules(bridge: &str, trunk: &str) -> Rules {
+    Rules {
+        bridge: bridge.to_owned(),
+        trunk: trunk.to_owned(),
+        host: [2, 0, 0, 0, 0, 1],
+        services: [2, 0, 0, 0, 0, 2],
+        ipv4: None,
+        ipv6: None,
+        serves: true,
+        dns: true,
+        isolation: false,
+        external: None,
+        fixed: Vec::new(),
+        forwards: Vec::new(),
+    }
 }
 
 proptest! {
@@ -124,7 +214,29 @@ proptest! {
             Ok(Permitted::LinkDelete(Some(index))) => prop_assert!(index <= 2),
             Ok(Permitted::TapOpen(name)) => prop_assert_eq!(name.as_str(), "vmnet0-gw"),
             Ok(Permitted::TapCreate { name, .. }) => prop_assert_eq!(name.as_str(), "vmnet1"),
-            Ok(Permitted::LinkDelete(None) | Permitted::LinkList | Permitted::LinkSweep) | Err(_) => {}
+            Ok(Permitted::BridgeEstablish { name, .. } | Permitted::RulesRemove(name)) => {
+                prop_assert!(["vmnet0", "vmnet1", "vmnet9"].contains(&name.as_str()));
+            }
+            Ok(Permitted::BridgeJoin { member, bridge, .. }) => {
+                prop_assert_eq!((member.index, bridge.index), (2, 1));
+            }
+            Ok(Permitted::RulesSet(rules)) => prop_assert_eq!(&*rules.bridge, "vmnet0"),
+            Ok(Permitted::Bridging(nic, way)) => {
+                prop_assert_eq!(nic.name, "eth0");
+                match way {
+                    Bridging::Join(name, _)
+                    | Bridging::Macvtap(name, ..)
+                    | Bridging::Hostward(name, _) => prop_assert_eq!(name.as_str(), "vmnet1"),
+                    Bridging::Socket(_) => {}
+                }
+            }
+            Ok(
+                Permitted::LinkDelete(None)
+                | Permitted::LinkList
+                | Permitted::LinkSweep
+                | Permitted::Forwarding { .. },
+            )
+            | Err(_) => {}
         }
     }
 
