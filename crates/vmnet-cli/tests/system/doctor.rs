@@ -50,12 +50,21 @@ fn who_blocks_is_said_and_nothing_is_changed() {
     load(
         &machine,
         "table ip filter {
-            chain DOCKER-USER { return }
-            chain FORWARD { type filter hook forward priority filter; policy drop; jump DOCKER-USER }
+            chain DOCKER-USER {
+                return
+            }
+            chain FORWARD {
+                type filter hook forward priority filter; policy drop;
+                jump DOCKER-USER
+            }
         }
         table inet firewalld {
-            chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept; reject with icmpx admin-prohibited }
-        }",
+            chain filter_FORWARD {
+                type filter hook forward priority filter + 10; policy accept;
+                reject with icmpx admin-prohibited
+            }
+        }
+        ",
     );
     let ruleset = rules(&machine);
     let after = states(&machine, Who::Root);

@@ -136,12 +136,7 @@ impl Machine {
 
     /// The same by way of another program, which becomes the service.
     pub(crate) fn service_by(&self, by: &[&str], options: &[&str]) -> Running {
-        let mut command = self.starting(by, options);
-        let child = command.spawn().unwrap();
-        let mut running = Running {
-            child: Some(child),
-            log: self.log_path(),
-        };
+        let mut running = self.spawn(by, options);
         let deadline = Instant::now() + SOON;
         while !running.log().contains("the service is ready") {
             assert!(running.is_there(), "it ended: {}", running.log());
@@ -155,11 +150,20 @@ impl Machine {
         self.path().join("service.log")
     }
 
+    /// Starts the service, or what is to become it.
+    pub(crate) fn spawn(&self, by: &[&str], options: &[&str]) -> Running {
+        let child = self.starting(by, options).spawn().unwrap();
+        Running {
+            child: Some(child),
+            log: self.log_path(),
+        }
+    }
+
     /// The service, not started yet; by way of another program, if one is named.
     fn starting(&self, by: &[&str], options: &[&str]) -> Command {
         let state = self.path().join("state").display().to_string();
         let program = self.program().display().to_string();
-        let words = [&program, "daemon", "--system", "--state", &state];
+        let words = [program.as_str(), "daemon", "--system", "--state", &state];
         let words = [by, &words, options].concat();
         let (first, rest) = words.split_first().unwrap();
         let mut command = self.program_of(first, Who::Root, rest);

@@ -1,7 +1,8 @@
 //! What the service and its helper may do, and who may speak to the service.
 
-use crate::machine::{GROUP, Machine, USER, Who, status};
+use crate::machine::{GROUP, Machine, USER, Who, eventually, status};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use vmnet_lab::prerequisite::{Prerequisite, all_present};
 
 /// `CAP_NET_BIND_SERVICE`; `CAP_NET_ADMIN` and `CAP_NET_RAW` (linux/capability.h).
 const BIND: u64 = 1 << 10;
@@ -210,4 +211,41 @@ fn low_ports_are_forwarded() {
     let words = ["--system", "forward", "add", "lab", "127.0.0.1:81:web:80"];
     let said = machine.says(Who::Member, &words);
     assert_eq!(said.status, Some(0), "{}", said.stderr);
+}
+
+#[test]
+fn a_socket_of_systemd_starts_it_and_stays() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    if !all_present(&[Prerequisite::Program("systemd-socket-activate")]) {
+        return;
+    }
+    let folder = machine.path().join("run/vmnet");
+    std::fs::create_dir_all(&folder).unwrap();
+    let socket = machine.socket().display().to_string();
+    let listen = format!("--listen={socket}");
+    let by = [
+        "systemd-socket-activate",
+        "--setenv=VMNET_SYSTEM_SOCKET",
+        "--setenv=VMNET_CONFIG",
+        "--setenv=VMNET_LOG",
+        &listen,
+    ];
+    let service = machine.spawn(&by, &["--group", &GROUP.to_string()]);
+    eventually("the socket is there", || machine.socket().exists());
+    // As the unit says.
+    std::os::unix::fs::chown(&socket, None, Some(GROUP)).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660)).unwrap();
+    let said = machine.says(Who::Member, &["--system", "network", "create", "lab"]);
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    // The manager became the service, and nothing of what it passed is the helper's.
+    assert_eq!(capabilities(service.pid(), "CapEff"), BIND);
+    let sockets = std::fs::read_dir(format!("/proc/{}/fd", service.helper()))
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+        .filter(|path| path.display().to_string().starts_with("socket:"));
+    assert_eq!(sockets.count(), 1);
+    assert_eq!(service.terminate(), Some(0));
+    assert!(machine.socket().exists(), "systemd listens on");
 }

@@ -250,7 +250,7 @@ proptest! {
         }});
         if let Ok(Request::TapCreate { name, mark, .. }) = serde_json::from_value(words) {
             prop_assert!(name.as_str().starts_with("vmnet") && name.as_str().len() <= 15);
-            prop_assert!(mark.to_string().parse() == Ok(mark));
+            prop_assert!(mark.to_string().parse::<Mark>() == Ok(mark));
         }
     }
 
