@@ -23,12 +23,15 @@ const FAILED_SHARE: u64 = 100;
 /// How long datagrams may be underway.
 const SETTLE: Duration = Duration::from_millis(250);
 
+/// Datagrams of this family, up or down, with this many bytes of payload.
+type Datagrams = (Family, bool, usize);
+
 /// What is remembered from one measurement to the next.
 #[derive(Debug)]
 pub(crate) struct Meter<'a> {
     options: &'a Options,
-    /// The pace at which the most datagrams arrived, by path, direction and size.
-    paces: HashMap<(Path, bool, usize), u64>,
+    /// The pace at which the most datagrams arrived, by path and kind.
+    paces: HashMap<(Path, Datagrams), u64>,
     token: u64,
 }
 
@@ -59,6 +62,7 @@ impl<'a> Meter<'a> {
         testbed: &mut Testbed,
     ) -> Result<Values, Refusal> {
         if let Experiment::Tcp { by: Family::V6, .. }
+        | Experiment::Udp { by: Family::V6, .. }
         | Experiment::RequestResponse(Family::V6)
         | Experiment::Connections(Family::V6) = experiment
         {
@@ -66,7 +70,7 @@ impl<'a> Meter<'a> {
         }
         match experiment {
             Experiment::Tcp { by, up, streams } => self.tcp(by, (up, streams), instance, testbed),
-            Experiment::Udp { up, size } => self.udp(up, size, path, instance, testbed),
+            Experiment::Udp { by, up, size } => self.udp((by, up, size), path, instance, testbed),
             Experiment::RequestResponse(by) => self.request_response(by, instance, testbed),
             Experiment::Connections(by) => self.connections(by, path, instance, testbed),
             Experiment::Memory => memory(instance, testbed),
@@ -154,22 +158,23 @@ impl<'a> Meter<'a> {
 
     fn udp(
         &mut self,
-        up: bool,
-        size: usize,
+        kind: Datagrams,
         path: Path,
         instance: &mut Instance,
         testbed: &mut Testbed,
     ) -> Result<Values, Refusal> {
-        let pace = match self.paces.get(&(path, up, size)) {
+        let pace = match self.paces.get(&(path, kind)) {
             Some(pace) => *pace,
-            None => self.find_pace(up, size, instance, testbed)?,
+            None => self.find_pace(kind, instance, testbed)?,
         };
-        self.paces.insert((path, up, size), pace);
-        let trial = self.datagrams(up, size, pace, self.options.seconds(), instance, testbed)?;
+        self.paces.insert((path, kind), pace);
+        let trial = self.datagrams(kind, pace, self.options.seconds(), instance, testbed)?;
+        let (by, up, size) = kind;
         let direction = if up { "up" } else { "down" };
+        let row = format!("udp{}_{direction}_{size}", by.mark());
         Ok(vec![
-            (format!("udp_{direction}_{size}"), trial.arrived / 1e3),
-            (format!("udp_{direction}_{size}_lost"), trial.lost * 100.0),
+            (format!("{row}_lost"), trial.lost * 100.0),
+            (row, trial.arrived / 1e3),
         ])
     }
 
@@ -178,19 +183,18 @@ impl<'a> Meter<'a> {
     /// within 3 % the slowest is taken, which loses least.
     fn find_pace(
         &mut self,
-        up: bool,
-        size: usize,
+        kind: Datagrams,
         instance: &mut Instance,
         testbed: &mut Testbed,
     ) -> Result<u64, Refusal> {
-        let flood = self.datagrams(up, size, 0, 0.4, instance, testbed)?;
+        let flood = self.datagrams(kind, 0, 0.4, instance, testbed)?;
         let mut trials = vec![(0, flood.arrived)];
         let mut pace = flood.arrived.max(1000.0);
         for _ in 0..10 {
             if pace > flood.sent {
                 break;
             }
-            let trial = self.datagrams(up, size, pace as u64, 0.4, instance, testbed)?;
+            let trial = self.datagrams(kind, pace as u64, 0.4, instance, testbed)?;
             trials.push((pace as u64, trial.arrived));
             if trial.lost > 0.1 {
                 break;
@@ -209,8 +213,7 @@ impl<'a> Meter<'a> {
 
     fn datagrams(
         &mut self,
-        up: bool,
-        size: usize,
+        (by, up, size): Datagrams,
         rate: u64,
         time: f64,
         instance: &mut Instance,
@@ -225,13 +228,15 @@ impl<'a> Meter<'a> {
             let port = server_port(
                 &mut testbed.server,
                 Request::ReceiveDatagrams {
+                    by,
                     from: None,
                     size,
                     token,
                 },
             )?;
-            let to = Some(testbed.server_port(port));
+            let to = Some(testbed.server_port(by, port));
             instance.agent.tell(&Request::SendDatagrams {
+                by,
                 to,
                 size,
                 rate,
@@ -241,16 +246,20 @@ impl<'a> Meter<'a> {
             let port = server_port(
                 &mut testbed.server,
                 Request::SendDatagrams {
+                    by,
                     to: None,
                     size,
                     rate,
                     token,
                 },
             )?;
-            let from = Some(testbed.server_port(port));
-            instance
-                .agent
-                .tell(&Request::ReceiveDatagrams { from, size, token })?;
+            let from = Some(testbed.server_port(by, port));
+            instance.agent.tell(&Request::ReceiveDatagrams {
+                by,
+                from,
+                size,
+                token,
+            })?;
         }
         let (source, sink) = if up {
             (&mut instance.agent, &mut testbed.server)
@@ -275,7 +284,7 @@ impl<'a> Meter<'a> {
         if received.packets == 0 {
             return Err(format!("none of {} datagrams arrived", sent.packets));
         }
-        came_from_host(if up { &received } else { &sent }, Family::V4, testbed)?;
+        came_from_host(if up { &received } else { &sent }, by, testbed)?;
         Ok(Trial {
             arrived: (last.packets - first.packets) as f64 / elapsed(first, last),
             sent: (last_sent.packets - first_sent.packets) as f64 / elapsed(first_sent, last_sent),

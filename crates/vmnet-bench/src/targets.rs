@@ -12,7 +12,7 @@ pub(crate) const MTU: u32 = 1500;
 
 /// Ratios at the same MTU: a row of ours to another row, of kernel NAT or of ours. At least, where higher is better; at
 /// most, where lower is.
-const RATIOS: [(&str, Kind, &str, f64); 16] = [
+const RATIOS: [(&str, Kind, &str, f64); 18] = [
     ("tcp_up_1", Kind::Kernel, "tcp_up_1", 0.50),
     ("tcp_down_1", Kind::Kernel, "tcp_down_1", 0.50),
     ("rr_p50", Kind::Kernel, "rr_p50", 1.25),
@@ -27,6 +27,8 @@ const RATIOS: [(&str, Kind, &str, f64); 16] = [
     ("testpmd_1500", Kind::Ours, "testpmd_1500_dpdk", 2.0),
     ("tcp6_up_1", Kind::Ours, "tcp_up_1", 0.95),
     ("tcp6_down_1", Kind::Ours, "tcp_down_1", 0.95),
+    ("udp6_up_1400", Kind::Ours, "udp_up_1400", 0.95),
+    ("udp6_down_1400", Kind::Ours, "udp_down_1400", 0.95),
     ("rr6_p50", Kind::Ours, "rr_p50", 1.05),
     ("connections6", Kind::Ours, "connections", 0.95),
 ];

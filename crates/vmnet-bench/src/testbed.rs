@@ -148,8 +148,8 @@ impl Testbed {
     }
 
     /// The server with a port of its choice.
-    pub(crate) fn server_port(&self, port: u16) -> SocketAddr {
-        (SERVER, port).into()
+    pub(crate) fn server_port(&self, by: Family, port: u16) -> SocketAddr {
+        (of_family(SERVER, by), port).into()
     }
 
     /// Where the server is.

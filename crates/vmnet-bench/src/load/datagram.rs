@@ -4,9 +4,10 @@
 //! each job. Downwards the client announces itself first, which opens the mapping of a NAT.
 
 use super::tally::Tally;
+use crate::rows::Family;
 use crate::sys::{self, BATCH};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -19,8 +20,12 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The announcement of a client: the token and nothing else.
 const ANNOUNCEMENT: usize = 8;
 
-fn socket(peer: Option<SocketAddr>) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+fn socket(by: Family, peer: Option<SocketAddr>) -> io::Result<UdpSocket> {
+    let any: IpAddr = match by {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
     sys::ask_buffers(socket.as_fd(), BUFFER);
     socket.set_read_timeout(Some(LOOK))?;
     if let Some(peer) = peer {
@@ -31,12 +36,12 @@ fn socket(peer: Option<SocketAddr>) -> io::Result<UdpSocket> {
 
 /// Counts datagrams until halted; answers the port of the socket.
 pub(crate) fn receive(
-    from: Option<SocketAddr>,
+    (by, from): (Family, Option<SocketAddr>),
     size: usize,
     token: u64,
     tally: Arc<Tally>,
 ) -> io::Result<u16> {
-    let socket = socket(from)?;
+    let socket = socket(by, from)?;
     let port = socket.local_addr()?.port();
     let busy = tally.begin();
     thread::spawn(move || {
@@ -109,13 +114,13 @@ fn count(socket: &UdpSocket, size: usize, token: u64, tally: &Tally) -> io::Resu
 
 /// Sends datagrams until halted; answers the port of the socket.
 pub(crate) fn send(
-    to: Option<SocketAddr>,
+    (by, to): (Family, Option<SocketAddr>),
     size: usize,
     rate: u64,
     token: u64,
     tally: Arc<Tally>,
 ) -> io::Result<u16> {
-    let socket = socket(to)?;
+    let socket = socket(by, to)?;
     let port = socket.local_addr()?.port();
     let busy = tally.begin();
     thread::spawn(move || {

@@ -103,15 +103,25 @@ fn obey(
             stream::download(server, streams, token, tallies.open(token))?;
             Reply::Done
         }
-        Request::ReceiveDatagrams { from, size, token } => {
-            Reply::Port(datagram::receive(from, size, token, tallies.open(token))?)
+        Request::ReceiveDatagrams {
+            by,
+            from,
+            size,
+            token,
+        } => {
+            let tally = tallies.open(token);
+            Reply::Port(datagram::receive((by, from), size, token, tally)?)
         }
         Request::SendDatagrams {
+            by,
             to,
             size,
             rate,
             token,
-        } => Reply::Port(datagram::send(to, size, rate, token, tallies.open(token))?),
+        } => {
+            let tally = tallies.open(token);
+            Reply::Port(datagram::send((by, to), size, rate, token, tally)?)
+        }
         Request::PingPong {
             server,
             rounds,

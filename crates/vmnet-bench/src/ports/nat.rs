@@ -37,7 +37,7 @@ pub(super) fn measure(
     let port = listener.local_addr()?.port();
     let moved = serve(listener, up, flows);
     let handle = within(&testbed.host, network)??;
-    let server = match testbed.server_port(port) {
+    let server = match testbed.server_port(crate::rows::Family::V4, port) {
         std::net::SocketAddr::V4(server) => server,
         std::net::SocketAddr::V6(_) => return Err("the server has an IPv4 address".into()),
     };

@@ -26,7 +26,7 @@ pub(crate) enum Better {
 }
 
 /// By which addresses the server is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Family {
     V4,
     V6,
@@ -42,7 +42,7 @@ pub(crate) enum Experiment {
         streams: usize,
     },
     /// Paced datagrams with this many bytes of payload.
-    Udp { up: bool, size: usize },
+    Udp { by: Family, up: bool, size: usize },
     /// One byte there and back.
     RequestResponse(Family),
     /// Short connections, 32 at once.
@@ -166,6 +166,6 @@ mod tests {
             .filter(|row| row.chosen(&["UDP up".to_owned()]))
             .map(|row| row.id)
             .collect();
-        assert_eq!(chosen, ["udp_up_64", "udp_up_1400"]);
+        assert_eq!(chosen, ["udp_up_64", "udp_up_1400", "udp6_up_1400"]);
     }
 }

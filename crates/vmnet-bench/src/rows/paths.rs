@@ -26,7 +26,7 @@ const DOWN6_1: Experiment = Tcp {
 };
 const RR: Experiment = RequestResponse(Family::V4);
 const RR6: Experiment = RequestResponse(Family::V6);
-pub(super) static ROWS: [Row; 28] = [
+pub(super) static ROWS: [Row; 32] = [
     row("tcp_up_1", "TCP up, 1 stream", RATE, Higher, UP_1),
     row(
         "cpu_up_machine",
@@ -86,14 +86,22 @@ pub(super) static ROWS: [Row; 28] = [
         "UDP up, 64 bytes",
         ("kpps", 1),
         Higher,
-        Udp { up: true, size: 64 },
+        Udp {
+            by: Family::V4,
+            up: true,
+            size: 64,
+        },
     ),
     row(
         "udp_up_64_lost",
         "  lost",
         ("%", 1),
         Neither,
-        Udp { up: true, size: 64 },
+        Udp {
+            by: Family::V4,
+            up: true,
+            size: 64,
+        },
     ),
     row(
         "udp_down_64",
@@ -101,6 +109,7 @@ pub(super) static ROWS: [Row; 28] = [
         ("kpps", 1),
         Higher,
         Udp {
+            by: Family::V4,
             up: false,
             size: 64,
         },
@@ -111,6 +120,7 @@ pub(super) static ROWS: [Row; 28] = [
         ("%", 1),
         Neither,
         Udp {
+            by: Family::V4,
             up: false,
             size: 64,
         },
@@ -121,6 +131,7 @@ pub(super) static ROWS: [Row; 28] = [
         ("kpps", 1),
         Higher,
         Udp {
+            by: Family::V4,
             up: true,
             size: 1400,
         },
@@ -131,6 +142,7 @@ pub(super) static ROWS: [Row; 28] = [
         ("%", 1),
         Neither,
         Udp {
+            by: Family::V4,
             up: true,
             size: 1400,
         },
@@ -141,6 +153,7 @@ pub(super) static ROWS: [Row; 28] = [
         ("kpps", 1),
         Higher,
         Udp {
+            by: Family::V4,
             up: false,
             size: 1400,
         },
@@ -151,6 +164,51 @@ pub(super) static ROWS: [Row; 28] = [
         ("%", 1),
         Neither,
         Udp {
+            by: Family::V4,
+            up: false,
+            size: 1400,
+        },
+    ),
+    row(
+        "udp6_up_1400",
+        "UDP up, IPv6, 1400 bytes",
+        ("kpps", 1),
+        Higher,
+        Udp {
+            by: Family::V6,
+            up: true,
+            size: 1400,
+        },
+    ),
+    row(
+        "udp6_up_1400_lost",
+        "  lost",
+        ("%", 1),
+        Neither,
+        Udp {
+            by: Family::V6,
+            up: true,
+            size: 1400,
+        },
+    ),
+    row(
+        "udp6_down_1400",
+        "UDP down, IPv6, 1400 bytes",
+        ("kpps", 1),
+        Higher,
+        Udp {
+            by: Family::V6,
+            up: false,
+            size: 1400,
+        },
+    ),
+    row(
+        "udp6_down_1400_lost",
+        "  lost",
+        ("%", 1),
+        Neither,
+        Udp {
+            by: Family::V6,
             up: false,
             size: 1400,
         },
