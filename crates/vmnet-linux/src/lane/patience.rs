@@ -143,6 +143,15 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     #[test]
+    fn others_are_asked_for_events_every_few_turns_of_busy_rings() {
+        let mut patience = Patience::new(Instant::now());
+        let skipped = (0..16).filter(|_| patience.goes_on(64)).count();
+        assert_eq!(skipped, 14);
+        assert!(!patience.goes_on(BUSY_BYTES), "much was moved");
+        assert!(patience.goes_on(1));
+    }
+
+    #[test]
     fn vain_looks_become_rare_and_small_messages_bring_them_back() {
         let mut poller = Poller::new().unwrap();
         let wake = eventfd(0, EventfdFlags::NONBLOCK).unwrap();

@@ -30,6 +30,13 @@ impl Header {
         Self([a, b, c, d, e, f, g, h, i, j, low, high])
     }
 
+    /// The first `len` bytes: as many as were negotiated.
+    #[must_use]
+    #[inline]
+    pub(super) fn first(&self, len: usize) -> &[u8] {
+        self.0.get(..len).unwrap_or_default()
+    }
+
     /// Its sender leaves neither a checksum nor segmentation to others.
     #[must_use]
     #[inline]

@@ -108,35 +108,25 @@ impl ToGuest {
         len: usize,
         write: impl FnOnce(&mut GuestWriter<'_>),
     ) -> Result<Delivery, RingError> {
-        self.cancel();
-        if len > FRAME_MAX {
-            return Ok(Delivery::TooLong);
+        if let Some(all) = self.all_of(len)
+            && let Some(place) = one(&mut self.ring, &self.slices, all)
+        {
+            let place = [place];
+            let mut writer = GuestWriter::new(&place);
+            writer.write(header.with_buffers(1).first(self.header_len));
+            write(&mut writer);
+            self.ring.give(all);
+            return Ok(Delivery::Done);
         }
-        let Some(chain) = self.first()? else {
-            return Ok(Delivery::NoBuffers);
-        };
-        let all = len.saturating_add(self.header_len);
-        let is_enough = unusable(&chain).is_none() && chain.has_room(all);
-        if !is_enough {
-            self.reserved.push(chain);
-            match self.reserve_more(all)? {
-                Delivery::Done => {}
-                other => return Ok(other),
-            }
+        match self.reserve(len)? {
+            Delivery::Done => {}
+            other => return Ok(other),
         }
-        let header = self.header_for(header, self.reserved.len().max(1));
+        let header = self.header_for(header, self.reserved.len());
         let mut writer = GuestWriter::new(self.slices.all());
-        match self.header_len {
-            // Known when this is compiled, it is two moves.
-            HEADER_MAX => writer.write(&header.0),
-            len => writer.write(header.0.get(..len).unwrap_or_default()),
-        };
+        writer.write(header.first(self.header_len));
         write(&mut writer);
-        if is_enough {
-            self.ring.give(u32::try_from(all).unwrap_or(u32::MAX));
-        } else {
-            self.give(len);
-        }
+        self.give(len);
         Ok(Delivery::Done)
     }
 
@@ -148,63 +138,39 @@ impl ToGuest {
         let len = rest
             .iter()
             .fold(head.len(), |sum, slice| sum.saturating_add(slice.len()));
-        let Self {
-            ring,
-            slices,
-            header_len,
-            ..
-        } = self;
-        let Ok(all) = u32::try_from(len.saturating_add(*header_len)) else {
+        let Some(all) = self.all_of(len) else {
             return false;
         };
-        if !self.is_looked_at || !self.reserved.is_empty() || len > FRAME_MAX {
-            return false;
-        }
-        let place = ring.take_one(|buffer| {
-            let fits = buffer.write && buffer.len >= all;
-            fits.then(|| slices.near(buffer.addr, buffer.len)).flatten()
-        });
-        let Some(mut place) = place else {
+        let Some(mut place) = one(&mut self.ring, &self.slices, all) else {
             return false;
         };
+        // No writer, which would be written to memory and read again.
         let mut write = |bytes: &[u8]| {
             let written = place.copy_from(bytes);
             (_, place) = place.split_at(written);
         };
         let header = header.with_buffers(1);
-        match *header_len {
+        match self.header_len {
             // Known when this is compiled, it is two moves.
             HEADER_MAX => write(&header.0),
-            len => write(header.0.get(..len).unwrap_or_default()),
+            len => write(header.first(len)),
         }
         write(head);
         for slice in rest {
             let written = place.copy_from_guest(*slice);
             (_, place) = place.split_at(written);
         }
-        ring.give(all);
-        // Others have its lines now; to get them takes as long as some frames.
-        let next = ring.foresee(AHEAD);
-        if let Some(next) = next.and_then(|addr| slices.near(addr, 1)) {
-            next.prefetch_to_write();
-        }
+        self.ring.give(all);
         true
     }
 
-    /// Takes the first buffers for a frame. None: there are none, which is noted.
-    fn first(&mut self) -> Result<Option<Chain>, RingError> {
-        self.slices.restart(&self.memory);
-        if !self.is_looked_at {
-            if self.memory.lost() {
-                return Err(self.ring.end(RingError::MemoryLost));
-            }
-            self.is_looked_at = true;
-        }
-        let taken = self.ring.take(&mut self.slices)?;
-        if taken.is_none() {
-            self.ring.rewind_for_more(0);
-        }
-        Ok(taken)
+    /// Bytes of a frame of `len` bytes with its header, if it may be written to one buffer without more ado: nothing is
+    /// reserved, and the memory was looked at.
+    #[inline(always)]
+    fn all_of(&self, len: usize) -> Option<u32> {
+        let may = self.is_looked_at && self.reserved.is_empty() && len <= FRAME_MAX;
+        let all = u32::try_from(len.saturating_add(self.header_len));
+        all.ok().filter(|_| may)
     }
 
     /// Takes buffers for a frame of `len` bytes, which stay reserved until [`Self::commit`],
@@ -218,38 +184,37 @@ impl ToGuest {
         if len > FRAME_MAX {
             return Ok(Delivery::TooLong);
         }
-        let Some(chain) = self.first()? else {
-            return Ok(Delivery::NoBuffers);
-        };
-        self.reserved.push(chain);
-        self.reserve_more(len.saturating_add(self.header_len))
-    }
-
-    /// Takes buffers behind the one that is reserved until there are `all` bytes, if it is not enough.
-    fn reserve_more(&mut self, all: usize) -> Result<Delivery, RingError> {
-        let all = u64::try_from(all).unwrap_or(u64::MAX);
+        self.slices.restart(&self.memory);
+        if !self.is_looked_at {
+            if self.memory.lost() {
+                return Err(self.ring.end(RingError::MemoryLost));
+            }
+            self.is_looked_at = true;
+        }
+        let len = len.saturating_add(self.header_len);
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
         let mut room: u64 = 0;
-        let mut next = self.reserved.first().copied();
-        while let Some(chain) = next {
+        loop {
+            let Some(chain) = self.ring.take(&mut self.slices)? else {
+                let count = u16::try_from(self.reserved.len()).unwrap_or(u16::MAX);
+                self.ring.rewind_for_more(count);
+                self.reserved.clear();
+                return Ok(Delivery::NoBuffers);
+            };
+            self.reserved.push(chain);
             if let Some(fault) = unusable(&chain) {
                 self.cancel();
                 return Err(self.ring.end(RingError::Buffer(fault)));
             }
             room = room.saturating_add(chain.writable);
-            if room >= all {
+            if room >= len {
                 return Ok(Delivery::Done);
             }
             if !self.mergeable || self.reserved.len() >= MERGED_MAX {
                 self.cancel();
                 return Ok(Delivery::TooLong);
             }
-            next = self.ring.take(&mut self.slices)?;
-            self.reserved.extend(next);
         }
-        let count = u16::try_from(self.reserved.len()).unwrap_or(u16::MAX);
-        self.ring.rewind_for_more(count);
-        self.reserved.clear();
-        Ok(Delivery::NoBuffers)
     }
 
     /// The reserved buffers from byte `skip` of the frame on: to receive into.
@@ -282,7 +247,7 @@ impl ToGuest {
         let needed = needed.map_or(self.reserved.len(), |last| last.saturating_add(1));
         let header = self.header_for(header, needed);
         let mut writer = GuestWriter::new(self.slices.all());
-        writer.write(header.0.get(..self.header_len).unwrap_or_default());
+        writer.write(header.first(self.header_len));
         writer.write(head);
         let spare = self.reserved.len().saturating_sub(needed);
         self.ring.rewind(u16::try_from(spare).unwrap_or(0));
@@ -349,6 +314,21 @@ impl ToGuest {
     pub fn ring(&self) -> &Ring {
         &self.ring
     }
+}
+
+/// Takes the next buffer if it is one piece of memory with room for `all` bytes, and fetches another that comes soon:
+/// others have its lines now, and to get them takes as long as some frames.
+#[inline(always)]
+fn one<'s>(ring: &mut Ring, slices: &'s Slices, all: u32) -> Option<GuestSlice<'s>> {
+    let place = ring.take_one(|buffer| {
+        let fits = buffer.write && buffer.len >= all;
+        fits.then(|| slices.near(buffer.addr, buffer.len)).flatten()
+    })?;
+    let next = ring.foresee(AHEAD);
+    if let Some(next) = next.and_then(|addr| slices.near(addr, 1)) {
+        next.prefetch_to_write();
+    }
+    Some(place)
 }
 
 /// Why a buffer to receive into is none.

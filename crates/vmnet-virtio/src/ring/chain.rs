@@ -81,12 +81,6 @@ impl Chain {
         }
     }
 
-    /// There is room to write `len` bytes.
-    #[inline]
-    pub(crate) fn has_room(&self, len: usize) -> bool {
-        u64::try_from(len).is_ok_and(|len| len <= self.writable)
-    }
-
     /// Its slices to read, in the list that it was taken into.
     #[must_use]
     pub fn to_read(&self) -> Range<usize> {

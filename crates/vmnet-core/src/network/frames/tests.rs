@@ -192,7 +192,7 @@ fn ordinary_frames_take_the_short_way() {
     let now = Instant::now();
     let mut network = Network::new(now, &config(true, false)).unwrap();
     let [one, other] = [(), ()].map(|()| network.add_port(Port::new(100)));
-    let mut packet = vec![0x45; 40];
+    let mut packet = [0x45; 40];
     packet[12..16].copy_from_slice(&[192, 168, 64, 2]);
     let frame = |to: u8, from: u8| {
         let header = ethernet::Header::new(mac(to), mac(from), EtherType::IPV4);
