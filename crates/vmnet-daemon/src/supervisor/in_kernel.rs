@@ -18,6 +18,7 @@ use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
 use vmnet_linux::kernel::route::Routes;
+use vmnet_linux::kernel::tap;
 use vmnet_linux::lane::{
     Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
     services_mac,
@@ -27,6 +28,10 @@ use vmnet_wire::ndp;
 /// What a bridge of ours is for, and the tap that leads to us.
 const BRIDGE: &str = "bridge";
 const TRUNK: &str = "gateway";
+/// What a tap of a guest is for; a number follows.
+const GUEST: &str = "guest";
+/// Taps that a bridge may have.
+const MEMBERS_MAX: u32 = 1000;
 /// Bridges that a host may have.
 const BRIDGES_MAX: u32 = 10_000;
 
@@ -247,6 +252,75 @@ impl Supervisor {
             if let Err(error) = self.rule(network) {
                 tracing::error!(%network, %error, "rules cannot follow");
             }
+        }
+    }
+
+    /// Makes a tap for a guest of a network, which is no member of its bridge yet.
+    pub(crate) fn open_tap(&self, network: &str) -> Result<(String, OwnedFd), ServiceError> {
+        let network = self.find(network)?;
+        let bridge = self.bridge_of(network)?;
+        let mut helper = self.helper()?;
+        let links = helper.links().map_err(refused)?;
+        let taken: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let free = (0..MEMBERS_MAX).map(|number| (number, format!("{bridge}-{number}")));
+        let mut free = free.filter(|(_, name)| !taken.contains(name.as_str()));
+        let (number, name) = free.next().ok_or_else(|| ServiceError::Exhausted {
+            reason: format!("the bridge {bridge} has {MEMBERS_MAX} members: end some"),
+        })?;
+        let mark = mark(network, &format!("{GUEST}-{number}"));
+        let tap = helper.create_tap(named(&name)?, mark, false).map_err(refused)?;
+        Ok((name, tap))
+    }
+
+    fn bridge_of(&self, network: Uuid) -> Result<LinkName, ServiceError> {
+        let running = self.running(network)?;
+        let kernel = running.kernel.as_ref().ok_or_else(|| ServiceError::InvalidArgument {
+            reason: format!(
+                "the service carries the frames of the network {}: there is no bridge to have a tap on",
+                running.plan.label()
+            ),
+        })?;
+        Ok(kernel.bridge.clone())
+    }
+
+    /// Makes a tap that this service or an earlier one has made for a guest of this network a member of its bridge.
+    pub(super) fn join_bridge(
+        &self,
+        network: Uuid,
+        tap: &OwnedFd,
+        isolated: bool,
+    ) -> Result<LinkName, ServiceError> {
+        let bridge = self.bridge_of(network)?;
+        let isolated = isolated || self.running(network)?.plan.isolation;
+        let name = tap::name_of(tap).map_err(|error| super::failed(&error))?;
+        let mut helper = self.helper()?;
+        let links = helper.links().map_err(refused)?;
+        let is_it = |link: &&Link| {
+            let mark = link.mark.as_ref();
+            let for_guest = |mark: &Mark| mark.network == network && mark.role.as_str().starts_with(GUEST);
+            link.name == name && mark.is_some_and(for_guest)
+        };
+        if !links.iter().any(|link| is_it(&link)) {
+            return Err(ServiceError::InvalidArgument {
+                reason: format!("{name} is no tap that the service has made for this network"),
+            });
+        }
+        let member = named(&name)?;
+        let request = Request::BridgeJoin {
+            member: member.clone(),
+            bridge,
+            isolated,
+            station: None,
+        };
+        helper.done(&request).map_err(refused)?;
+        Ok(member)
+    }
+
+    /// Ends a tap, and what the rules say of it.
+    pub(super) fn leave_bridge(&mut self, network: Uuid, member: LinkName) {
+        let ended = self.helper().and_then(|mut helper| helper.delete_link(member).map_err(refused));
+        if let Err(error) = ended.and_then(|()| self.rule(network)) {
+            tracing::warn!(%network, %error, "a tap stays");
         }
     }
 

@@ -42,6 +42,21 @@ pub fn tun_interface_flags(tun: impl AsFd) -> io::Result<libc::c_int> {
     Ok(libc::c_int::from(flags as u16))
 }
 
+/// The name of the interface behind `tun`.
+///
+/// # Errors
+///
+/// As [`tun_interface_flags`].
+pub fn tun_interface_name(tun: impl AsFd) -> io::Result<String> {
+    let mut request = interface_request("")?;
+    // SAFETY: TUNGETIFF writes one `ifreq`, which `request` is and which outlives the call.
+    let answer = unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), libc::TUNGETIFF, &raw mut request) };
+    checked(answer)?;
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0);
+    let bytes: Vec<u8> = name.map(|byte| byte.to_ne_bytes()[0]).collect();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Lets the interface behind `tun` stay when nobody has it open any more.
 ///
 /// # Errors
