@@ -111,15 +111,11 @@ fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() 
     for to in ["192.168.64.1:8080", "198.51.100.2:8080"] {
         stage.must(&format!("at-once {to} 20"), SOON);
     }
-    vmnet(&stage, "forward list");
     let list = vmnet(&stage, "forward list --json");
-    let number = list.split("\"forward\":").nth(1).expect("a rule");
-    let number: String = number.chars().filter(char::is_ascii_digit).take(1).collect();
     let all: serde_json::Value = serde_json::from_str(&list).unwrap();
     for rule in all["forwards"].as_array().unwrap() {
         vmnet(&stage, &format!("forward remove {}", rule["forward"]));
     }
-    assert!(!number.is_empty());
     stage.world.outside().enter(|| {
         assert_eq!(outcome(at(HOST, 8080)), "refused");
         assert_eq!(outcome(at(HOST, 8081)), "refused");
@@ -183,7 +179,7 @@ fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
     };
     let (before, set_before) = (listed(&stage), settings(&stage));
     vmnet(&stage, &format!("network create {NETWORK}"));
-    let (_guest, _) = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
+    let (guest, _) = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
     stage.must("at-once 198.51.100.1:7 20", SOON);
     stage.must("tcp-ask [2001:db8:1::1]:9000", SOON);
     stage.must("udp-echo 198.51.100.1:7 20 1200", SOON);
@@ -192,10 +188,9 @@ fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
     });
     let during = listed(&stage);
     assert!(during.contains("comment \"openvmnet\""), "{during}");
-    drop(_guest);
+    drop(guest);
     eventually("the guest is gone", || {
-        vmnet(&stage, "interface list --json").contains("\"interfaces\":[]")
-            || !vmnet(&stage, "interface list").contains(NETWORK)
+        !vmnet(&stage, "interface list").contains(NETWORK)
     });
     vmnet(&stage, &format!("network delete {NETWORK}"));
     assert_eq!(listed(&stage), before);
@@ -216,9 +211,11 @@ fn what_a_killed_service_has_left_is_taken_over_or_removed() {
     let before = host(&stage, "nft -s list ruleset");
     vmnet(&stage, "network create lan");
     // One that nobody keeps ends with the service.
-    let (held, _) = listening(&stage, &["--network", "held"], "listen-tcp 80");
-    let index = |stage: &Stage| host(stage, "cat /sys/class/net/vmnet0/ifindex 2>/dev/null; ip -o link show vmnet0 | cut -d: -f1");
+    let (mut held, _) = listening(&stage, &["--network", "held"], "listen-tcp 80");
+    let index = |stage: &Stage| host(stage, "ip -o link show vmnet0 | cut -d: -f1");
     let first = index(&stage);
+    // It would start a service of its own in the place of the one that was killed.
+    held.signal(Signal::STOP);
     stage.machine().signal(Signal::KILL);
     stage.machine().wait(SOON);
     drop(held);

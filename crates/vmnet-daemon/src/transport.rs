@@ -105,9 +105,9 @@ fn send_beside(
     beside: &[OwnedFd],
     flags: SendFlags,
 ) -> io::Result<usize> {
+    let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
     if !beside.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&beside)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
