@@ -3,7 +3,9 @@
 //! What a client opens and starts is its own: it ends with the connection. A client that waits for something else can
 //! poll the connection's descriptor: it becomes readable when the service is gone.
 
+use crate::account;
 use crate::blocking::{Blocking, wait};
+use crate::choice::{self, Wanted};
 use crate::place::{self, FolderError, Scope};
 use crate::service::{
     Calls as _, Counters, Forward, ForwardRule, Forwards, Identities, InterfaceOptions, Interfaces,
@@ -11,11 +13,13 @@ use crate::service::{
     Started, Status, Tap,
 };
 use crate::start;
+use std::fs;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use zlink::Connection;
@@ -33,6 +37,20 @@ pub enum ConnectError {
     /// Nobody listens.
     #[error("the service does not run: nobody listens on {0}; `vmnet daemon` starts it")]
     NotRunning(PathBuf),
+    /// Nobody listens at the machine's.
+    #[error(
+        "the service of the machine does not run: nobody listens on {0}; have root start it, by `systemctl enable --now vmnet-system.socket` or `vmnet daemon --system`"
+    )]
+    NoSystem(PathBuf),
+    /// The socket of the machine's service is closed to this user.
+    #[error("this user may not use the service of the machine on {0}: {1}")]
+    Closed(PathBuf, String),
+    /// What is wanted takes privileges, and there is no service that has them and lets us in.
+    #[error("{0} takes privileges, which only the machine's service has: {1}")]
+    NeedsSystem(&'static str, #[source] Box<ConnectError>),
+    /// `VMNET_SCOPE` chooses none.
+    #[error("VMNET_SCOPE is {0}: it can be user or system")]
+    Scope(String),
     /// The socket's folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -83,17 +101,42 @@ pub enum CallError {
 pub struct Client {
     connection: Connection<Blocking>,
     stream: Arc<UnixStream>,
+    scope: Scope,
 }
 
 impl Client {
-    /// Connects to this user's service, and starts it if it does not run.
+    /// Connects to the service that was [chosen](crate::choice), else to this user's. This user's is started if it does not run.
     ///
     /// # Errors
     /// See [`ConnectError`].
     pub fn connect() -> Result<Self, ConnectError> {
+        Self::connect_to(choice::chosen()?.unwrap_or(Scope::User))
+    }
+
+    /// Connects to the service that has or is to make what is wanted; see [`choice`](crate::choice).
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect_for(wanted: Wanted<'_>) -> Result<Self, ConnectError> {
+        match (Self::connect_to(choice::whose(wanted)?), wanted.privileges) {
+            (Err(error @ (ConnectError::NoSystem(_) | ConnectError::Closed(..))), Some(what)) => {
+                Err(ConnectError::NeedsSystem(what, Box::new(error)))
+            }
+            (connected, _) => connected,
+        }
+    }
+
+    /// Connects to this service. This user's is started if it does not run.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect_to(scope: Scope) -> Result<Self, ConnectError> {
+        if scope == Scope::System {
+            return Self::connect_running_to(scope);
+        }
         let mut tries = 1;
         loop {
-            let mut client = Self::over(start::connect_or_start()?)?;
+            let mut client = Self::at(scope, start::connect_or_start()?)?;
             match client.status() {
                 Ok(_) => return Ok(client),
                 // It was about to end when we came.
@@ -102,26 +145,49 @@ impl Client {
                     let log = log_path().unwrap_or_else(|| PathBuf::from("its log"));
                     return Err(ConnectError::Ended(log));
                 }
-                Err(error) => return Err(unusable(error)),
+                Err(error) => return Err(unusable(scope, error)),
             }
         }
     }
 
-    /// Connects to this user's service, if it runs. Makes nothing, no folder either.
+    /// Connects to the service that was [chosen](crate::choice), else to this user's, if it runs. Makes nothing, no folder
+    /// either.
     ///
     /// # Errors
-    /// [`ConnectError::NotRunning`], and see [`ConnectError`].
+    /// [`ConnectError::NotRunning`], [`ConnectError::NoSystem`], and see [`ConnectError`].
     pub fn connect_running() -> Result<Self, ConnectError> {
-        let socket = place::socket(Scope::User);
-        place::check_socket_folder(&socket)?;
-        let Some(stream) = start::connect(&socket)? else {
-            return Err(ConnectError::NotRunning(socket));
+        Self::connect_running_to(choice::chosen()?.unwrap_or(Scope::User))
+    }
+
+    /// Connects to the service that has what is wanted, if it runs; see [`choice`](crate::choice).
+    ///
+    /// # Errors
+    /// As [`connect_running`](Self::connect_running).
+    pub fn connect_running_for(wanted: Wanted<'_>) -> Result<Self, ConnectError> {
+        Self::connect_running_to(choice::whose(wanted)?)
+    }
+
+    /// Connects to this service, if it runs. Makes nothing, no folder either.
+    ///
+    /// # Errors
+    /// As [`connect_running`](Self::connect_running).
+    pub fn connect_running_to(scope: Scope) -> Result<Self, ConnectError> {
+        let socket = place::socket(scope);
+        place::check_socket_folder(&socket, scope)?;
+        let nobody = |socket| match scope {
+            Scope::User => ConnectError::NotRunning(socket),
+            Scope::System => ConnectError::NoSystem(socket),
         };
-        let mut client = Self::over(stream)?;
+        let stream = match start::connect(&socket) {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return Err(nobody(socket)),
+            Err(error) => return Err(closed(scope, error)),
+        };
+        let mut client = Self::at(scope, stream)?;
         match client.status() {
             Ok(_) => Ok(client),
-            Err(CallError::Gone) => Err(ConnectError::NotRunning(socket)),
-            Err(error) => Err(unusable(error)),
+            Err(CallError::Gone) => Err(nobody(socket)),
+            Err(error) => Err(unusable(scope, error)),
         }
     }
 
@@ -130,14 +196,25 @@ impl Client {
     /// # Errors
     /// The socket cannot be set up.
     pub fn over(stream: UnixStream) -> Result<Self, ConnectError> {
-        let at = |source| ConnectError::Io(place::socket(Scope::User), source);
+        Self::at(Scope::User, stream)
+    }
+
+    fn at(scope: Scope, stream: UnixStream) -> Result<Self, ConnectError> {
+        let at = |source| ConnectError::Io(place::socket(scope), source);
         stream.set_read_timeout(Some(PATIENCE)).map_err(at)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(at)?;
         let stream = Arc::new(stream);
         Ok(Self {
             connection: Connection::new(Blocking(Arc::clone(&stream))),
             stream,
+            scope,
         })
+    }
+
+    /// Whose service it is, as far as we chose it.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.scope
     }
 
     /// An answer that is still to come would be taken for the next call's: nothing is asked here any more.
@@ -150,8 +227,37 @@ impl Client {
     }
 }
 
-fn unusable(error: CallError) -> ConnectError {
-    let socket = place::socket(Scope::User);
+/// The kernel does not let everybody come to the machine's service.
+fn closed(scope: Scope, error: ConnectError) -> ConnectError {
+    match error {
+        ConnectError::Io(socket, source)
+            if scope == Scope::System && source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            let remedy = remedy(&socket);
+            ConnectError::Closed(socket, remedy)
+        }
+        other => other,
+    }
+}
+
+/// How a user comes to be let in.
+fn remedy(socket: &Path) -> String {
+    let open = |about: &fs::Metadata| about.mode() & 0o020 != 0;
+    let group = fs::metadata(socket)
+        .ok()
+        .filter(open)
+        .and_then(|about| account::group(&about.gid().to_string()));
+    match group {
+        Some(group) => format!(
+            "join the group {0} (`usermod -aG {0} $USER` as root, then log in again)",
+            group.name
+        ),
+        None => "it is root's alone, until root starts it with --group".to_owned(),
+    }
+}
+
+fn unusable(scope: Scope, error: CallError) -> ConnectError {
+    let socket = place::socket(scope);
     match error {
         CallError::Refused(refusal) => ConnectError::Refused(socket, refusal),
         CallError::Silent => ConnectError::Silent(socket),
@@ -275,7 +381,7 @@ mod tests {
         let patience = Some(Duration::from_millis(50));
         client.stream.set_read_timeout(patience).unwrap();
         assert!(matches!(client.stop_interface(1), Err(CallError::Silent)));
-        let said = unusable(CallError::Silent).to_string();
+        let said = unusable(Scope::User, CallError::Silent).to_string();
         assert!(said.contains("did not answer"), "{said}");
         assert!(!said.contains("is not the service"), "{said}");
         assert!(theirs.read(&mut [0; 1024]).unwrap() > 0, "it was asked");

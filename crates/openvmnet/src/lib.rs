@@ -8,11 +8,15 @@
 //! | [`OperatingMode`], [`NetworkMode`] | where interfaces and networks lead |
 //! | [`service`] | the varlink interface of the service: its types, calls and errors |
 //! | [`client`] | a connection to the service |
+//! | [`choice`] | which service is asked: this user's or the machine's |
+//! | [`account`] | users and groups of this machine |
 //! | [`place`] | where the service listens and keeps its state |
 //! | `start` | starting a service that does not run |
 //! | `blocking` | varlink without a runtime |
 
+pub mod account;
 mod blocking;
+pub mod choice;
 pub mod client;
 mod configuration;
 mod mode;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
+use crate::choice::Wanted;
 use crate::client::Client;
 use crate::configuration::NetworkConfiguration;
 use crate::mode::NetworkMode;
@@ -84,7 +85,10 @@ impl Network {
     /// service cannot be reached. [`Status::NotAuthorized`]: it does not let this process in.
     pub fn create(configuration: &NetworkConfiguration) -> Result<Self, Error> {
         let asked = configuration.asked()?;
-        let mut client = Client::connect()?;
+        let mut client = Client::connect_for(Wanted {
+            network: None,
+            privileges: asked.takes_privileges(),
+        })?;
         let network = client
             .open_network(None, Some(asked))
             .map_err(failure_to_make)?;
@@ -107,7 +111,10 @@ impl Network {
     /// # Errors
     /// [`Status::Failure`]: there is none, or the service cannot be reached.
     pub fn open(name: &str) -> Result<Self, Error> {
-        let mut client = Client::connect()?;
+        let mut client = Client::connect_for(Wanted {
+            network: Some(name),
+            privileges: None,
+        })?;
         let network = client.open_network(Some(name), None)?;
         Ok(Self::held(client, network))
     }

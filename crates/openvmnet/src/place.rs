@@ -10,12 +10,14 @@
 //! `/etc/vmnet/vmnet.toml`.
 
 use rustix::fs::StatVfsMountFlags;
+use serde::{Deserialize, Serialize};
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use zlink::introspect::CustomType;
 
 /// The name of the socket in its folder.
 const SOCKET: &str = "vmnet.sock";
@@ -50,7 +52,9 @@ pub enum FolderError {
 }
 
 /// Whose service it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
+#[serde(rename_all = "lowercase")]
+#[zlink(rename_all = "lowercase")]
 pub enum Scope {
     /// This user's.
     User,
@@ -156,6 +160,23 @@ pub fn state(scope: Scope) -> Option<PathBuf> {
     here(|surroundings| surroundings.state(scope))
 }
 
+/// Whether there is a store or a configuration file of this user, so that there may be networks without a service.
+#[must_use]
+pub fn is_something_kept() -> bool {
+    if configuration(Scope::User).is_some_and(|file| file.exists()) {
+        return true;
+    }
+    let Some(folder) = state(Scope::User) else {
+        return false;
+    };
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.any(|entry| {
+            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("store"))
+        }),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 /// The configuration file; `None` for a user without a home. It need not be there.
 #[must_use]
 pub fn configuration(scope: Scope) -> Option<PathBuf> {
@@ -206,7 +227,7 @@ fn check_private(path: &Path) -> Result<(), FolderError> {
 /// # Errors
 /// See [`ensure_private`]; and a relative path is refused, and a folder that `vmnet run` has covered.
 pub fn ensure_socket_folder(socket: &Path) -> Result<(), FolderError> {
-    match folder_to_check(socket)? {
+    match folder_of(socket, Scope::User)? {
         Some(folder) => ensure_private(folder),
         None => Ok(()),
     }
@@ -235,8 +256,13 @@ pub fn ensure_machine_folder(socket: &Path) -> Result<Option<&Path>, FolderError
 }
 
 /// As [`ensure_socket_folder`], and makes nothing: in a folder that is not there is no socket either.
-pub(crate) fn check_socket_folder(socket: &Path) -> Result<(), FolderError> {
-    match folder_to_check(socket)?.map_or(Ok(()), check_private) {
+pub(crate) fn check_socket_folder(socket: &Path, scope: Scope) -> Result<(), FolderError> {
+    let folder = folder_of(socket, scope)?;
+    if scope == Scope::System {
+        // Only the superuser makes folders there.
+        return Ok(());
+    }
+    match folder.map_or(Ok(()), check_private) {
         Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         checked => checked,
     }
@@ -252,10 +278,6 @@ fn is_covered(folder: &Path) -> bool {
 }
 
 /// The folder of a socket, unless that is the chooser's concern.
-fn folder_to_check(socket: &Path) -> Result<Option<&Path>, FolderError> {
-    folder_of(socket, Scope::User)
-}
-
 fn folder_of(socket: &Path, scope: Scope) -> Result<Option<&Path>, FolderError> {
     let variable = scope.variable();
     if !socket.is_absolute() {
@@ -351,7 +373,8 @@ mod tests {
 
     #[test]
     fn a_relative_socket_is_refused_by_its_name() {
-        for check in [ensure_socket_folder, check_socket_folder] {
+        let look = |socket: &Path| check_socket_folder(socket, Scope::User);
+        for check in [ensure_socket_folder, look] {
             let refused = check(Path::new("q2.sock")).unwrap_err().to_string();
             assert!(refused.contains("VMNET_SOCKET is q2.sock"), "{refused}");
         }
@@ -361,12 +384,12 @@ mod tests {
     fn a_look_at_a_folder_makes_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/vmnet");
-        check_socket_folder(&path.join("vmnet.sock")).unwrap();
+        check_socket_folder(&path.join("vmnet.sock"), Scope::User).unwrap();
         assert!(!folder.path().join("a").exists());
         ensure_private(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(
-            check_socket_folder(&path.join("vmnet.sock")),
+            check_socket_folder(&path.join("vmnet.sock"), Scope::User),
             Err(FolderError::Foreign(_))
         ));
     }

@@ -165,6 +165,7 @@ impl From<ConnectError> for Error {
     fn from(error: ConnectError) -> Self {
         let status = match &error {
             ConnectError::Refused(_, refusal) => of_refusal(refusal),
+            ConnectError::Closed(..) | ConnectError::NeedsSystem(..) => Status::NotAuthorized,
             _ => Status::Failure,
         };
         Self::new(status, error)
@@ -184,6 +185,26 @@ mod tests {
         assert_eq!(Status::from_code(999), None);
         assert_eq!(Status::from_code(1011), None);
         assert_eq!(Status::from_code(0), None);
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_not_authorized() {
+        let closed = || ConnectError::Closed("/socket".into(), "join the group vmnet".to_owned());
+        let nobody = || ConnectError::NoSystem("/socket".into());
+        for (error, status) in [
+            (closed(), Status::NotAuthorized),
+            (nobody(), Status::Failure),
+            (
+                ConnectError::NeedsSystem("a bridge", Box::new(nobody())),
+                Status::NotAuthorized,
+            ),
+        ] {
+            let error = Error::from(error);
+            assert_eq!(error.status(), status, "{error}");
+        }
+        let needs = ConnectError::NeedsSystem("a bridge", Box::new(closed())).to_string();
+        assert!(needs.starts_with("a bridge takes privileges"), "{needs}");
+        assert!(needs.ends_with("join the group vmnet"), "{needs}");
     }
 
     #[test]

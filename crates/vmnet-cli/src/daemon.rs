@@ -5,22 +5,18 @@ use openvmnet::place::Scope;
 use vmnet_daemon::{DaemonError, Idle, Options, State};
 
 /// Serves until it is told to end, or nobody needs it.
-pub(crate) fn run(daemon: &Daemon) -> Result<(), DaemonError> {
-    vmnet_daemon::run(&options(daemon))
+pub(crate) fn run(daemon: &Daemon, scope: Scope) -> Result<(), DaemonError> {
+    vmnet_daemon::run(&options(daemon, scope))
 }
 
-fn options(daemon: &Daemon) -> Options {
+fn options(daemon: &Daemon, scope: Scope) -> Options {
     let state = match &daemon.state {
         _ if daemon.no_state => State::Nowhere,
         Some(folder) => State::Folder(folder.clone()),
         None => State::Usual,
     };
     Options {
-        scope: if daemon.system {
-            Scope::System
-        } else {
-            Scope::User
-        },
+        scope,
         activated: daemon.activated,
         idle: match daemon.idle_timeout {
             None => Idle::Usual,
@@ -44,8 +40,10 @@ mod tests {
 
     fn asked(words: &str) -> Options {
         let words = format!("vmnet daemon {words}");
-        match Args::parse_from(words.split_whitespace()).verb {
-            Verb::Service(ServiceVerb::Daemon(daemon)) => options(&daemon),
+        let args = Args::parse_from(words.split_whitespace());
+        let scope = args.scope();
+        match args.verb {
+            Verb::Service(ServiceVerb::Daemon(daemon)) => options(&daemon, scope),
             other => panic!("{other:?}"),
         }
     }

@@ -5,6 +5,8 @@
 //! that is closed to others (mode 0700) and holds nothing else. Another folder is left alone: choose one for the socket. The
 //! folder is covered, not the socket: a service that starts again makes a new one there.
 //!
+//! The folder of the machine's socket is covered too, if it holds nothing else.
+//!
 //! The cover is read-only, and lies over the folder of what the service keeps as well: the command must not start a service
 //! of its own that would write there in the place of the user's. Whoever has `--root` can take covers off.
 
@@ -34,6 +36,14 @@ pub(crate) fn folders() -> Vec<PathBuf> {
             );
         }
     }
+    // Who is in the machine's group has a say there too. The service tells guests by their network namespace as well.
+    let machines = place::socket(Scope::System);
+    let folder = machines.parent().filter(|folder| folder.is_dir());
+    found.extend(
+        folder
+            .filter(|folder| holds_only(folder, machines.file_name().unwrap_or_default()))
+            .map(Path::to_owned),
+    );
     found.extend(place::state(Scope::User).filter(|folder| folder.is_dir()));
     found
 }

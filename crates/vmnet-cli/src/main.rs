@@ -7,6 +7,7 @@
 //! | `run`, `qemu`, `attach/` | one file or folder per verb |
 //! | `verb/` | the verbs that ask the service |
 //! | `daemon` | the service |
+//! | `doctor/` | what can work here, and what blocks it |
 //! | `forward_spec` | `[ADDR:]8080:web:80[/udp]` |
 //! | `span` | times and spans of time |
 //! | `pages` | completions and manual pages |
@@ -20,6 +21,7 @@ mod args;
 mod attach;
 mod command;
 mod daemon;
+mod doctor;
 mod forward_spec;
 mod hiding;
 mod identity;
@@ -35,6 +37,7 @@ mod verb;
 
 use clap::Parser as _;
 use command::Ending;
+use openvmnet::place::Scope;
 use std::process::ExitCode;
 
 /// The status of a failure of our own, as `env`, `timeout` and `docker run` have it: a command's own status passes through.
@@ -47,11 +50,15 @@ fn main() -> ExitCode {
         args::Verb::Service(args::service::ServiceVerb::Daemon(_))
     );
     logging::start(args.verbose, service);
+    let scope = args.scope();
+    if scope == Scope::System {
+        openvmnet::choice::choose(scope);
+    }
     let outcome = match args.verb {
         args::Verb::Run(run) => run::run(run),
         args::Verb::Qemu(qemu) => qemu::run(qemu),
         args::Verb::Attach(attach) => attach::run(&attach).map(|()| Ending::SUCCESS),
-        args::Verb::Service(verb) => return asked(verb),
+        args::Verb::Service(verb) => return asked(verb, scope),
     };
     match outcome {
         Ok(Ending::Status(status)) => ExitCode::from(status),
@@ -64,8 +71,8 @@ fn main() -> ExitCode {
 }
 
 /// Verbs without a command: 0 when it was done, 1 when it was not, 2 (by `clap`) when it was not understood.
-fn asked(verb: args::service::ServiceVerb) -> ExitCode {
-    match verb::run(verb) {
+fn asked(verb: args::service::ServiceVerb, scope: Scope) -> ExitCode {
+    match verb::run(verb, scope) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vmnet: {}", chain(&error));

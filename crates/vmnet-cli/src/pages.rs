@@ -41,6 +41,14 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "the socket of the service, instead of $XDG_RUNTIME_DIR/vmnet/vmnet.sock",
     ),
     (
+        "VMNET_SYSTEM_SOCKET",
+        "the socket of the machine's service, instead of /run/vmnet/vmnet.sock",
+    ),
+    (
+        "VMNET_SCOPE",
+        "which service is asked: user, or system as with --system",
+    ),
+    (
         "VMNET_CONFIG",
         "the configuration file, instead of $XDG_CONFIG_HOME/vmnet/vmnet.toml",
     ),
@@ -59,6 +67,10 @@ const FILES: &[(&str, &str)] = &[
     (
         "$XDG_STATE_HOME/vmnet/",
         "what the service keeps, and the log of one that was started on demand (~/.local/state/vmnet)",
+    ),
+    (
+        "/run/vmnet/vmnet.sock, /var/lib/vmnet/, /etc/vmnet/vmnet.toml",
+        "the same of the machine's service",
     ),
     (
         "$XDG_CONFIG_HOME/vmnet/vmnet.toml",

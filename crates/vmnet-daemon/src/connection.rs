@@ -1,10 +1,10 @@
 //! Who may speak to the service, and one task for each who does.
 
-use crate::account::Group;
 use crate::call::Asked;
 use crate::rpc::Session;
 use crate::supervisor::{ConnectionId, Supervisor};
 use crate::transport::{Nowhere, Transport, Writer};
+use openvmnet::account::Group;
 use openvmnet::service::ServiceError;
 use serde::Deserialize as _;
 use std::cell::{Cell, RefCell};

@@ -14,10 +14,8 @@
 //! | `file` | the configuration file |
 //! | `system` | the machine's service: who may use it, as whom it runs |
 //! | [`privileged`] | what takes privileges, done by another process |
-//! | `account` | users and groups of this machine |
 //! | `life` | from the start to the end of the process |
 
-mod account;
 mod call;
 mod connection;
 mod descriptor;

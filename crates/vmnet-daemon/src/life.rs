@@ -189,6 +189,7 @@ fn serve(
 ) -> Result<(), DaemonError> {
     let (store, folder) = open_store(options)?;
     let about = About {
+        scope: options.scope,
         socket: listening.path.clone(),
         store: folder,
         configuration: file,

@@ -1,6 +1,6 @@
 //! Where the service's socket comes from: from systemd, from the client that starts the service, or from the service itself.
 
-use crate::account::Group;
+use openvmnet::account::Group;
 use openvmnet::client::{StartLock, remove_stale};
 use openvmnet::place::{self, FolderError};
 use std::cell::RefCell;

@@ -4,8 +4,8 @@ use crate::supervisor::{ConnectionId, Supervisor};
 use openvmnet::service::{
     Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface,
     InterfaceOptions, Interfaces, Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network,
-    NetworkConfiguration, Networks, Protocol, Reservation, Reservations, Reserved, ServiceError,
-    Started, Status, Tap,
+    NetworkConfiguration, Networks, Protocol, Reservation, Reservations, Reserved, Scope,
+    ServiceError, Started, Status, Tap,
 };
 use std::cell::{RefCell, RefMut};
 use std::os::fd::OwnedFd;
@@ -40,7 +40,7 @@ impl Session {
     types = [
         Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface, InterfaceOptions, Interfaces,
         Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network, NetworkConfiguration, Networks, Protocol, Reservation,
-        Reservations, Reserved, Started, Status, Tap
+        Reservations, Reserved, Scope, Started, Status, Tap
     ],
     vendor = "Openvmnet",
     product = "vmnet",

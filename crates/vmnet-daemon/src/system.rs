@@ -4,9 +4,9 @@
 //! forked off first ([`crate::privileged`]); then the socket is made and the state folder given away, and all that is
 //! left is dropped before anybody is listened to.
 
-use crate::account::{self, Group};
 use crate::connection::Admission;
 use crate::file::Configuration;
+use openvmnet::account::{self, Group};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown};

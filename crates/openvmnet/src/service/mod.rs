@@ -19,6 +19,7 @@ mod lease;
 mod network;
 mod proxy;
 
+pub use crate::place::Scope;
 pub use error::ServiceError;
 pub use forward::{Forward, ForwardRule, Forwards, Guest, Protocol};
 pub use interface::{Interface, InterfaceOptions, Interfaces, Kind, Started, Tap};

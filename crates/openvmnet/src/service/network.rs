@@ -1,5 +1,6 @@
 //! Networks.
 
+use super::Scope;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use zlink::introspect::CustomType;
@@ -135,6 +136,16 @@ impl NetworkConfiguration {
     }
 }
 
+impl NetworkConfiguration {
+    /// What of it takes privileges, so that only the machine's service can do it; in words for people.
+    #[must_use]
+    pub fn takes_privileges(&self) -> Option<&'static str> {
+        match self.mode {
+            Mode::Host | Mode::Shared => None,
+        }
+    }
+}
+
 /// What keeps a network alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 #[serde(rename_all = "lowercase")]
@@ -159,6 +170,8 @@ pub struct Network {
     pub mode: Mode,
     /// What keeps it.
     pub lifetime: Lifetime,
+    /// Whose service has it.
+    pub scope: Scope,
     /// `ADDRESS/LENGTH` of the subnet; none for a private switch without the host.
     pub subnet: Option<String>,
     /// The host's address on it.
@@ -230,6 +243,8 @@ pub struct Status {
     pub version: String,
     /// Of the process.
     pub pid: u32,
+    /// Whose service it is.
+    pub scope: Scope,
     /// How long it runs.
     pub uptime_seconds: u64,
     /// Where it listens.

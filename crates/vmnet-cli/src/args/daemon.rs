@@ -8,7 +8,7 @@ Examples:
   vmnet daemon                                           in the foreground; ends with Ctrl-C, or when idle
   vmnet daemon --idle-timeout never --config ./vmnet.toml
   vmnet daemon --no-state                                nothing stays when it ends
-  sudo vmnet daemon --system --group kvm";
+  sudo vmnet daemon --system --group kvm                 for the machine: from /run/vmnet and /var/lib/vmnet";
 
 /// How long the service waits for something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +21,6 @@ pub(crate) enum IdleTimeout {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Daemon {
-    /// Serve the whole machine, with privileges, from /run/vmnet and /var/lib/vmnet.
-    #[arg(long)]
-    pub(crate) system: bool,
     /// End after so long without a client, like 30s or 10m, or `never` [default: never; 30s if it was started on demand]
     #[arg(long, value_name = "DURATION", value_parser = idle_timeout)]
     pub(crate) idle_timeout: Option<IdleTimeout>,
@@ -44,7 +41,7 @@ pub(crate) struct Daemon {
     #[arg(long, requires = "system")]
     pub(crate) user: Option<String>,
     /// Started by a client: the socket is standard input, and the service goes into the background.
-    #[arg(long, hide = true, conflicts_with = "system")]
+    #[arg(long, hide = true)]
     pub(crate) activated: bool,
 }
 
@@ -64,6 +61,8 @@ mod tests {
 
     #[derive(Debug, Parser)]
     struct Typed {
+        #[arg(long)]
+        system: bool,
         #[command(flatten)]
         daemon: Daemon,
     }
@@ -105,7 +104,7 @@ mod tests {
                 .find_map(|line| line.strip_prefix("ExecStart="));
             let words = line.unwrap().strip_prefix("vmnet daemon").unwrap();
             let daemon = typed(words).unwrap();
-            assert_eq!(daemon.system, system);
+            assert_eq!(words.contains("--system"), system);
             assert_eq!(daemon.group.is_some(), system);
             assert!(!daemon.activated, "the socket comes as systemd passes it");
         }

@@ -6,9 +6,11 @@
 //! | `service` | verbs that ask the service |
 //! | `network`, `interface`, `identity`, `forward`, `lease`, `status` | one file for each of these |
 //! | `daemon` | the service itself |
+//! | `doctor` | what can work here |
 //! | `pages` | completions and manual pages |
 
 pub(crate) mod daemon;
+pub(crate) mod doctor;
 pub(crate) mod forward;
 pub(crate) mod identity;
 pub(crate) mod interface;
@@ -21,6 +23,7 @@ pub(crate) mod status;
 use crate::identity::{GuestName, NetworkName};
 use crate::port_spec::PortSpec;
 use clap::{ArgGroup, Parser, Subcommand};
+use openvmnet::place::Scope;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -66,8 +69,22 @@ pub(crate) struct Args {
     /// Say more on stderr; twice for debugging, three times for everything. VMNET_LOG sets filters.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+    /// Ask the service of the machine, not this user's; as VMNET_SCOPE=system.
+    #[arg(long, global = true)]
+    pub(crate) system: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Args {
+    /// Whose service is meant, or to be.
+    pub(crate) fn scope(&self) -> Scope {
+        if self.system {
+            Scope::System
+        } else {
+            Scope::User
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

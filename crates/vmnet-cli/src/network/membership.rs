@@ -7,6 +7,7 @@
 use crate::args::Making;
 use crate::identity::NetworkName;
 use crate::port_spec::PortSpec;
+use openvmnet::choice::Wanted;
 use openvmnet::client::{CallError, Client, ConnectError};
 use openvmnet::service::{
     Datapath, ForwardRule, Guest, Interface, InterfaceOptions, Kind, Mode, Network, NetworkConfiguration,
@@ -99,7 +100,10 @@ impl Opened {
             network: asked.to_string(),
             source,
         };
-        let mut client = Client::connect()?;
+        let mut client = Client::connect_for(Wanted {
+            network: Some(asked.as_str()),
+            privileges: None,
+        })?;
         let service = client.status().map_err(at)?.pid;
         let network = open(&mut client, asked, making).map_err(at)?;
         tracing::info!(uuid = %network.uuid, subnet = ?network.subnet, "joining {asked}");
@@ -117,7 +121,7 @@ impl Opened {
             network: known_as(network).to_owned(),
             source,
         };
-        let mut client = Client::connect()?;
+        let mut client = Client::connect_to(network.scope)?;
         let service = client.status().map_err(at)?.pid;
         let network = match client.open_network(Some(&network.uuid), None) {
             Err(CallError::Refused(ServiceError::NotFound { .. })) => {
@@ -236,7 +240,8 @@ impl Membership {
 
     /// Why the service has hung up: if it still runs, it let go of us on purpose.
     pub(super) fn what_happened(&self) -> Happening {
-        let Ok(mut client) = Client::connect_running() else {
+        let scope = self.opened.network.scope;
+        let Ok(mut client) = Client::connect_running_to(scope) else {
             return Happening::Died;
         };
         match client.status() {

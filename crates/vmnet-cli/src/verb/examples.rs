@@ -5,7 +5,7 @@ use super::network::Shown;
 use super::status::{Closeup, Overview};
 use openvmnet::service::{
     Datapath, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState, Lifetime,
-    Mode, Network, NetworkConfiguration, Protocol, Reservation, Reserved, Status,
+    Mode, Network, NetworkConfiguration, Protocol, Reservation, Reserved, Scope, Status,
 };
 use std::collections::BTreeMap;
 
@@ -53,6 +53,7 @@ pub(super) fn network() -> Network {
         name: text("lab"),
         mode: Mode::Shared,
         lifetime: Lifetime::Kept,
+        scope: Scope::User,
         subnet: text("10.77.0.0/24"),
         gateway: text("10.77.0.1"),
         dhcp_first: text("10.77.0.2"),
@@ -88,6 +89,7 @@ pub(super) fn bare_network() -> Network {
         name: None,
         mode: Mode::Host,
         lifetime: Lifetime::Held,
+        scope: Scope::User,
         subnet: None,
         gateway: None,
         dhcp_first: None,
@@ -292,6 +294,7 @@ pub(super) fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
         pid: 4242,
+        scope: Scope::User,
         uptime_seconds: 90_061,
         socket: "/run/user/1000/vmnet/vmnet.sock".to_owned(),
         store: text("/home/u/.local/state/vmnet/store.redb"),
@@ -313,6 +316,7 @@ pub(super) fn bare_status() -> Status {
 pub(super) fn overview() -> Overview {
     Overview {
         service: Some(status()),
+        machine: Some(status()),
         networks: vec![network()],
     }
 }

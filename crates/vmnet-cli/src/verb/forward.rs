@@ -1,7 +1,7 @@
 //! `vmnet forward`.
 
 use super::table::{Table, or_none};
-use super::{VerbError, each, keeping, running, show};
+use super::{VerbError, each, keeping_of, of, running, show};
 use crate::args::forward::{Add, ForwardVerb, List, Remove};
 use crate::forward_spec::{self, HostPorts};
 use crate::port_spec::ParsePortError;
@@ -60,7 +60,7 @@ pub(crate) fn run(verb: &ForwardVerb) -> Result<(), VerbError> {
 
 fn add(add: &Add) -> Result<(), VerbError> {
     let rules = rules(add)?;
-    let mut client = Client::connect()?;
+    let mut client = of(&add.network)?;
     let mut forwards = Vec::new();
     for rule in rules {
         match client.add_forward(&add.network, None, rule) {
@@ -101,7 +101,7 @@ fn withdraw(client: &mut Client, forwards: &[Forward]) {
 }
 
 fn list(list: &List) -> Result<(), VerbError> {
-    let forwards = match keeping()? {
+    let forwards = match keeping_of(list.network.as_deref())? {
         Some(mut client) => client.list_forwards(list.network.as_deref())?,
         None => Forwards {
             forwards: Vec::new(),
@@ -148,7 +148,7 @@ fn remove(remove: &Remove) -> Result<(), VerbError> {
             each(&numbers, |&number| client.remove_forward(number))
         }
         Meant::Ports(network, ports) => {
-            let mut client = Client::connect()?;
+            let mut client = of(&network)?;
             let forwards = client.list_forwards(Some(&network))?.forwards;
             // All are found before one is removed.
             let found: Result<Vec<u64>, ForwardError> = ports

@@ -1,7 +1,7 @@
 //! `vmnet interface`.
 
 use super::table::{Table, or_none};
-use super::{VerbError, each, running, show};
+use super::{VerbError, each, running, running_of, show};
 use crate::args::interface::{InterfaceVerb, List, Stop};
 use openvmnet::service::{Interface, Interfaces, Kind};
 
@@ -14,7 +14,7 @@ pub(crate) fn run(verb: &InterfaceVerb) -> Result<(), VerbError> {
 
 /// Interfaces end with the service: without one there are none.
 fn list(list: &List) -> Result<(), VerbError> {
-    let interfaces = match running()? {
+    let interfaces = match running_of(list.network.as_deref())? {
         Some(mut client) => client.list_interfaces(list.network.as_deref())?,
         None => Interfaces {
             interfaces: Vec::new(),

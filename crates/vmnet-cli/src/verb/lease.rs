@@ -1,7 +1,7 @@
 //! `vmnet lease`.
 
 use super::table::{Table, or_none};
-use super::{VerbError, keeping, show};
+use super::{VerbError, keeping_of, of, show};
 use crate::args::lease::{LeaseVerb, List, Reserve};
 use crate::span;
 use openvmnet::client::Client;
@@ -22,17 +22,17 @@ pub(crate) fn run(verb: LeaseVerb) -> Result<(), VerbError> {
         LeaseVerb::Reserve(asked) => reserve(asked),
         LeaseVerb::Unreserve(at) => {
             let address = at.address.to_string();
-            Ok(Client::connect()?.unreserve_lease(&at.network, &address)?)
+            Ok(of(&at.network)?.unreserve_lease(&at.network, &address)?)
         }
         LeaseVerb::Release(at) => {
             let address = at.address.to_string();
-            Ok(Client::connect()?.release_lease(&at.network, &address)?)
+            Ok(of(&at.network)?.release_lease(&at.network, &address)?)
         }
     }
 }
 
 fn list(list: &List) -> Result<(), VerbError> {
-    let addresses = match keeping()? {
+    let addresses = match keeping_of(list.network.as_deref())? {
         Some(mut client) => addresses(&mut client, list.network.as_deref())?,
         None => Addresses::default(),
     };
@@ -57,7 +57,7 @@ fn reserve(reserve: Reserve) -> Result<(), VerbError> {
         client_id: reserve.client_id,
         name: reserve.name,
     };
-    Ok(Client::connect()?.reserve_lease(&reserve.network, reservation)?)
+    Ok(of(&reserve.network)?.reserve_lease(&reserve.network, reservation)?)
 }
 
 /// One line of the table.

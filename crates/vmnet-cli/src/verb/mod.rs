@@ -16,18 +16,20 @@ mod network;
 mod status;
 mod table;
 
+use crate::args::doctor::Doctor;
 use crate::args::service::ServiceVerb;
 use crate::daemon;
+use crate::doctor;
 use crate::forward_spec::NothingLeft;
 use crate::pages::{self, PagesError};
+use openvmnet::choice::{self, Wanted};
 use openvmnet::client::{CallError, Client, ConnectError};
 use openvmnet::place::{self, Scope};
 use serde::Serialize;
-use std::fs;
 use std::io::{self, Write as _};
 
 /// Does what was typed.
-pub(crate) fn run(verb: ServiceVerb) -> Result<(), VerbError> {
+pub(crate) fn run(verb: ServiceVerb, scope: Scope) -> Result<(), VerbError> {
     match verb {
         ServiceVerb::Network(network) => network::run(network.verb),
         ServiceVerb::Interface(interface) => interface::run(&interface.verb),
@@ -35,9 +37,19 @@ pub(crate) fn run(verb: ServiceVerb) -> Result<(), VerbError> {
         ServiceVerb::Forward(forward) => forward::run(&forward.verb),
         ServiceVerb::Lease(lease) => lease::run(lease.verb),
         ServiceVerb::Status(status) => status::run(&status),
-        ServiceVerb::Daemon(daemon) => Ok(daemon::run(&daemon)?),
+        ServiceVerb::Daemon(daemon) => Ok(daemon::run(&daemon, scope)?),
+        ServiceVerb::Doctor(doctor) => diagnose(&doctor),
         ServiceVerb::Completions(completions) => Ok(pages::completions(&completions)?),
         ServiceVerb::Man(man) => Ok(pages::man(&man)?),
+    }
+}
+
+fn diagnose(asked: &Doctor) -> Result<(), VerbError> {
+    let diagnosis = doctor::examine();
+    show(asked.json, &diagnosis, || diagnosis.describe())?;
+    match diagnosis.blocks() {
+        0 => Ok(()),
+        blocks => Err(VerbError::Blocked(blocks)),
     }
 }
 
@@ -61,6 +73,8 @@ pub(crate) enum VerbError {
     NoNumbers(&'static str),
     #[error("the service does not run, so nobody is on {0}: `vmnet network show {0}` starts it")]
     NothingUp(String),
+    #[error("{0} of these block what a user starts: see what to do behind ->")]
+    Blocked(usize),
     #[error(transparent)]
     Pages(#[from] PagesError),
     #[error(transparent)]
@@ -93,38 +107,61 @@ fn each<T>(items: &[T], mut act: impl FnMut(&T) -> Result<(), CallError>) -> Res
     }
 }
 
-/// The service, if it runs.
+/// The service that has this network, started if it is this user's.
+fn of(network: &str) -> Result<Client, ConnectError> {
+    Client::connect_for(Wanted {
+        network: Some(network),
+        privileges: None,
+    })
+}
+
+/// The service that is meant, else this user's, if it runs.
 fn running() -> Result<Option<Client>, ConnectError> {
-    match Client::connect_running() {
+    if_it_runs(Client::connect_running())
+}
+
+/// The service that has this network, if it runs; without one as [`running`].
+fn running_of(network: Option<&str>) -> Result<Option<Client>, ConnectError> {
+    let wanted = Wanted {
+        network,
+        privileges: None,
+    };
+    if_it_runs(Client::connect_running_for(wanted))
+}
+
+fn if_it_runs(connected: Result<Client, ConnectError>) -> Result<Option<Client>, ConnectError> {
+    match connected {
         Ok(client) => Ok(Some(client)),
         Err(ConnectError::NotRunning(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The service, started if there may be something that it keeps.
+/// The service that is meant, else this user's, started if there may be something that it keeps.
 fn keeping() -> Result<Option<Client>, ConnectError> {
-    if is_something_kept() {
-        Client::connect().map(Some)
-    } else {
-        running()
+    if choice::chosen()?.is_some() || place::is_something_kept() {
+        return Client::connect().map(Some);
+    }
+    running()
+}
+
+/// The service that has this network; without one as [`keeping`].
+fn keeping_of(network: Option<&str>) -> Result<Option<Client>, ConnectError> {
+    match network {
+        Some(network) => of(network).map(Some),
+        None => keeping(),
     }
 }
 
-/// Whether there is a store or a configuration file, so that there may be networks without a service.
-fn is_something_kept() -> bool {
-    if place::configuration(Scope::User).is_some_and(|file| file.exists()) {
-        return true;
+/// The service of the machine beside this user's, unless one was chosen: `None` if it does not run or lets us not in.
+fn machines() -> Result<Option<Client>, ConnectError> {
+    if choice::chosen()?.is_some() {
+        return Ok(None);
     }
-    let Some(folder) = place::state(Scope::User) else {
-        return false;
-    };
-    match fs::read_dir(folder) {
-        Ok(mut entries) => entries.any(|entry| {
-            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("store"))
-        }),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
+    let connected = Client::connect_running_to(Scope::System);
+    Ok(connected
+        .inspect_err(|error| tracing::debug!(%error, "the machine's service is left out"))
+        .ok())
 }
 
 /// Prints JSON, or the text.

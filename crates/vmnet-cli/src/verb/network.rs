@@ -1,11 +1,14 @@
 //! `vmnet network`.
 
 use super::table::{Table, or_none, sheet, yes_or_no};
-use super::{VerbError, each, keeping, show};
+use super::{VerbError, each, keeping, machines, of, show};
 use crate::args::network::{Create, Delete, List, Mode as Leading, NetworkVerb, Show};
 use crate::span::Span;
+use openvmnet::choice::Wanted;
 use openvmnet::client::Client;
-use openvmnet::service::{Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks};
+use openvmnet::service::{
+    Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks, Scope,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -29,7 +32,12 @@ pub(crate) fn run(verb: NetworkVerb) -> Result<(), VerbError> {
 
 fn create(create: Create) -> Result<(), VerbError> {
     let json = create.json;
-    let network = Client::connect()?.create_network(configuration(create))?;
+    let configuration = configuration(create);
+    let mut client = Client::connect_for(Wanted {
+        network: None,
+        privileges: configuration.takes_privileges(),
+    })?;
+    let network = client.create_network(configuration)?;
     show(json, &network, || line(&network) + "\n")
 }
 
@@ -74,17 +82,18 @@ fn configuration(create: Create) -> NetworkConfiguration {
 }
 
 fn list(list: &List) -> Result<(), VerbError> {
-    let networks = match keeping()? {
-        Some(mut client) => client.list_networks(None)?,
-        None => Networks {
-            networks: Vec::new(),
-        },
-    };
+    let mut networks = Vec::new();
+    for client in [keeping()?, machines()?] {
+        if let Some(mut client) = client {
+            networks.extend(client.list_networks(None)?.networks);
+        }
+    }
+    let networks = Networks { networks };
     show(list.json, &networks, || table(&networks.networks))
 }
 
 fn one(asked: &Show) -> Result<(), VerbError> {
-    let mut client = Client::connect()?;
+    let mut client = of(&asked.network)?;
     let networks = client.list_networks(Some(&asked.network))?.networks;
     for network in networks {
         let counters = if asked.counters {
@@ -99,18 +108,30 @@ fn one(asked: &Show) -> Result<(), VerbError> {
 }
 
 fn delete(delete: &Delete) -> Result<(), VerbError> {
-    let mut client = Client::connect()?;
-    each(&delete.networks, |network| {
-        client.delete_network(network, delete.force)
+    // All are found before one is deleted.
+    let clients: Result<Vec<Client>, _> = delete.networks.iter().map(|name| of(name)).collect();
+    let mut clients = clients?.into_iter();
+    each(&delete.networks, |network| match clients.next() {
+        Some(mut client) => client.delete_network(network, delete.force),
+        None => Ok(()),
     })
 }
 
 pub(super) fn table(networks: &[Network]) -> String {
-    let headings = ["NAME", "MODE", "SUBNET", "LIFETIME", "INTERFACES", "UUID"];
+    let headings = [
+        "NAME",
+        "SCOPE",
+        "MODE",
+        "SUBNET",
+        "LIFETIME",
+        "INTERFACES",
+        "UUID",
+    ];
     let mut table = Table::new(headings);
     for network in networks {
         table.row([
             or_none(network.name.as_ref()),
+            scope(network.scope).to_owned(),
             kind(network).to_owned(),
             or_none(network.subnet.as_ref()),
             lifetime(network).to_owned(),
@@ -142,6 +163,13 @@ pub(super) fn kind(network: &Network) -> &'static str {
         _ if network.private => "private",
         Mode::Host => "host",
         Mode::Shared => "shared",
+    }
+}
+
+pub(super) fn scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::User => "user",
+        Scope::System => "system",
     }
 }
 
@@ -190,6 +218,7 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
     vec![
         ("name", or_none(network.name.as_ref())),
         ("uuid", network.uuid.clone()),
+        ("scope", scope(network.scope).to_owned()),
         ("mode", kind(network).to_owned()),
         ("subnet", or_none(network.subnet.as_ref())),
         ("gateway", or_none(network.gateway.as_ref())),
@@ -317,9 +346,9 @@ mod tests {
     fn networks_as_a_table() {
         let networks = [examples::network(), examples::bare_network()];
         insta::assert_snapshot!(table(&networks), @r"
-        NAME  MODE     SUBNET        LIFETIME  INTERFACES  UUID
-        lab   shared   10.77.0.0/24  kept      2           6ba7b810-9dad-41d1-80b4-00c04fd430c8
-        -     private  -             held      0           01234567-89ab-4cde-8f01-23456789abcd
+        NAME  SCOPE  MODE     SUBNET        LIFETIME  INTERFACES  UUID
+        lab   user   shared   10.77.0.0/24  kept      2           6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        -     user   private  -             held      0           01234567-89ab-4cde-8f01-23456789abcd
         ");
         assert_eq!(
             line(&networks[0]),
@@ -344,6 +373,7 @@ mod tests {
         insta::assert_snapshot!(describe(&shown), @r"
         name                  lab
         uuid                  6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        scope                 user
         mode                  shared
         subnet                10.77.0.0/24
         gateway               10.77.0.1
@@ -376,6 +406,7 @@ mod tests {
         insta::assert_snapshot!(describe(&shown), @r"
         name                  -
         uuid                  01234567-89ab-4cde-8f01-23456789abcd
+        scope                 user
         mode                  private
         subnet                -
         gateway               -

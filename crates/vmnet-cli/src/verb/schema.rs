@@ -95,7 +95,11 @@ fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
     };
     let (rule, bare_rule) = (forward().rule, bare_forward().rule);
     let least = NetworkConfiguration::new(Mode::Shared);
+    let diagnosis = crate::doctor::example();
+    let (well, ill) = (&diagnosis.findings[0], &diagnosis.findings[1]);
     BTreeMap::from([
+        ("Diagnosis", printed(&diagnosis, &diagnosis)),
+        ("Finding", printed(ill, well)),
         ("Networks", printed(&networks, &networks)),
         ("Network", printed(&network(), &bare_network())),
         ("ShownNetwork", only_counters()),

@@ -2,7 +2,7 @@
 
 use super::lease::addresses;
 use super::table::sheet;
-use super::{VerbError, forward, interface, network, running, show};
+use super::{VerbError, forward, interface, machines, network, running, running_of, show};
 use crate::args::status::Status as Asked;
 use crate::span::Span;
 use openvmnet::client::Client;
@@ -14,6 +14,8 @@ use serde::Serialize;
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Overview {
     pub(super) service: Option<Status>,
+    /// The machine's beside it.
+    pub(super) machine: Option<Status>,
     pub(super) networks: Vec<Network>,
 }
 
@@ -29,14 +31,14 @@ pub(super) struct Closeup {
 }
 
 pub(crate) fn run(asked: &Asked) -> Result<(), VerbError> {
-    let client = running()?;
     match &asked.network {
         None => {
-            let overview = client.map(overview).transpose()?.unwrap_or_default();
+            let overview = overview(running()?, machines()?)?;
             show(asked.json, &overview, || describe(&overview))
         }
         Some(name) => {
-            let client = client.ok_or_else(|| VerbError::NothingUp(name.clone()))?;
+            let client =
+                running_of(Some(name))?.ok_or_else(|| VerbError::NothingUp(name.clone()))?;
             for closeup in closeups(client, name)? {
                 show(asked.json, &closeup, || describe_one(&closeup))?;
             }
@@ -45,11 +47,18 @@ pub(crate) fn run(asked: &Asked) -> Result<(), VerbError> {
     }
 }
 
-fn overview(mut client: Client) -> Result<Overview, VerbError> {
-    Ok(Overview {
-        service: Some(client.status()?),
-        networks: client.list_networks(None)?.networks,
-    })
+fn overview(service: Option<Client>, machine: Option<Client>) -> Result<Overview, VerbError> {
+    let mut overview = Overview::default();
+    for (client, place) in [
+        (service, &mut overview.service),
+        (machine, &mut overview.machine),
+    ] {
+        let Some(mut client) = client else { continue };
+        *place = Some(client.status()?);
+        let networks = client.list_networks(None)?.networks;
+        overview.networks.extend(networks);
+    }
+    Ok(overview)
 }
 
 /// One, or none if the network ends while we look.
@@ -70,13 +79,20 @@ fn closeups(mut client: Client, name: &str) -> Result<Vec<Closeup>, VerbError> {
 }
 
 fn describe(overview: &Overview) -> String {
-    let Some(status) = &overview.service else {
-        return format!(
+    let mut text = match &overview.service {
+        Some(status) => service(status),
+        None => format!(
             "the service does not run; what needs it starts it, at {}\n",
             place::socket(Scope::User).display()
-        );
+        ),
     };
-    let mut text = service(status);
+    if let Some(machine) = &overview.machine {
+        text.push('\n');
+        text.push_str(&service(machine));
+    }
+    if overview.service.is_none() && overview.machine.is_none() {
+        return text;
+    }
     if overview.networks.is_empty() {
         text.push_str("\nno networks\n");
     } else {
@@ -90,6 +106,7 @@ fn service(status: &Status) -> String {
     sheet(&[
         ("version", status.version.clone()),
         ("pid", status.pid.to_string()),
+        ("scope", network::scope(status.scope).to_owned()),
         ("uptime", Span::seconds(status.uptime_seconds).to_string()),
         ("socket", status.socket.clone()),
         (
@@ -136,11 +153,13 @@ mod tests {
     fn the_service_and_its_networks() {
         let overview = Overview {
             service: Some(examples::status()),
+            machine: None,
             networks: vec![examples::network()],
         };
         insta::assert_snapshot!(describe(&overview), @r"
         version        0.1.0
         pid            4242
+        scope          user
         uptime         1d1h
         socket         /run/user/1000/vmnet/vmnet.sock
         store          /home/u/.local/state/vmnet/store.redb
@@ -149,16 +168,18 @@ mod tests {
         interfaces     2
         connections    3
 
-        NAME  MODE    SUBNET        LIFETIME  INTERFACES  UUID
-        lab   shared  10.77.0.0/24  kept      2           6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        NAME  SCOPE  MODE    SUBNET        LIFETIME  INTERFACES  UUID
+        lab   user   shared  10.77.0.0/24  kept      2           6ba7b810-9dad-41d1-80b4-00c04fd430c8
         ");
         let overview = Overview {
             service: Some(examples::bare_status()),
+            machine: None,
             networks: Vec::new(),
         };
         insta::assert_snapshot!(describe(&overview), @r"
         version        0.1.0
         pid            4242
+        scope          user
         uptime         1d1h
         socket         /run/user/1000/vmnet/vmnet.sock
         store          nothing is kept
@@ -169,6 +190,15 @@ mod tests {
 
         no networks
         ");
+        let mut machine = examples::status();
+        machine.scope = Scope::System;
+        let overview = Overview {
+            machine: Some(machine),
+            ..Overview::default()
+        };
+        let text = describe(&overview);
+        assert!(text.starts_with("the service does not run"), "{text}");
+        assert!(text.contains("scope          system"), "{text}");
         let text = describe(&Overview::default());
         assert!(text.starts_with("the service does not run"), "{text}");
     }
@@ -178,6 +208,7 @@ mod tests {
         insta::assert_snapshot!(describe_one(&examples::closeup()), @r"
         name                  lab
         uuid                  6ba7b810-9dad-41d1-80b4-00c04fd430c8
+        scope                 user
         mode                  shared
         subnet                10.77.0.0/24
         gateway               10.77.0.1

@@ -24,6 +24,8 @@ pub enum Permitted {
     LinkList,
     /// Delete the link with this number, if it is there.
     LinkDelete(Option<u32>),
+    /// Remove links that were left half made.
+    LinkSweep,
     /// Make a tap.
     TapCreate {
         /// Its name.
@@ -81,6 +83,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             let found = own(&name, kernel)?;
             Permitted::LinkDelete(found.map(|link| link.index))
         }
+        Request::LinkSweep => Permitted::LinkSweep,
         Request::TapCreate { name, mark, stays } => {
             if kernel.link(name.as_str())?.is_some() {
                 let reason = format!("there is a link {name} already");
@@ -222,3 +225,6 @@ pub fn own(name: &LinkName, kernel: &impl Kernel) -> Result<Option<Link>, Refusa
 pub fn mark_of(link: &Link) -> Option<Mark> {
     link.alias.as_deref()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

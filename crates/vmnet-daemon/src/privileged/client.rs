@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use vmnet_linux::sys::process::{self, Change};
+use vmnet_linux::sys::signal;
 
 /// How long one call may take. What the kernel is asked for takes milliseconds; a large set of rules takes a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +93,14 @@ impl Helper {
         self.done(&Request::LinkDelete { name })
     }
 
+    /// Removes links that a helper which was killed has left half made.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn sweep_links(&mut self) -> Result<(), HelperError> {
+        self.done(&Request::LinkSweep)
+    }
+
     /// Makes a tap with a virtio-net header, for several queues, and opens its first one. It is down, and has a random MAC.
     ///
     /// # Errors
@@ -139,6 +148,10 @@ impl Helper {
         }
         let answered = self.exchange(request);
         self.lost = matches!(answered, Err(HelperError::Gone | HelperError::Silent));
+        if let (Err(HelperError::Silent), Some(process)) = (&answered, self.process) {
+            // Whatever it still does, nobody could tell. That it ends ends the service, which takes over from itself.
+            process::kill(process, signal::KILL);
+        }
         answered
     }
 
@@ -179,4 +192,47 @@ fn lost(error: io::Error) -> HelperError {
 
 pub(crate) fn strange(answer: &Answer) -> HelperError {
     HelperError::Strange(format!("{answer:?} is no answer to that"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next_ones() {
+        let (ours, its) = UnixStream::pair().unwrap();
+        let mut helper = Helper::new(ours, None).unwrap();
+        let soon = Some(Duration::from_millis(30));
+        helper.socket.set_read_timeout(soon).unwrap();
+        assert!(matches!(helper.links(), Err(HelperError::Silent)));
+        wire::write(&its, &Answer::Links(Vec::new()), &[]).unwrap();
+        assert!(matches!(helper.links(), Err(HelperError::Gone)));
+        assert!(helper.has_ended());
+    }
+
+    #[test]
+    fn a_helper_that_is_gone_is_said_to_be() {
+        let (ours, its) = UnixStream::pair().unwrap();
+        let mut helper = Helper::new(ours, None).unwrap();
+        assert!(!helper.has_ended());
+        drop(its);
+        assert!(matches!(helper.links(), Err(HelperError::Gone)));
+        assert!(helper.has_ended());
+    }
+
+    #[test]
+    fn an_answer_to_something_else_is_strange() {
+        let (ours, its) = UnixStream::pair().unwrap();
+        let mut helper = Helper::new(ours, None).unwrap();
+        for answer in [Answer::Done, Answer::Opened] {
+            wire::write(&its, &answer, &[]).unwrap();
+            assert!(matches!(helper.links(), Err(HelperError::Strange(_))));
+        }
+        wire::write(&its, &Answer::Opened, &[]).unwrap();
+        let name = "vmnet0".parse().unwrap();
+        assert!(matches!(
+            helper.open_tap(name),
+            Err(HelperError::Strange(_))
+        ));
+    }
 }

@@ -188,7 +188,7 @@ mod tests {
             network: Uuid::from_u128(7),
             role: "guest-12".parse().unwrap(),
         };
-        assert_eq!(mark.to_string().parse(), Ok(mark));
+        assert_eq!(mark.to_string().parse::<Mark>(), Ok(mark));
         for alias in [
             "",
             "openvmnet",

@@ -38,6 +38,7 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             }
             Ok((Answer::Done, None))
         }
+        Permitted::LinkSweep => sweep().map(|()| (Answer::Done, None)),
         Permitted::TapCreate { name, mark, stays } => {
             let opened = tap::create(name.as_str(), &mark.to_string(), stays);
             Ok((Answer::Opened, Some(opened.map_err(refused_by_tap)?)))
@@ -96,11 +97,7 @@ fn refused_by_host(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(Why::Host, error.to_string())
 }
 
-/// Removes what a helper that was killed has left half made.
-///
-/// # Errors
-/// The host refused.
-pub fn sweep() -> Result<(), Refusal> {
+fn sweep() -> Result<(), Refusal> {
     for left in link::list().map_err(refused_by_route)? {
         if link::is_provisional(&left.name) {
             link::delete(left.index).map_err(refused_by_route)?;

@@ -6,7 +6,7 @@
 
 use super::check::check;
 use super::client::Helper;
-use super::perform::{Host, perform, sweep};
+use super::perform::{Host, perform};
 use super::request::{Answer, Refusal, Request};
 use super::wire;
 use std::io;
@@ -31,7 +31,7 @@ pub fn split(identity: Option<&Identity>) -> io::Result<Helper> {
     let (ours, its) = UnixStream::pair()?;
     match process::fork(0)? {
         Side::Child => {
-            let status = match become_helper(&its.into(), identity) {
+            let status = match become_helper(its.into(), identity) {
                 Ok(socket) => live(&socket),
                 Err(error) => {
                     tracing::error!(%error, "the privileged helper cannot start");
@@ -48,8 +48,8 @@ pub fn split(identity: Option<&Identity>) -> io::Result<Helper> {
 }
 
 /// Gives up all but what is needed, for good.
-fn become_helper(socket: &OwnedFd, identity: Option<&Identity>) -> io::Result<UnixStream> {
-    process::close_all_but(socket)?;
+fn become_helper(socket: OwnedFd, identity: Option<&Identity>) -> io::Result<UnixStream> {
+    process::close_all_but(&socket)?;
     process::mute_standard_streams()?;
     rustix::thread::set_name(NAME)?;
     // Blocked for good: nobody reads them.
@@ -61,13 +61,10 @@ fn become_helper(socket: &OwnedFd, identity: Option<&Identity>) -> io::Result<Un
             programs: RIGHTS,
         },
     )?;
-    Ok(socket.try_clone()?.into())
+    Ok(socket.into())
 }
 
 fn live(socket: &UnixStream) -> i32 {
-    if let Err(refusal) = sweep() {
-        tracing::warn!(%refusal, "what was left half made cannot be removed");
-    }
     match serve(socket) {
         Ok(()) => 0,
         Err(error) => {

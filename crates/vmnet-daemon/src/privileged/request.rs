@@ -16,6 +16,8 @@ pub enum Request {
         /// Its name.
         name: LinkName,
     },
+    /// Removes links that a helper which was killed has left half made: [`Answer::Done`].
+    LinkSweep,
     /// Makes a tap with a virtio-net header, for several queues: [`Answer::Opened`], with its first queue.
     TapCreate {
         /// Its name, which nobody has yet.

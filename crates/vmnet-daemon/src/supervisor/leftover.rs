@@ -20,6 +20,7 @@ impl Supervisor {
             return Ok(());
         };
         let mut helper = helper.borrow_mut();
+        helper.sweep_links()?;
         let links = helper.links()?;
         // Of a bridge that a VMM is still on, nothing goes: its owner may come again.
         let in_use = |network| {

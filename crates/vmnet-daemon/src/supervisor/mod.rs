@@ -32,7 +32,7 @@ use crate::plan::text;
 use crate::privileged::client::Helper;
 use crate::store::{Store, StoreError};
 use holder::Holder;
-use openvmnet::service::{ServiceError, Status};
+use openvmnet::service::{NetworkConfiguration, Scope, ServiceError, Status};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ pub(crate) use kept::Configured;
 /// What the service says of itself.
 #[derive(Debug, Clone)]
 pub(crate) struct About {
+    pub(crate) scope: Scope,
     pub(crate) socket: PathBuf,
     pub(crate) store: Option<PathBuf>,
     pub(crate) configuration: Option<PathBuf>,
@@ -85,6 +86,14 @@ impl Supervisor {
         }
     }
 
+    /// Refuses what takes privileges where there are none.
+    fn may(&self, configuration: &NetworkConfiguration) -> Result<(), ServiceError> {
+        match configuration.takes_privileges() {
+            Some(what) if self.helper.is_none() => Err(not_privileged(what)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there was a helper that is gone.
     pub(crate) fn helper_has_ended(&mut self) -> bool {
         self.helper
@@ -98,6 +107,7 @@ impl Supervisor {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            scope: self.about.scope,
             uptime_seconds: self.about.started.elapsed().as_secs(),
             socket: show(&self.about.socket),
             store: self.about.store.as_ref().map(show),
@@ -157,6 +167,15 @@ impl Supervisor {
             .ok_or_else(|| ServiceError::NotFound {
                 reason: format!("the network {network} has ended"),
             })
+    }
+}
+
+/// A user's service has no privileges.
+fn not_privileged(what: &str) -> ServiceError {
+    ServiceError::NotAuthorized {
+        reason: format!(
+            "{what} takes privileges, which only the machine's service has: ask it (`vmnet --system`), or have root start it (`vmnet daemon --system`)"
+        ),
     }
 }
 

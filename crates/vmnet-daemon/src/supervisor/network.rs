@@ -236,6 +236,7 @@ impl Supervisor {
     /// Starts the datapath of a network.
     pub(super) fn start(&mut self, plan: Plan, lifetime: Lifetime) -> Result<Uuid, ServiceError> {
         let uuid = plan.uuid;
+        self.may(&plan.configuration())?;
         if let Some(other) = self.networks.get(&uuid) {
             return Err(ServiceError::Exists {
                 reason: format!("the network {} has the UUID {uuid}", other.plan.label()),
@@ -335,6 +336,7 @@ impl Supervisor {
             name: plan.name.clone(),
             mode: plan.mode,
             lifetime: running.lifetime,
+            scope: self.about.scope,
             subnet: plan.ipv4.as_ref().map(|ipv4| ipv4.subnet().to_string()),
             gateway: plan.ipv4.as_ref().map(|ipv4| ipv4.gateway().to_string()),
             dhcp_first: plan.dhcp.map(|dhcp| dhcp.first.to_string()),

@@ -66,6 +66,35 @@ pub fn enter() -> Result<Side, NamespaceError> {
     })
 }
 
+/// Namespaces cannot be made.
+#[derive(Debug)]
+pub struct Closed {
+    /// What the kernel said.
+    pub source: io::Error,
+    /// What may open them.
+    pub remedy: String,
+}
+
+/// Whether this process may make the namespaces of a command. Nothing is left of the trial.
+///
+/// # Errors
+///
+/// It may not.
+pub fn probe() -> Result<(), Closed> {
+    match enter() {
+        Ok(Side::Child) => process::exit_now(0),
+        Ok(Side::Parent(pid)) => {
+            process::wait(pid);
+            Ok(())
+        }
+        Err(NamespaceError::Refused { source, remedy }) => Err(Closed { source, remedy }),
+        Err(other) => Err(Closed {
+            source: io::Error::other(other),
+            remedy: sysctl::user_namespace_remedy(),
+        }),
+    }
+}
+
 /// Gives the process `pid`, which is in a new user namespace, its ids. Called by its parent, outside.
 ///
 /// The superuser gives it all ids there are, so that files keep their owners; anybody else only has one to give.

@@ -153,6 +153,15 @@ pub fn prepare(tap: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this process may have taps at all.
+///
+/// # Errors
+///
+/// [`TapError::NoDevice`] or [`TapError::Closed`].
+pub fn probe() -> Result<(), TapError> {
+    open_device().map(drop)
+}
+
 fn open_device() -> Result<OwnedFd, TapError> {
     use rustix::fs::{Mode, OFlags};
     use rustix::io::Errno;

@@ -23,6 +23,7 @@ fn supervisor() -> Supervisor {
 
 fn over(store: Store) -> Supervisor {
     let about = About {
+        scope: Scope::User,
         socket: PathBuf::from("vmnet.sock"),
         store: None,
         configuration: None,

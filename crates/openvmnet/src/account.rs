@@ -1,4 +1,5 @@
-//! Users and groups of this machine (passwd(5), group(5)), by name or number.
+//! Users and groups of this machine (passwd(5), group(5)), by name or number. Those of directories on the network have no names
+//! here, and are given by number.
 
 use std::fs;
 
@@ -7,26 +8,33 @@ const GROUPS: &str = "/etc/group";
 
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct User {
-    pub(crate) name: String,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its own group.
+    pub gid: u32,
 }
 
 /// A group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Group {
-    pub(crate) name: String,
-    pub(crate) gid: u32,
+pub struct Group {
+    /// Its name; its number in digits if it has none.
+    pub name: String,
+    /// Its number.
+    pub gid: u32,
 }
 
 /// The user of this name or number.
-pub(crate) fn user(asked: &str) -> Option<User> {
+#[must_use]
+pub fn user(asked: &str) -> Option<User> {
     user_in(&fs::read_to_string(USERS).unwrap_or_default(), asked)
 }
 
 /// The group of this name or number; a number need not have a name.
-pub(crate) fn group(asked: &str) -> Option<Group> {
+#[must_use]
+pub fn group(asked: &str) -> Option<Group> {
     group_in(&fs::read_to_string(GROUPS).unwrap_or_default(), asked)
 }
 

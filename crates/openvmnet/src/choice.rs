@@ -1,0 +1,129 @@
+//! Which service is asked: this user's or the machine's.
+//!
+//! Both may run beside each other, and have networks of the same names. What is asked for decides, the first that applies:
+//!
+//! 1. what the program has [chosen](choose), else `$VMNET_SCOPE` (`user` or `system`);
+//! 2. the machine's, if it takes privileges;
+//! 3. the one that has the network of that name or UUID, this user's before the machine's;
+//! 4. this user's.
+//!
+//! The names `shared` and `host` are always this user's, unless 1 or 2 says otherwise: everybody has networks of these names
+//! for the asking.
+
+use crate::client::{Client, ConnectError};
+use crate::place::{self, Scope};
+use std::env;
+use std::sync::OnceLock;
+
+static CHOSEN: OnceLock<Scope> = OnceLock::new();
+
+/// The environment variable that chooses.
+pub const VARIABLE: &str = "VMNET_SCOPE";
+/// Networks that are there for the asking.
+const FOR_THE_ASKING: [&str; 2] = ["shared", "host"];
+
+/// Chooses for this process, for good: a second choice is none.
+pub fn choose(scope: Scope) {
+    CHOSEN.get_or_init(|| scope);
+}
+
+/// What was chosen for this process, if anything was.
+///
+/// # Errors
+/// `$VMNET_SCOPE` is neither `user` nor `system`.
+pub fn chosen() -> Result<Option<Scope>, ConnectError> {
+    if let Some(scope) = CHOSEN.get() {
+        return Ok(Some(*scope));
+    }
+    match env::var_os(VARIABLE) {
+        None => Ok(None),
+        Some(word) => scope(&word.to_string_lossy()),
+    }
+}
+
+fn scope(word: &str) -> Result<Option<Scope>, ConnectError> {
+    match word {
+        "" => Ok(None),
+        "user" => Ok(Some(Scope::User)),
+        "system" => Ok(Some(Scope::System)),
+        other => Err(ConnectError::Scope(other.to_owned())),
+    }
+}
+
+/// What a service is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted<'a> {
+    /// The network, by name or UUID.
+    pub network: Option<&'a str>,
+    /// What of it takes privileges, in words for people.
+    pub privileges: Option<&'static str>,
+}
+
+/// Whose service is to be asked.
+pub(crate) fn whose(wanted: Wanted<'_>) -> Result<Scope, ConnectError> {
+    if let Some(scope) = chosen()? {
+        return Ok(scope);
+    }
+    if wanted.privileges.is_some() {
+        return Ok(Scope::System);
+    }
+    let Some(network) = wanted
+        .network
+        .filter(|network| !FOR_THE_ASKING.contains(network))
+    else {
+        return Ok(Scope::User);
+    };
+    // Cheap where there is no service of the machine, and it is asked first: to ask the user's may start it.
+    if !knows(Client::connect_running_to(Scope::System), network) {
+        return Ok(Scope::User);
+    }
+    let own = if place::is_something_kept() {
+        Client::connect_to(Scope::User)
+    } else {
+        Client::connect_running_to(Scope::User)
+    };
+    Ok(if knows(own, network) {
+        Scope::User
+    } else {
+        Scope::System
+    })
+}
+
+/// Whether a service that lets us in has this network.
+fn knows(service: Result<Client, ConnectError>, network: &str) -> bool {
+    service
+        .inspect_err(|error| tracing::debug!(%error, "not asked for {network}"))
+        .is_ok_and(|mut client| client.list_networks(Some(network)).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_choose() {
+        assert_eq!(scope("user").unwrap(), Some(Scope::User));
+        assert_eq!(scope("system").unwrap(), Some(Scope::System));
+        assert_eq!(scope("").unwrap(), None);
+        let error = scope("machine").unwrap_err().to_string();
+        assert!(
+            error.contains("VMNET_SCOPE") && error.contains("machine"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_takes_privileges_is_the_machines() {
+        let wanted = Wanted {
+            network: Some("shared"),
+            privileges: Some("a bridge"),
+        };
+        assert_eq!(whose(wanted).unwrap(), Scope::System);
+        let wanted = Wanted {
+            privileges: None,
+            ..wanted
+        };
+        assert_eq!(whose(wanted).unwrap(), Scope::User);
+        assert_eq!(whose(Wanted::default()).unwrap(), Scope::User);
+    }
+}

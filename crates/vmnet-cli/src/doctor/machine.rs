@@ -1,0 +1,167 @@
+//! What the machine's service needs, and whether it is there.
+
+use super::{Concern, Finding, State};
+use openvmnet::account::{self, Group};
+use openvmnet::client::{Client, ConnectError};
+use openvmnet::place::Scope;
+use std::path::PathBuf;
+use vmnet_linux::kernel::sysctl;
+
+/// The group whose members the machine's service lets in, if nothing else was said.
+const GROUP: &str = "vmnet";
+/// Where programs of the administrator are, besides `$PATH`.
+const FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+
+pub(super) fn examine() -> Vec<Finding> {
+    let mut findings = vec![service(), group(account::group(GROUP), &groups())];
+    findings.push(nft(program("nft")));
+    findings.push(forwarding());
+    findings.push(reverse_path(
+        sysctl::read("net.ipv4.conf.all.rp_filter").as_deref(),
+    ));
+    let calls = sysctl::read("net.bridge.bridge-nf-call-iptables");
+    findings.push(bridges(calls.as_deref()));
+    findings
+}
+
+fn service() -> Finding {
+    let finding = |found: &str| Finding::ok("system-service", Concern::System, found);
+    match Client::connect_running_to(Scope::System) {
+        Ok(_) => finding("the machine's service runs, and lets this user in"),
+        Err(ConnectError::NoSystem(_)) => finding(
+            "the machine's service does not run: no bridged mode, no interface of the host on a network, and the kernel carries no frames",
+        )
+        .but(
+            State::Limited,
+            "install contrib/systemd and `systemctl enable --now vmnet-system.socket`, or `sudo vmnet daemon --system`",
+        ),
+        Err(ConnectError::Closed(_, remedy)) => {
+            finding("the machine's service runs, and does not let this user in")
+                .but(State::Limited, remedy)
+        }
+        Err(error) => finding("the machine's service cannot be reached")
+            .but(State::Limited, error.to_string()),
+    }
+}
+
+/// The groups of this process; the superuser needs none.
+fn groups() -> Vec<u32> {
+    let mut groups = rustix::process::getgroups().unwrap_or_default();
+    groups.push(rustix::process::getegid());
+    groups.into_iter().map(|group| group.as_raw()).collect()
+}
+
+fn group(group: Option<Group>, own: &[u32]) -> Finding {
+    let finding = |found: &str| Finding::ok("group", Concern::System, found);
+    match group {
+        None => finding("there is no group vmnet: the machine's service is root's alone, unless it is started with --group")
+            .but(State::Limited, "groupadd --system vmnet; usermod -aG vmnet $USER (as root)"),
+        Some(group) if own.contains(&group.gid) => finding("this user is in the group vmnet"),
+        Some(_) if rustix::process::geteuid().is_root() => finding("there is a group vmnet"),
+        Some(_) => finding("this user is not in the group vmnet")
+            .but(State::Limited, "usermod -aG vmnet $USER (as root), then log in again"),
+    }
+}
+
+/// Where a program is, looked for as an administrator does.
+pub(super) fn program(name: &str) -> Option<PathBuf> {
+    let own = std::env::var("PATH").unwrap_or_default();
+    own.split(':')
+        .chain(FOLDERS.split(':'))
+        .map(|folder| PathBuf::from(folder).join(name))
+        .find(|path| path.is_absolute() && path.is_file())
+}
+
+fn nft(program: Option<PathBuf>) -> Finding {
+    let finding = |found: String| Finding::ok("nft", Concern::System, found);
+    match program {
+        Some(path) => finding(format!("{} is there", path.display())),
+        None => finding(
+            "there is no program nft, which sets the rules of networks that the kernel carries"
+                .to_owned(),
+        )
+        .but(State::Limited, "install nftables"),
+    }
+}
+
+fn forwarding() -> Finding {
+    let finding = |found: String| Finding::ok("forwarding", Concern::System, found);
+    let on = |name: &str| sysctl::read(name).is_some_and(|value| value == "1");
+    let word = |on: bool| if on { "on" } else { "off" };
+    let (four, six) = (
+        on("net.ipv4.conf.all.forwarding"),
+        on("net.ipv6.conf.all.forwarding"),
+    );
+    if sysctl::read("net.ipv4.conf.all.forwarding").is_none() {
+        return finding("it cannot be seen".to_owned())
+            .but(State::Unknown, "mount /proc with /proc/sys/net");
+    }
+    finding(format!(
+        "IPv4 {}, IPv6 {}; the machine's service switches it on where a network needs it, and back",
+        word(four),
+        word(six)
+    ))
+}
+
+fn reverse_path(value: Option<&str>) -> Finding {
+    let finding = |found: &str| Finding::ok("reverse-path", Concern::System, found);
+    match value {
+        Some("1") => finding("strict (rp_filter=1): what comes by another interface than answers leave by is dropped, as with guests on the LAN of a second NIC")
+            .but(State::Limited, "sysctl net.ipv4.conf.all.rp_filter=2 (as root)"),
+        _ => finding("not strict"),
+    }
+}
+
+fn bridges(calls: Option<&str>) -> Finding {
+    let finding = |found: &str| Finding::ok("bridge-netfilter", Concern::System, found);
+    match calls {
+        Some("1") => finding("frames between guests of a bridge pass iptables, and its policy for forwarded packets (bridge-nf-call-iptables=1, as Docker and Kubernetes set it)")
+            .but(State::Limited, "sysctl net.bridge.bridge-nf-call-iptables=0 (as root) if nothing here needs it, else rules that let vmnet* pass"),
+        Some(_) => finding("frames between guests of a bridge pass no iptables"),
+        None => finding("frames between guests of a bridge pass no iptables: br_netfilter is not loaded"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_need_nothing() {
+        let vmnet = || {
+            Some(Group {
+                name: "vmnet".to_owned(),
+                gid: 77,
+            })
+        };
+        assert_eq!(group(vmnet(), &[5, 77]).state, State::Ok);
+        assert_eq!(group(None, &[5, 77]).state, State::Limited);
+        if !rustix::process::geteuid().is_root() {
+            assert_eq!(group(vmnet(), &[5]).state, State::Limited);
+        }
+    }
+
+    #[test]
+    fn what_limits_says_what_to_do() {
+        for finding in [
+            nft(None),
+            reverse_path(Some("1")),
+            bridges(Some("1")),
+            group(None, &[]),
+        ] {
+            assert_eq!(finding.state, State::Limited, "{finding:?}");
+            assert!(finding.remedy.is_some(), "{finding:?}");
+        }
+        for finding in [
+            nft(Some("/usr/sbin/nft".into())),
+            reverse_path(Some("2")),
+            reverse_path(None),
+            bridges(Some("0")),
+            bridges(None),
+        ] {
+            assert_eq!(finding.state, State::Ok, "{finding:?}");
+        }
+        assert!(program("sh").is_some());
+        assert_eq!(program("no-such-program"), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! The machine's service: its rights, its helper, its clients, in a network namespace of each test.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `machine` | where these tests play |
+//! | `rights` | what the two processes may do, and who may speak to them |
+//! | `killed` | the service, the helper or both are killed |
+//! | `helper` | what the helper does, and refuses |
+//! | `side_by_side` | the machine's service beside a user's |
+//! | `doctor` | `vmnet doctor` on hosts with rules of others |
+
+mod doctor;
+mod helper;
+mod killed;
+mod machine;
+mod rights;
+mod side_by_side;

@@ -1,0 +1,163 @@
+//! The machine's service beside a user's.
+
+use crate::machine::{GROUP, Machine, Running, Who};
+
+/// A user's service and the machine's, each with a network of its own and one of the same name.
+fn both(machine: &Machine) -> Running {
+    let service = machine.service(&["--group", &GROUP.to_string()]);
+    for words in [
+        &["network", "create", "own", "--subnet", "10.211.1.0/24"][..],
+        &["network", "create", "same", "--subnet", "10.211.2.0/24"],
+        &[
+            "--system",
+            "network",
+            "create",
+            "common",
+            "--subnet",
+            "10.211.3.0/24",
+        ],
+        &[
+            "--system",
+            "network",
+            "create",
+            "same",
+            "--subnet",
+            "10.211.4.0/24",
+        ],
+    ] {
+        let said = machine.says(Who::Member, words);
+        assert_eq!(said.status, Some(0), "{words:?}: {}", said.stderr);
+    }
+    service
+}
+
+fn subnet(machine: &Machine, words: &[&str]) -> String {
+    let said = machine.says(
+        Who::Member,
+        &[&["network", "show", "--json"], words].concat(),
+    );
+    let shown: serde_json::Value = serde_json::from_str(&said.stdout).expect(&said.stderr);
+    format!(
+        "{} {}",
+        shown["scope"].as_str().unwrap(),
+        shown["subnet"].as_str().unwrap()
+    )
+}
+
+#[test]
+fn the_one_that_has_the_network_is_asked() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let _service = both(&machine);
+    assert_eq!(subnet(&machine, &["own"]), "user 10.211.1.0/24");
+    assert_eq!(subnet(&machine, &["common"]), "system 10.211.3.0/24");
+    assert_eq!(subnet(&machine, &["same"]), "user 10.211.2.0/24");
+    assert_eq!(
+        subnet(&machine, &["same", "--system"]),
+        "system 10.211.4.0/24"
+    );
+    let list = machine.says(Who::Member, &["network", "list"]).stdout;
+    let rows: Vec<Vec<&str>> = list
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().take(2).collect())
+        .collect();
+    let expected = [
+        ["own", "user"],
+        ["same", "user"],
+        ["common", "system"],
+        ["same", "system"],
+    ];
+    assert_eq!(rows, expected, "{list}");
+    // Who is not let in sees their own alone, and is not bothered.
+    let said = machine.says(Who::Stranger, &["network", "list"]);
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    assert!(!said.stdout.contains("common"), "{}", said.stdout);
+}
+
+#[test]
+fn the_variable_chooses_as_the_flag_does() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let _service = both(&machine);
+    let shown = |scope: &str| {
+        let mut command = machine.vmnet(Who::Member, &["network", "show", "same"]);
+        let output = command.env("VMNET_SCOPE", scope).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    assert!(shown("system").0.contains("10.211.4.0/24"));
+    assert!(shown("user").0.contains("10.211.2.0/24"));
+    let (_, stderr) = shown("machine");
+    assert!(stderr.contains("VMNET_SCOPE is machine"), "{stderr}");
+}
+
+#[test]
+fn a_command_of_a_member_joins_a_network_of_the_machine() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let service = both(&machine);
+    let words = [
+        "run",
+        "--network",
+        "common",
+        "--",
+        "ip",
+        "-br",
+        "address",
+        "show",
+        "eth0",
+    ];
+    let said = machine.says(Who::Member, &words);
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    assert!(said.stdout.contains("10.211.3."), "{}", said.stdout);
+    assert_eq!(service.terminate(), Some(0));
+}
+
+#[test]
+fn a_command_sees_neither_service() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let _service = both(&machine);
+    let program = machine.program().display().to_string();
+    for scope in ["--system", "--verbose"] {
+        let words = [
+            "run",
+            "--network",
+            "common",
+            "--",
+            &program,
+            scope,
+            "network",
+            "create",
+            "more",
+        ];
+        let said = machine.says(Who::Member, &words);
+        assert_eq!(said.status, Some(1), "{scope}: {}", said.stdout);
+        assert!(
+            said.stderr.contains("inside `vmnet run`"),
+            "{}",
+            said.stderr
+        );
+    }
+}
+
+#[test]
+fn without_the_machines_service_its_name_is_said_with_the_remedy() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let said = machine.says(Who::Member, &["--system", "network", "list"]);
+    assert_eq!(said.status, Some(1));
+    for word in [
+        "does not run",
+        "vmnet-system.socket",
+        "vmnet daemon --system",
+    ] {
+        assert!(said.stderr.contains(word), "{}", said.stderr);
+    }
+}
