@@ -4,7 +4,8 @@
 //! must have one thread. So the codec is `zlink`'s, and waiting is the kernel's.
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};

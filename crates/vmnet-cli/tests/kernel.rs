@@ -37,7 +37,8 @@ fn listening(stage: &Stage, options: &[&str], words: &str) -> (Process, Ipv4Addr
     let script = format!("{address}; exec {} {words}", stage.client_path());
     let process = Process::spawn(stage.shell(options, &script));
     let found = process.wait_for_output("ready", SOON, |text| {
-        text.contains("ready\n").then(|| text.lines().next().unwrap_or_default().to_owned())
+        text.contains("ready\n")
+            .then(|| text.lines().next().unwrap_or_default().to_owned())
     });
     (process, found.parse().expect("an address"))
 }
@@ -61,8 +62,13 @@ fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 
 #[test]
 fn host_and_guests_reach_each_other_by_address_and_nothing_gets_out() {
-    let Some(stage) = stage(&["ping"]) else { return };
-    vmnet(&stage, "network create lan --mode host --subnet 10.77.9.0/24");
+    let Some(stage) = stage(&["ping"]) else {
+        return;
+    };
+    vmnet(
+        &stage,
+        "network create lan --mode host --subnet 10.77.9.0/24",
+    );
     stage.world.serve_echo_on_host(at([10, 77, 9, 1], 8888));
     let options = ["--network", "lan"];
     let (_guest, guest) = listening(&stage, &options, "listen-tcp 80");
@@ -87,7 +93,10 @@ fn a_network_without_an_address_of_the_host_has_none() {
     vmnet(&stage, "network create lan --private");
     let addresses = host(&stage, "ip -o address show dev vmnet0");
     assert_eq!(addresses, "");
-    vmnet(&stage, "network create other --private --subnet 10.77.3.7/24");
+    vmnet(
+        &stage,
+        "network create other --private --subnet 10.77.3.7/24",
+    );
     let addresses = host(&stage, "ip -o address show dev vmnet1");
     assert!(addresses.contains("10.77.3.7/24"), "{addresses}");
 }
@@ -100,13 +109,19 @@ fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() 
     let from_host = |to, times| stage.world.host().enter(|| reached(to, times));
     let from_outside = |to, times| stage.world.outside().enter(|| reached(to, times));
     vmnet(&stage, &format!("forward add {NETWORK} 8080:web:80"));
-    vmnet(&stage, &format!("forward add {NETWORK} 198.51.100.2:8081:{address}:80"));
+    vmnet(
+        &stage,
+        &format!("forward add {NETWORK} 198.51.100.2:8081:{address}:80"),
+    );
     from_outside(at(HOST, 8080), 20).expect("from outside");
     from_outside(at(HOST, 8081), 20).expect("at one address");
     assert!(guest.stdout().contains(&format!("tcp {SERVER}:")));
     from_host(at([127, 0, 0, 1], 8080), 20).expect("from the loopback");
     from_host(at(HOST, 8080), 20).expect("from the host");
-    assert!(from_host(at([127, 0, 0, 1], 8081), 1).is_err(), "not its address");
+    assert!(
+        from_host(at([127, 0, 0, 1], 8081), 1).is_err(),
+        "not its address"
+    );
     // Hairpin: by the gateway and by the host, from another guest and from itself.
     for to in ["192.168.64.1:8080", "198.51.100.2:8080"] {
         stage.must(&format!("at-once {to} 20"), SOON);
@@ -121,8 +136,14 @@ fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() 
         assert_eq!(outcome(at(HOST, 8081)), "refused");
     });
     // Nobody comes in by a guest's own address.
-    stage.world.outside().ip(&["route", "add", "192.168.64.0/24", "via", &HOST.to_string()]);
-    stage.world.outside().enter(|| assert_ne!(outcome(at(address, 80)), "connected"));
+    stage
+        .world
+        .outside()
+        .ip(&["route", "add", "192.168.64.0/24", "via", &HOST.to_string()]);
+    stage
+        .world
+        .outside()
+        .enter(|| assert_ne!(outcome(at(address, 80)), "connected"));
 }
 
 #[test]
@@ -167,7 +188,10 @@ table inet mine {
 fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
     let Some(mut stage) = stage(&[]) else { return };
     std::fs::write(stage.world.home().join("others"), OTHERS).unwrap();
-    host(&stage, &format!("nft -f {}", stage.world.home().join("others").display()));
+    host(
+        &stage,
+        &format!("nft -f {}", stage.world.home().join("others").display()),
+    );
     // What was counted is no rule.
     let listed = |stage: &Stage| host(stage, "nft -s list ruleset");
     let settings = |stage: &Stage| {
@@ -207,7 +231,9 @@ fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
 
 #[test]
 fn what_a_killed_service_has_left_is_taken_over_or_removed() {
-    let Some(mut stage) = stage(&["ping"]) else { return };
+    let Some(mut stage) = stage(&["ping"]) else {
+        return;
+    };
     let before = host(&stage, "nft -s list ruleset");
     vmnet(&stage, "network create lan");
     // One that nobody keeps ends with the service.
@@ -222,7 +248,10 @@ fn what_a_killed_service_has_left_is_taken_over_or_removed() {
     assert_eq!(index(&stage), first, "the bridge stays");
     stage.start_machine();
     assert_eq!(index(&stage), first, "it is taken over");
-    assert!(!host(&stage, "ip -o link").contains("vmnet1"), "and the other is gone");
+    assert!(
+        !host(&stage, "ip -o link").contains("vmnet1"),
+        "and the other is gone"
+    );
     let options = ["--network", "lan"];
     Process::run(stage.client(&options, "at-once 198.51.100.1:7 20"), SOON).success();
     vmnet(&stage, "network delete lan");
@@ -232,10 +261,16 @@ fn what_a_killed_service_has_left_is_taken_over_or_removed() {
 
 #[test]
 fn the_kernel_is_for_the_machines_service_alone() {
-    let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &[]) else { return };
+    let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &[]) else {
+        return;
+    };
     let words = ["network", "create", "lan", "--datapath", "kernel"];
     let refused = Process::run(stage.vmnet(&words), SOON);
     assert!(!refused.status.success());
-    assert!(refused.stderr.contains("vmnet daemon --system"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("vmnet daemon --system"),
+        "{}",
+        refused.stderr
+    );
     assert!(!host(&stage, "ip -o link").contains("vmnet"));
 }

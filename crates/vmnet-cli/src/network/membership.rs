@@ -10,8 +10,8 @@ use crate::port_spec::PortSpec;
 use openvmnet::choice::Wanted;
 use openvmnet::client::{CallError, Client, ConnectError};
 use openvmnet::service::{
-    Datapath, ForwardRule, Guest, Interface, InterfaceOptions, Kind, Mode, Network, NetworkConfiguration,
-    Protocol, ServiceError, Started,
+    Datapath, ForwardRule, Guest, Interface, InterfaceOptions, Kind, Mode, Network,
+    NetworkConfiguration, Protocol, ServiceError, Started,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

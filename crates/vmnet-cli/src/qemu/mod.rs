@@ -48,7 +48,9 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
     };
     let mut network = network::find(&qemu.joining, &qemu.making)?;
     let guest = network.guest(&qemu.joining, name, Some(&identity))?;
-    let by_tap = network.has_bridge() && matches!(qemu.nic, NicKind::Auto | NicKind::Tap) && qemu.queues == 1;
+    let by_tap = network.has_bridge()
+        && matches!(qemu.nic, NicKind::Auto | NicKind::Tap)
+        && qemu.queues == 1;
     let (way, ours) = if by_tap {
         let tap = network.open_tap()?;
         (Way::Tap(tap.try_clone()?), Ours::Tap(tap))

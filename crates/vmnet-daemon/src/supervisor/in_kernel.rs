@@ -5,12 +5,13 @@
 //! by its mark, its members by their names.
 
 use super::forward::Rule;
-use super::{Supervisor, chain};
+use super::{Supervisor, chain, not_privileged};
 use crate::plan::Plan;
-use crate::privileged::client::HelperError;
+use crate::privileged::client::{Helper, HelperError};
 use crate::privileged::name::{LinkName, Mark, Role};
 use crate::privileged::request::{Link, Request, Why};
 use openvmnet::service::{Datapath, ServiceError};
+use std::cell::RefMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -53,13 +54,9 @@ pub(super) struct Forwarding {
 }
 
 impl Supervisor {
-    fn helper(
-        &self,
-    ) -> Result<std::cell::RefMut<'_, crate::privileged::client::Helper>, ServiceError> {
-        let helper = self.helper.as_ref().ok_or_else(|| ServiceError::NotAuthorized {
-            reason: "the kernel carries frames for the machine's service alone: start `vmnet daemon --system` as root"
-                .to_owned(),
-        })?;
+    fn helper(&self) -> Result<RefMut<'_, Helper>, ServiceError> {
+        let helper = self.helper.as_ref();
+        let helper = helper.ok_or_else(|| not_privileged("the kernel datapath"))?;
         Ok(helper.borrow_mut())
     }
 
@@ -268,7 +265,9 @@ impl Supervisor {
             reason: format!("the bridge {bridge} has {MEMBERS_MAX} members: end some"),
         })?;
         let mark = mark(network, &format!("{GUEST}-{number}"));
-        let tap = helper.create_tap(named(&name)?, mark, false).map_err(refused)?;
+        let tap = helper
+            .create_tap(named(&name)?, mark, false)
+            .map_err(refused)?;
         Ok((name, tap))
     }
 
@@ -297,7 +296,8 @@ impl Supervisor {
         let links = helper.links().map_err(refused)?;
         let is_it = |link: &&Link| {
             let mark = link.mark.as_ref();
-            let for_guest = |mark: &Mark| mark.network == network && mark.role.as_str().starts_with(GUEST);
+            let for_guest =
+                |mark: &Mark| mark.network == network && mark.role.as_str().starts_with(GUEST);
             link.name == name && mark.is_some_and(for_guest)
         };
         if !links.iter().any(|link| is_it(&link)) {
@@ -318,7 +318,9 @@ impl Supervisor {
 
     /// Ends a tap, and what the rules say of it.
     pub(super) fn leave_bridge(&mut self, network: Uuid, member: LinkName) {
-        let ended = self.helper().and_then(|mut helper| helper.delete_link(member).map_err(refused));
+        let ended = self
+            .helper()
+            .and_then(|mut helper| helper.delete_link(member).map_err(refused));
         if let Err(error) = ended.and_then(|()| self.rule(network)) {
             tracing::warn!(%network, %error, "a tap stays");
         }
@@ -343,10 +345,7 @@ impl Supervisor {
 }
 
 /// Removes a bridge with its members and rules.
-pub(super) fn remove(
-    helper: &mut crate::privileged::client::Helper,
-    bridge: &LinkName,
-) -> Result<(), HelperError> {
+pub(super) fn remove(helper: &mut Helper, bridge: &LinkName) -> Result<(), HelperError> {
     let members = format!("{bridge}-");
     for link in helper.links()? {
         if link.mark.is_some()

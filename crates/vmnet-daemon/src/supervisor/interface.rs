@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use uuid::Uuid;
 use vmnet_linux::kernel::route::link_index;
 use vmnet_linux::lane::{
-    AttachError, Attachment, ForwardGuest, GuestSocket, ListenerId, PortId, PortKind, PortOffload, PortOptions,
-    PortRow, VhostUserSocket,
+    AttachError, Attachment, ForwardGuest, GuestSocket, ListenerId, PortId, PortKind, PortOffload,
+    PortOptions, PortRow, VhostUserSocket,
 };
 use vmnet_wire::ethernet::Mac;
 
@@ -146,7 +146,9 @@ impl Supervisor {
     ) -> Result<Place, ServiceError> {
         if kind == Kind::BridgeTap {
             let isolated = options.isolated;
-            return self.join_bridge(network, &descriptor, isolated).map(Place::Member);
+            return self
+                .join_bridge(network, &descriptor, isolated)
+                .map(Place::Member);
         }
         let handle = &self.running(network)?.handle;
         let attached = match kind {
@@ -416,7 +418,9 @@ impl Supervisor {
             (Place::Port(port), _) => Ok(ForwardGuest::Port(*port)),
             (Place::Member(_), Some(mac)) => Ok(ForwardGuest::Mac(mac)),
             (Place::Member(_), None) => Err(ServiceError::InvalidArgument {
-                reason: format!("the MAC of the guest of interface {interface} is not known: forward to its address"),
+                reason: format!(
+                    "the MAC of the guest of interface {interface} is not known: forward to its address"
+                ),
             }),
             (Place::Listener(_), _) => Err(ServiceError::InvalidArgument {
                 reason: format!(
