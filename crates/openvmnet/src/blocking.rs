@@ -4,7 +4,8 @@
 //! must have one thread. So the codec is `zlink`'s, and waiting is the kernel's.
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -41,8 +42,9 @@ impl Socket for Blocking {
 
 impl ReadHalf for Half {
     async fn read(&mut self, buffer: &mut [u8]) -> zlink::Result<ReadResult> {
-        // No reply brings descriptors: without room for them the kernel closes what comes.
-        let mut control = RecvAncillaryBuffer::default();
+        let mut space =
+            [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recvmsg(
                 &self.0,
@@ -52,7 +54,13 @@ impl ReadHalf for Half {
             )
         })
         .map_err(io::Error::from)?;
-        Ok(ReadResult::new(received.bytes))
+        let mut descriptors = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        Ok(ReadResult::new(received.bytes).set_fds(descriptors))
     }
 }
 

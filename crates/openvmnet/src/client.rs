@@ -10,7 +10,7 @@ use crate::place::{self, FolderError, Scope};
 use crate::service::{
     Calls as _, Counters, Forward, ForwardRule, Forwards, Identities, InterfaceOptions, Interfaces,
     Leases, Network, NetworkConfiguration, Networks, Reservation, Reservations, ServiceError,
-    SharedInterfaces, Started, Status,
+    SharedInterfaces, Started, Status, Tap,
 };
 use crate::start;
 use std::fs;
@@ -279,6 +279,27 @@ fn answer<T>(outcome: zlink::Result<Result<T, ServiceError>>) -> Result<T, CallE
             _ => CallError::Strange(error.to_string()),
         }),
         Err(error) => Err(CallError::Strange(error.to_string())),
+    }
+}
+
+impl Client {
+    /// Makes a tap on the bridge of a network whose frames the kernel carries, for a VMM: its name, and its descriptor. To be
+    /// given to [`start_interface`](Self::start_interface), as a duplicate, with the kind
+    /// [`BridgeTap`](crate::service::Kind::BridgeTap).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub fn open_tap(&mut self, network: &str) -> Result<(Tap, OwnedFd), CallError> {
+        let answered = wait(self.connection.open_tap(network));
+        let (answered, descriptors) = match answered {
+            Ok((answered, descriptors)) => (Ok(answered), descriptors),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let tap = self.give_up_if_silent(answer(answered))?;
+        let descriptor = descriptors.into_iter().next();
+        let missing = || zlink::Error::from(io::Error::from(io::ErrorKind::UnexpectedEof));
+        let descriptor = descriptor.ok_or_else(missing);
+        Ok((tap, answer(descriptor.map(Ok))?))
     }
 }
 

@@ -61,6 +61,7 @@ const CALLS: [(&str, &[Parameter]); 21] = [
         "StartInterface",
         &[NETWORK, ("options", Form::Options, REQUIRED)],
     ),
+    ("OpenTap", &[NETWORK]),
     ("StopInterface", &[("interface", Form::Number, REQUIRED)]),
     ("ListInterfaces", &[ANY_NETWORK]),
     ("ListSharedInterfaces", &[]),

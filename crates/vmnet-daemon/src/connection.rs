@@ -257,14 +257,14 @@ async fn converse(mut session: Session, stream: UnixStream) -> zlink::Result<()>
                 continue;
             }
         };
-        let (reply, _) = session.handle(&call, &mut nowhere, descriptors).await;
+        let (reply, beside) = session.handle(&call, &mut nowhere, descriptors).await;
         if oneway {
             continue;
         }
         match reply {
             MethodReply::Single(parameters) => {
                 let reply = Reply::new(parameters).set_continues(Some(false));
-                lists.send(&reply).await?;
+                lists.send(&reply, &beside).await?;
             }
             MethodReply::Error(error) => writer.send_error(&error, Vec::new()).await?,
             // No call of ours has several replies or becomes another protocol.

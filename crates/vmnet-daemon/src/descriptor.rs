@@ -15,9 +15,15 @@ pub(crate) fn check(descriptor: &OwnedFd, kind: Kind) -> Result<(), ServiceError
         reason: error.to_string(),
     })?;
     let file = FileType::from_raw_mode(file.st_mode);
-    if kind == Kind::Tap {
+    if matches!(kind, Kind::Tap | Kind::BridgeTap) {
         if file != FileType::CharacterDevice {
             return Err(wrong("a tap"));
+        }
+        if kind == Kind::BridgeTap {
+            // Its holder has said how it is to be, and may be using it.
+            return tap::name_of(descriptor)
+                .map(drop)
+                .map_err(|error| wrong(&format!("a tap: {error}")));
         }
         return tap::prepare(descriptor).map_err(|error| wrong(&format!("a tap for us: {error}")));
     }
@@ -45,7 +51,7 @@ pub(crate) fn check(descriptor: &OwnedFd, kind: Kind) -> Result<(), ServiceError
             socket == Some(SocketType::DGRAM) && !connected,
             "a bound datagram socket",
         ),
-        Kind::Tap | Kind::VhostUserClient => (true, ""),
+        Kind::Tap | Kind::BridgeTap | Kind::VhostUserClient => (true, ""),
     };
     if fits { Ok(()) } else { Err(wrong(what)) }
 }

@@ -7,7 +7,7 @@ use openvmnet::service::{
     Interface, InterfaceOptions, Interfaces, Kind, Lease, LeaseState, Leases, Lifetime,
     MethodState, Mode, Network, NetworkConfiguration, Networks, Protocol, Reservation,
     Reservations, Reserved, Scope, ServiceError, SharedInterface, SharedInterfaces, SharedKind,
-    Started, Status,
+    Started, Status, Tap,
 };
 use std::cell::{RefCell, RefMut};
 use std::os::fd::OwnedFd;
@@ -42,7 +42,7 @@ impl Session {
     types = [
         Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface, InterfaceOptions, Interfaces,
         Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network, NetworkConfiguration, Networks, Protocol, Reservation,
-        Reservations, Reserved, Scope, Started, Status, BridgeMethod, SharedKind, MethodState, SharedInterface,
+        Reservations, Reserved, Scope, Started, Status, Tap, BridgeMethod, SharedKind, MethodState, SharedInterface,
         SharedInterfaces
     ],
     vendor = "Openvmnet",
@@ -108,6 +108,14 @@ impl Session {
         tokio::time::sleep(HEARD_WITHIN).await;
         self.supervisor()
             .start_interface(connection, &network, options, copies)
+    }
+
+    #[zlink(return_fds)]
+    async fn open_tap(&self, network: String) -> (Result<Tap, ServiceError>, Vec<OwnedFd>) {
+        match self.supervisor().open_tap(&network) {
+            Ok((name, descriptor)) => (Ok(Tap { name }), vec![descriptor]),
+            Err(error) => (Err(error), Vec::new()),
+        }
     }
 
     async fn stop_interface(&self, interface: u64) -> Result<(), ServiceError> {

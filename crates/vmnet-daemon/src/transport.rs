@@ -3,11 +3,14 @@
 //! A message is at most [`MESSAGE_MAX`] long, brings at most [`DESCRIPTORS_MAX`] descriptors, and a reply that is not taken
 //! within [`PATIENCE`] ends its connection.
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 use serde::Serialize;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -96,6 +99,22 @@ fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<Own
     Ok((received.bytes, descriptors))
 }
 
+fn send_beside(
+    stream: &UnixStream,
+    buffer: &[u8],
+    beside: &[OwnedFd],
+    flags: SendFlags,
+) -> io::Result<usize> {
+    let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !beside.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&beside)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let pieces = [IoSlice::new(buffer)];
+    Ok(rustix::net::sendmsg(stream, &pieces, &mut control, flags)?)
+}
+
 impl WriteHalf for Writer {
     async fn write(
         &mut self,
@@ -103,7 +122,7 @@ impl WriteHalf for Writer {
         _descriptors: &[impl AsFd],
         _credentials: Option<&PassedCredentials>,
     ) -> zlink::Result<()> {
-        self.write_in_time(buffer).await
+        self.write_in_time(buffer, &[]).await
     }
 }
 
@@ -114,28 +133,34 @@ impl Writer {
 
     /// Sends a reply that may be long. zlink's own way makes room for 256 bytes more whenever a message does not fit, and
     /// then begins it anew: the list of a thousand interfaces took seconds of everybody's time.
-    pub(crate) async fn send(&self, reply: &impl Serialize) -> zlink::Result<()> {
+    /// Descriptors go with its first byte.
+    pub(crate) async fn send(
+        &self,
+        reply: &impl Serialize,
+        beside: &[OwnedFd],
+    ) -> zlink::Result<()> {
         let mut message = serde_json::to_vec(reply)?;
         message.push(0);
-        self.write_in_time(&message).await
+        self.write_in_time(&message, beside).await
     }
 
-    async fn write_in_time(&self, message: &[u8]) -> zlink::Result<()> {
-        tokio::time::timeout(PATIENCE, self.write_all(message))
+    async fn write_in_time(&self, message: &[u8], beside: &[OwnedFd]) -> zlink::Result<()> {
+        tokio::time::timeout(PATIENCE, self.write_all(message, beside))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         Ok(())
     }
 
-    async fn write_all(&self, mut buffer: &[u8]) -> io::Result<()> {
+    async fn write_all(&self, mut buffer: &[u8], mut beside: &[OwnedFd]) -> io::Result<()> {
         while !buffer.is_empty() {
             let sent = self
                 .0
                 .async_io(Interest::WRITABLE, || {
                     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                    Ok(rustix::net::send(&self.0, buffer, flags)?)
+                    send_beside(&self.0, buffer, beside, flags)
                 })
                 .await?;
+            beside = &[];
             buffer = buffer.get(sent..).unwrap_or_default();
         }
         Ok(())

@@ -25,6 +25,9 @@ pub enum Kind {
     /// The same the other way round: the descriptor is a directory, in which the VMM listens on a socket of the name
     /// `socket`, now or later.
     VhostUserClient,
+    /// A tap of the network's own bridge, which `OpenTap` gave: frames go between its holder and the kernel, and never
+    /// through the service. The interface ends with the tap.
+    BridgeTap,
 }
 
 /// What an interface is to be.
@@ -130,6 +133,13 @@ pub struct Started {
     pub interface: Interface,
     /// Its network.
     pub network: Network,
+}
+
+/// A tap that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
+pub struct Tap {
+    /// Its name on the host.
+    pub name: String,
 }
 
 /// All interfaces.

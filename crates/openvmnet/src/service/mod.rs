@@ -24,7 +24,7 @@ mod shared;
 pub use crate::place::Scope;
 pub use error::ServiceError;
 pub use forward::{Forward, ForwardRule, Forwards, Guest, Protocol};
-pub use interface::{Interface, InterfaceOptions, Interfaces, Kind, Started};
+pub use interface::{Interface, InterfaceOptions, Interfaces, Kind, Started, Tap};
 pub use lease::{
     Identities, Identity, Lease, LeaseState, Leases, Reservation, Reservations, Reserved,
 };

@@ -148,6 +148,9 @@ impl NetworkConfiguration {
     /// What of it takes privileges, so that only the machine's service can do it; in words for people.
     #[must_use]
     pub fn takes_privileges(&self) -> Option<&'static str> {
+        if self.datapath == Some(Datapath::Kernel) {
+            return Some("the kernel datapath");
+        }
         match self.mode {
             Mode::Bridged => Some("a bridged network"),
             Mode::Host | Mode::Shared => None,

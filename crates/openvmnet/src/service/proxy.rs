@@ -3,7 +3,7 @@
 use super::{
     Counters, Forward, ForwardRule, Forwards, Identities, InterfaceOptions, Interfaces, Leases,
     Network, NetworkConfiguration, Networks, Reservation, Reservations, ServiceError,
-    SharedInterfaces, Started, Status,
+    SharedInterfaces, Started, Status, Tap,
 };
 use std::os::fd::OwnedFd;
 
@@ -49,6 +49,13 @@ pub trait Calls {
         options: InterfaceOptions,
         #[zlink(fds)] descriptors: Vec<OwnedFd>,
     ) -> zlink::Result<Result<Started, ServiceError>>;
+    /// Makes a tap on the bridge of a network whose frames the kernel carries. Its descriptor comes beside the reply, for a
+    /// VMM; frames pass when an interface of the kind `bridge_tap` is started with it. It ends when nobody has it open.
+    #[zlink(return_fds)]
+    async fn open_tap(
+        &mut self,
+        network: &str,
+    ) -> zlink::Result<(Result<Tap, ServiceError>, Vec<OwnedFd>)>;
     /// Ends an interface, of whichever connection, with its rules.
     async fn stop_interface(&mut self, interface: u64) -> zlink::Result<Result<(), ServiceError>>;
     /// The interfaces of all networks, or of one.

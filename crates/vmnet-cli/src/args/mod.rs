@@ -204,8 +204,10 @@ pub(crate) struct Run {
 /// How frames travel between QEMU and us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum NicKind {
-    /// vhost-user if the machine can have it, else a socket.
+    /// A tap if the kernel carries the network's frames, else vhost-user if the machine can have it, else a socket.
     Auto,
+    /// A tap on the bridge of a network whose frames the kernel carries.
+    Tap,
     /// Rings in the guest's memory, which is shared.
     VhostUser,
     /// A socket.

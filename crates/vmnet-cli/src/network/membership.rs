@@ -10,8 +10,8 @@ use crate::port_spec::PortSpec;
 use openvmnet::choice::Wanted;
 use openvmnet::client::{CallError, Client, ConnectError};
 use openvmnet::service::{
-    ForwardRule, Guest, Interface, InterfaceOptions, Kind, Mode, Network, NetworkConfiguration,
-    Protocol, ServiceError, Started,
+    Datapath, ForwardRule, Guest, Interface, InterfaceOptions, Kind, Mode, Network,
+    NetworkConfiguration, Protocol, ServiceError, Started,
 };
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -140,6 +140,21 @@ impl Opened {
     /// The network's largest packet.
     pub(crate) fn mtu(&self) -> u16 {
         self.network.mtu
+    }
+
+    /// The kernel carries its frames: a VMM can have a tap of its own on the network's bridge.
+    pub(crate) fn has_bridge(&self) -> bool {
+        self.network.datapath == Datapath::Kernel
+    }
+
+    /// A tap on the network's bridge, for an interface of the kind [`Kind::BridgeTap`].
+    pub(crate) fn open_tap(&mut self) -> Result<OwnedFd, JoinError> {
+        let opened = self.client.open_tap(&self.network.uuid);
+        let (_, tap) = opened.map_err(|source| JoinError::Interface {
+            network: known_as(&self.network).to_owned(),
+            source,
+        })?;
+        Ok(tap)
     }
 
     /// The network's name, else its UUID.

@@ -32,6 +32,8 @@ pub(crate) enum NetworkError {
     Private(#[from] PrivateError),
     #[error(transparent)]
     Join(#[from] JoinError),
+    #[error("there is no bridge: the kernel carries networks of the machine's service alone")]
+    NoBridge,
     #[error("a random MAC: {0}")]
     Random(#[source] io::Error),
     #[error("-p {0} and -p {1} need the same port of the host: choose another for one of them")]
@@ -116,6 +118,34 @@ impl Network {
         matches!(self, Self::Service(_))
     }
 
+    /// Whether the kernel carries its frames.
+    pub(crate) fn has_bridge(&self) -> bool {
+        match self {
+            Self::Private(_) => false,
+            Self::Service(opened) => opened.has_bridge(),
+        }
+    }
+
+    /// A tap for a VMM, on the bridge of a network that has one, and how it is joined with.
+    pub(crate) fn open_tap(&mut self) -> Result<OwnedFd, NetworkError> {
+        match self {
+            Self::Private(_) => Err(NetworkError::NoBridge),
+            Self::Service(opened) => Ok(opened.open_tap()?),
+        }
+    }
+
+    /// Joins with a tap that [`open_tap`](Self::open_tap) has given.
+    pub(crate) fn join_with_tap(
+        self,
+        tap: OwnedFd,
+        guest: &Guest<'_>,
+    ) -> Result<Joined, NetworkError> {
+        match self {
+            Self::Private(_) => Err(NetworkError::NoBridge),
+            Self::Service(opened) => join_service(*opened, (Kind::BridgeTap, tap, None), guest),
+        }
+    }
+
     /// A guest of this network: its MAC is as asked for, or the service's for its identity, or made of `known_as`, or
     /// random.
     pub(crate) fn guest<'a>(
@@ -170,24 +200,29 @@ impl Network {
                     routers,
                 })
             }
-            Self::Service(opened) => {
-                let (kind, descriptor, socket) = split(attachment);
-                let mut options = InterfaceOptions::new(kind);
-                options.socket = socket;
-                options.id = guest.id.map(|id| id.to_string());
-                options.mac = guest.mac.map(|mac| mac.to_string());
-                options.only_mac = Some(true);
-                options.name = guest.name.as_ref().map(ToString::to_string);
-                options.isolated = guest.isolated.then_some(true);
-                let request = Request {
-                    options,
-                    descriptor,
-                    publish: guest.publish.to_vec(),
-                };
-                Ok(Joined::Service(Box::new(opened.join(request)?)))
-            }
+            Self::Service(opened) => join_service(*opened, split(attachment), guest),
         }
     }
+}
+
+fn join_service(
+    opened: Opened,
+    (kind, descriptor, socket): (Kind, OwnedFd, Option<String>),
+    guest: &Guest<'_>,
+) -> Result<Joined, NetworkError> {
+    let mut options = InterfaceOptions::new(kind);
+    options.socket = socket;
+    options.id = guest.id.map(|id| id.to_string());
+    options.mac = guest.mac.map(|mac| mac.to_string());
+    options.only_mac = Some(true);
+    options.name = guest.name.as_ref().map(ToString::to_string);
+    options.isolated = guest.isolated.then_some(true);
+    let request = Request {
+        options,
+        descriptor,
+        publish: guest.publish.to_vec(),
+    };
+    Ok(Joined::Service(Box::new(opened.join(request)?)))
 }
 
 /// What the service calls it, its descriptor, and the name of a socket in that.

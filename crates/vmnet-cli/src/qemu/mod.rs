@@ -11,11 +11,11 @@
 mod memory;
 mod nic;
 
-use crate::args::Qemu;
+use crate::args::{NicKind, Qemu};
 use crate::command::foreground::{Duty, Foreground, release_input_and_output};
 use crate::command::{Ending, NotExecuted, Program, Started};
 use crate::identity::{self, GuestName};
-use crate::network::{self, Kept, Network};
+use crate::network::{self, Guest, Joined, Kept, Network, NetworkError};
 use nic::{Nic, Way};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::cell::Cell;
@@ -24,6 +24,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use vmnet_linux::lane::Attachment;
 use vmnet_linux::sys::process::{self, Change};
 use vmnet_linux::sys::signal::{self, Mask};
 
@@ -45,14 +46,23 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
         (None, Some(own)) => own,
         (None, None) => hashed(&qemu.command),
     };
-    let network = network::find(&qemu.joining, &qemu.making)?;
+    let mut network = network::find(&qemu.joining, &qemu.making)?;
     let guest = network.guest(&qemu.joining, name, Some(&identity))?;
-    let (way, ours) = Way::choose(&qemu, network.is_of_service())?;
+    let by_tap = network.has_bridge()
+        && matches!(qemu.nic, NicKind::Auto | NicKind::Tap)
+        && qemu.queues == 1;
+    let (way, ours) = if by_tap {
+        let tap = network.open_tap()?;
+        (Way::Tap(tap.try_clone()?), Ours::Tap(tap))
+    } else {
+        let (way, ours) = Way::choose(&qemu, network.is_of_service())?;
+        (way, Ours::Port(ours))
+    };
     // The service says which MAC belongs to an identity, so it is asked before QEMU is told. A network of this process
     // waits: it needs a thread, and QEMU begins before there are threads.
     let mtu = network.mtu();
     let (early, late) = match network {
-        Network::Service(_) => (Some(network.join(ours, &guest)?), None),
+        Network::Service(_) => (Some(ours.join(network, &guest)?), None),
         Network::Private(_) => (None, Some((network, ours))),
     };
     let mac = match (&early, guest.mac) {
@@ -76,7 +86,7 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
     // On an error the gate closes unopened, and the child ends by itself.
     let joined = match (early, late) {
         (Some(joined), _) => joined,
-        (None, Some((network, ours))) => network.join(ours, &guest)?,
+        (None, Some((network, ours))) => ours.join(network, &guest)?,
         (None, None) => return Err("there is no network".into()),
     };
     let kept = joined.keep()?;
@@ -87,6 +97,22 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
     let ending = attend(pid, &kept, &foreground);
     foreground.restore_terminal();
     ending
+}
+
+/// Our end of the card.
+enum Ours {
+    Port(Attachment),
+    /// None: the kernel has it. This keeps the tap for whoever serves next.
+    Tap(OwnedFd),
+}
+
+impl Ours {
+    fn join(self, network: Network, guest: &Guest<'_>) -> Result<Joined, NetworkError> {
+        match self {
+            Self::Port(attachment) => network.join(attachment, guest),
+            Self::Tap(tap) => network.join_with_tap(tap, guest),
+        }
+    }
 }
 
 /// A program that waits until its network is there.

@@ -1,5 +1,7 @@
 //! The card that QEMU gets.
 //!
+//! On a network whose frames the kernel carries QEMU gets a tap of its bridge, and frames never come here. Else:
+//!
 //! By vhost-user QEMU connects to a socket of ours, and shares the guest's memory: frames need no call of QEMU's at all, and
 //! when the service was killed, QEMU connects to the next one. If the memory cannot be shared, QEMU inherits one end of a
 //! socket pair. On a private network it speaks its own framing on a stream (`-netdev stream`, QEMU 7.2). On a network of
@@ -39,6 +41,7 @@ pub(super) enum Way {
     Stream(OwnedFd),
     Dgram(OwnedFd),
     VhostUser(Shared),
+    Tap(OwnedFd),
 }
 
 /// What QEMU is told to share its guest's memory.
@@ -74,7 +77,7 @@ impl Way {
         qemu: &Qemu,
         of_service: bool,
     ) -> Result<(Self, Attachment), Box<dyn Error>> {
-        if qemu.nic != NicKind::Socket {
+        if !matches!(qemu.nic, NicKind::Socket | NicKind::Tap) {
             match Self::share(qemu) {
                 Ok(shared) => return Ok(shared),
                 Err(reason) if qemu.nic == NicKind::VhostUser => return Err(reason.into()),
@@ -82,6 +85,9 @@ impl Way {
                     tracing::warn!("frames travel by a socket, which is slower; {reason}");
                 }
             }
+        }
+        if qemu.nic == NicKind::Tap {
+            return Err("--nic tap needs a network whose frames the kernel carries: one of the machine's service (`vmnet daemon --system`)".into());
         }
         if qemu.queues > 1 {
             return Err("--queues needs a card by vhost-user".into());
@@ -122,7 +128,7 @@ impl Way {
     /// What QEMU inherits.
     pub(super) fn inherited(&self) -> Option<&OwnedFd> {
         match self {
-            Self::Stream(theirs) | Self::Dgram(theirs) => Some(theirs),
+            Self::Stream(theirs) | Self::Dgram(theirs) | Self::Tap(theirs) => Some(theirs),
             Self::VhostUser(_) => None,
         }
     }
@@ -130,7 +136,7 @@ impl Way {
     /// The file of the socket by which QEMU comes, to be kept; what QEMU inherited is closed here.
     pub(super) fn into_file(self) -> Option<SocketFile> {
         match self {
-            Self::Stream(_) | Self::Dgram(_) => None,
+            Self::Stream(_) | Self::Dgram(_) | Self::Tap(_) => None,
             Self::VhostUser(shared) => Some(shared.file),
         }
     }
@@ -163,6 +169,10 @@ impl Nic<'_> {
                     "dgram,id={id},local.type=fd,local.str={}",
                     theirs.as_raw_fd()
                 )
+            }
+            Way::Tap(theirs) => {
+                let vhost = if vhost_net() { ",vhost=on" } else { "" };
+                format!("tap,id={id},fd={}{vhost}", theirs.as_raw_fd())
             }
             Way::VhostUser(shared) => {
                 extended.extend(shared.memory.iter().cloned());
@@ -203,6 +213,12 @@ impl Shared {
         }
         properties
     }
+}
+
+/// The kernel can move a VMM's frames, and this user may have it do so.
+fn vhost_net() -> bool {
+    use rustix::fs::{Access, access};
+    access("/dev/vhost-net", Access::READ_OK | Access::WRITE_OK).is_ok()
 }
 
 /// The machine's processors are emulated, as nothing else was asked for.

@@ -55,6 +55,7 @@ pub(super) fn table(interfaces: &[Interface]) -> String {
 fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Tap => "tap",
+        Kind::BridgeTap => "bridge tap",
         Kind::Stream => "stream",
         Kind::StreamListener => "stream-listener",
         Kind::Dgram => "dgram",

@@ -173,6 +173,7 @@ fn the_document_has_the_words_for_each_choice() {
         word(&LeaseState::Expired),
         word(&LeaseState::Released),
         word(&Kind::Tap),
+        word(&Kind::BridgeTap),
         word(&Kind::Stream),
         word(&Kind::StreamListener),
         word(&Kind::Dgram),

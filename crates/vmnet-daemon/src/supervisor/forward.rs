@@ -152,7 +152,7 @@ impl Supervisor {
     ) -> Result<ForwardGuest, ServiceError> {
         let of_port = |interface| {
             self.is_on(interface, network)?;
-            Ok(ForwardGuest::Port(self.port_of(interface)?))
+            self.guest_behind(interface)
         };
         match (&guest.address, &guest.mac, &guest.name, guest.interface) {
             (Some(address), None, None, None) => {

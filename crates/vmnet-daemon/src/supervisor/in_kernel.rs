@@ -5,12 +5,13 @@
 //! by its mark, its members by their names.
 
 use super::forward::Rule;
-use super::{Supervisor, chain};
+use super::{Supervisor, chain, not_privileged};
 use crate::plan::Plan;
-use crate::privileged::client::HelperError;
+use crate::privileged::client::{Helper, HelperError};
 use crate::privileged::name::{LinkName, Mark, Role};
 use crate::privileged::request::{Link, Request, Why};
 use openvmnet::service::{Datapath, ServiceError};
+use std::cell::RefMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
 use vmnet_linux::kernel::route::Routes;
+use vmnet_linux::kernel::tap;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
     services_mac,
@@ -28,7 +30,11 @@ use vmnet_wire::ndp;
 const BRIDGE: &str = "bridge";
 const TRUNK: &str = "gateway";
 /// What takes privileges.
-const WHAT: &str = "a network whose frames the kernel carries";
+const WHAT: &str = "the kernel datapath";
+/// What a tap of a guest is for; a number follows.
+const GUEST: &str = "guest";
+/// Taps that a bridge may have.
+const MEMBERS_MAX: u32 = 1000;
 /// Bridges that a host may have.
 const BRIDGES_MAX: u32 = 10_000;
 
@@ -242,6 +248,80 @@ impl Supervisor {
         }
     }
 
+    /// Makes a tap for a guest of a network, which is no member of its bridge yet.
+    pub(crate) fn open_tap(&self, network: &str) -> Result<(String, OwnedFd), ServiceError> {
+        let network = self.find(network)?;
+        let bridge = self.bridge_of(network)?;
+        let mut helper = self.helper(WHAT)?;
+        let links = helper.links().map_err(refused)?;
+        let taken: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let free = (0..MEMBERS_MAX).map(|number| (number, format!("{bridge}-{number}")));
+        let mut free = free.filter(|(_, name)| !taken.contains(name.as_str()));
+        let (number, name) = free.next().ok_or_else(|| ServiceError::Exhausted {
+            reason: format!("the bridge {bridge} has {MEMBERS_MAX} members: end some"),
+        })?;
+        let mark = mark(network, &format!("{GUEST}-{number}"));
+        let tap = helper
+            .create_tap(named(&name)?, mark, false)
+            .map_err(refused)?;
+        Ok((name, tap))
+    }
+
+    fn bridge_of(&self, network: Uuid) -> Result<LinkName, ServiceError> {
+        let running = self.running(network)?;
+        let kernel = running.kernel.as_ref().ok_or_else(|| ServiceError::InvalidArgument {
+            reason: format!(
+                "the service carries the frames of the network {}: there is no bridge to have a tap on",
+                running.plan.label()
+            ),
+        })?;
+        Ok(kernel.bridge.clone())
+    }
+
+    /// Makes a tap that this service or an earlier one has made for a guest of this network a member of its bridge.
+    pub(super) fn join_bridge(
+        &self,
+        network: Uuid,
+        tap: &OwnedFd,
+        isolated: bool,
+    ) -> Result<LinkName, ServiceError> {
+        let bridge = self.bridge_of(network)?;
+        let isolated = isolated || self.running(network)?.plan.isolation;
+        let name = tap::name_of(tap).map_err(|error| super::failed(&error))?;
+        let mut helper = self.helper(WHAT)?;
+        let links = helper.links().map_err(refused)?;
+        let is_it = |link: &&Link| {
+            let mark = link.mark.as_ref();
+            let for_guest =
+                |mark: &Mark| mark.network == network && mark.role.as_str().starts_with(GUEST);
+            link.name == name && mark.is_some_and(for_guest)
+        };
+        if !links.iter().any(|link| is_it(&link)) {
+            return Err(ServiceError::InvalidArgument {
+                reason: format!("{name} is no tap that the service has made for this network"),
+            });
+        }
+        let member = named(&name)?;
+        let request = Request::BridgeJoin {
+            member: member.clone(),
+            bridge,
+            isolated,
+            station: None,
+        };
+        helper.done(&request).map_err(refused)?;
+        Ok(member)
+    }
+
+    /// Ends a tap, and what the rules say of it.
+    pub(super) fn leave_bridge(&mut self, network: Uuid, member: LinkName) {
+        let ended = self
+            .helper()
+            .and_then(|mut helper| helper.delete_link(member).map_err(refused));
+        if let Err(error) = ended.and_then(|()| self.rule(network)) {
+            tracing::warn!(%network, %error, "a tap stays");
+        }
+    }
+
     /// Takes a network out of the kernel.
     pub(super) fn end_in_kernel(&mut self, kernel: &InKernel) {
         self.remove_from_kernel(kernel);
@@ -261,10 +341,7 @@ impl Supervisor {
 }
 
 /// Removes a bridge with its members and rules.
-pub(super) fn remove(
-    helper: &mut crate::privileged::client::Helper,
-    bridge: &LinkName,
-) -> Result<(), HelperError> {
+pub(super) fn remove(helper: &mut Helper, bridge: &LinkName) -> Result<(), HelperError> {
     let members = format!("{bridge}-");
     for link in helper.links()? {
         if link.mark.is_some()

@@ -3,13 +3,16 @@
 use super::bridged::Wire;
 use super::{ConnectionId, Supervisor, chain, failed, no_interface, text};
 use crate::descriptor;
+use crate::privileged::name::LinkName;
 use openvmnet::service::{Interface, InterfaceOptions, Kind, ServiceError, Started};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
+use vmnet_linux::kernel::route::link_index;
 use vmnet_linux::lane::{
-    AttachError, Attachment, GuestSocket, ListenerId, PortId, PortKind, PortOffload, PortOptions,
-    PortRow, VhostUserSocket,
+    AttachError, Attachment, ForwardGuest, GuestSocket, ListenerId, PortId, PortKind, PortOffload,
+    PortOptions, PortRow, VhostUserSocket,
 };
 use vmnet_wire::ethernet::Mac;
 
@@ -21,10 +24,12 @@ const VIRTIO_HEADER: u32 = 12;
 const LARGE_FRAME: u32 = 65_536 + ETHERNET;
 
 /// What was attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Port(PortId),
     Listener(ListenerId),
+    /// A member of the network's bridge.
+    Member(LinkName),
 }
 
 /// An interface, or a guest that came by one that listens.
@@ -43,6 +48,8 @@ pub(super) struct Member {
     pub(super) mac: Option<Mac>,
     pub(super) name: Option<String>,
     isolated: bool,
+    /// It has this MAC and no other.
+    only_mac: bool,
     offload: PortOffload,
     /// Its own way onto the LAN of a bridged network.
     wire: Option<Wire>,
@@ -140,11 +147,16 @@ impl Supervisor {
             mac,
             name,
             isolated,
+            only_mac: options.only_mac.unwrap_or(false),
             offload,
             wire,
         };
         let number = self.number();
         self.interfaces.insert(number, member);
+        if let Err(error) = self.rule(network) {
+            self.end_interface(number);
+            return Err(error);
+        }
         tracing::info!(interface = number, %network, "an interface began");
         let interface = self.row(number, None).ok_or_else(|| no_interface(number))?;
         let network = self.show(network)?;
@@ -158,9 +170,15 @@ impl Supervisor {
         descriptor: OwnedFd,
         options: PortOptions,
     ) -> Result<Place, ServiceError> {
+        if kind == Kind::BridgeTap {
+            let isolated = options.isolated;
+            return self
+                .join_bridge(network, &descriptor, isolated)
+                .map(Place::Member);
+        }
         let handle = &self.running(network)?.handle;
         let attached = match kind {
-            Kind::Tap => handle
+            Kind::Tap | Kind::BridgeTap => handle
                 .attach(Attachment::Tap(descriptor), options)
                 .map(Place::Port),
             Kind::Stream => handle
@@ -226,6 +244,7 @@ impl Supervisor {
             match member.place {
                 Place::Port(port) => running.handle.detach(port),
                 Place::Listener(listener) => running.handle.end_listener(listener),
+                Place::Member(name) => self.leave_bridge(member.network, name),
             }
         }
         tracing::info!(interface, network = %member.network, "an interface ended");
@@ -269,8 +288,13 @@ impl Supervisor {
     }
 
     /// Members of a network's bridge whose guest has this MAC and no other.
-    pub(super) fn fixed_members(&self, _network: Uuid) -> Vec<(String, [u8; 6])> {
-        Vec::new()
+    pub(super) fn fixed_members(&self, network: Uuid) -> Vec<(String, [u8; 6])> {
+        let on = self.interfaces_on(network);
+        on.filter_map(|(_, member)| match (&member.place, member.mac) {
+            (Place::Member(name), Some(mac)) if member.only_mac => Some((name.to_string(), mac.0)),
+            _ => None,
+        })
+        .collect()
     }
 
     pub(super) fn interfaces_on(&self, network: Uuid) -> impl Iterator<Item = (u64, &Member)> {
@@ -290,9 +314,10 @@ impl Supervisor {
         let there: BTreeSet<PortId> = ports.iter().map(|row| row.id).collect();
         let gone: Vec<u64> = self
             .interfaces_on(network)
-            .filter(|(_, member)| match member.place {
-                Place::Port(port) => !there.contains(&port),
+            .filter(|(_, member)| match &member.place {
+                Place::Port(port) => !there.contains(port),
                 Place::Listener(_) => false,
+                Place::Member(name) => link_index(name.as_str()).is_err(),
             })
             .map(|(number, _)| number)
             .collect();
@@ -343,6 +368,7 @@ impl Supervisor {
             mac: row.mac,
             name: None,
             isolated: member.isolated,
+            only_mac: member.only_mac,
             offload: member.offload,
             wire: None,
         };
@@ -354,13 +380,13 @@ impl Supervisor {
     fn row(&self, number: u64, ports: Option<&BTreeMap<PortId, &PortRow>>) -> Option<Interface> {
         let member = self.interfaces.get(&number)?;
         let plan = &self.networks.get(&member.network)?.plan;
-        let port = match member.place {
-            Place::Port(port) => ports.and_then(|ports| ports.get(&port)),
-            Place::Listener(_) => None,
+        let port = match &member.place {
+            Place::Port(port) => ports.and_then(|ports| ports.get(port)),
+            Place::Listener(_) | Place::Member(_) => None,
         };
         let by_itself = matches!(
             member.kind,
-            Kind::Tap | Kind::VhostUser | Kind::VhostUserClient
+            Kind::Tap | Kind::BridgeTap | Kind::VhostUser | Kind::VhostUserClient
         );
         let header = member.offload.virtio_header || by_itself;
         let large = member.offload.tso || by_itself;
@@ -382,6 +408,7 @@ impl Supervisor {
             name,
             address: port
                 .and_then(|port| port.address)
+                .or_else(|| self.address_of_member(member))
                 .map(|address| address.to_string()),
             mtu: plan.mtu,
             max_packet_size: if header { frame + VIRTIO_HEADER } else { frame },
@@ -404,15 +431,31 @@ impl Supervisor {
         }
     }
 
-    /// The port of an interface that has one guest.
-    pub(super) fn port_of(&self, interface: u64) -> Result<PortId, ServiceError> {
+    /// The address that the guest of a tap of our bridge has.
+    fn address_of_member(&self, member: &Member) -> Option<Ipv4Addr> {
+        let (Place::Member(_), Some(mac)) = (&member.place, member.mac) else {
+            return None;
+        };
+        let handle = &self.networks.get(&member.network)?.handle;
+        let addresses = handle.addresses_of(vec![ForwardGuest::Mac(mac)]);
+        addresses.first()?.0
+    }
+
+    /// Who a rule to an interface that has one guest leads to.
+    pub(super) fn guest_behind(&self, interface: u64) -> Result<ForwardGuest, ServiceError> {
         let member = self
             .interfaces
             .get(&interface)
             .ok_or_else(|| no_interface(interface))?;
-        match member.place {
-            Place::Port(port) => Ok(port),
-            Place::Listener(_) => Err(ServiceError::InvalidArgument {
+        match (&member.place, member.mac) {
+            (Place::Port(port), _) => Ok(ForwardGuest::Port(*port)),
+            (Place::Member(_), Some(mac)) => Ok(ForwardGuest::Mac(mac)),
+            (Place::Member(_), None) => Err(ServiceError::InvalidArgument {
+                reason: format!(
+                    "the MAC of the guest of interface {interface} is not known: forward to its address"
+                ),
+            }),
+            (Place::Listener(_), _) => Err(ServiceError::InvalidArgument {
                 reason: format!(
                     "several guests come by interface {interface}: forward to one of them by its address, MAC or name"
                 ),

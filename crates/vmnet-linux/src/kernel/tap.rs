@@ -123,6 +123,15 @@ pub fn open_existing(name: &str) -> Result<OwnedFd, TapError> {
     }
 }
 
+/// The name of the interface behind a tap's descriptor.
+///
+/// # Errors
+///
+/// The descriptor is no tap.
+pub fn name_of(tap: impl AsFd) -> io::Result<String> {
+    ioctl::tun_interface_name(tap)
+}
+
 /// Sets header length and offloads of a tap that somebody opened.
 ///
 /// # Errors

@@ -1,0 +1,276 @@
+//! Networks of the machine's service that the kernel carries: the host on them, its rules beside those of others, and what is
+//! left when the service is killed. What guests see is told in `kernel_stories`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use vmnet_lab::client;
+use vmnet_lab::prerequisite::Prerequisite;
+use vmnet_lab::process::Process;
+use vmnet_lab::stage::{NETWORK, Stage};
+use vmnet_lab::world::{HOST, SERVER};
+
+const SOON: Duration = Duration::from_secs(30);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn stage(also: &[&'static str]) -> Option<Stage> {
+    let also: Vec<_> = also.iter().copied().map(Prerequisite::Program).collect();
+    Stage::of_machine(env!("CARGO_BIN_EXE_vmnet"), &also)
+}
+
+fn vmnet(stage: &Stage, words: &str) -> String {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    Process::run(stage.vmnet(&words), SOON).success()
+}
+
+/// Something on the host, as the superuser.
+fn host(stage: &Stage, script: &str) -> String {
+    let mut command = stage.world.superusers("sh");
+    command.args(["-c", script]);
+    Process::run(command, SOON).success()
+}
+
+/// A guest that listens, and its address.
+fn listening(stage: &Stage, options: &[&str], words: &str) -> (Process, Ipv4Addr) {
+    let address = "ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'";
+    let script = format!("{address}; exec {} {words}", stage.client_path());
+    let process = Process::spawn(stage.shell(options, &script));
+    let found = process.wait_for_output("ready", SOON, |text| {
+        text.contains("ready\n")
+            .then(|| text.lines().next().unwrap_or_default().to_owned())
+    });
+    (process, found.parse().expect("an address"))
+}
+
+fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
+}
+
+fn outcome(to: SocketAddr) -> String {
+    client::connect::outcome(to, 5 * SECOND).0
+}
+
+#[track_caller]
+fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + 20 * SECOND;
+    while !so() {
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn host_and_guests_reach_each_other_by_address_and_nothing_gets_out() {
+    let Some(stage) = stage(&["ping"]) else {
+        return;
+    };
+    vmnet(
+        &stage,
+        "network create lan --mode host --subnet 10.77.9.0/24",
+    );
+    stage.world.serve_echo_on_host(at([10, 77, 9, 1], 8888));
+    let options = ["--network", "lan"];
+    let (_guest, guest) = listening(&stage, &options, "listen-tcp 80");
+    stage.world.host().enter(|| {
+        client::connect::at_once(at(guest, 80), 20).expect("the host reaches a guest");
+    });
+    host(&stage, &format!("ping -c 2 -i 0.2 -W 5 {guest}"));
+    let inside = |words: &str| Process::run(stage.client(&options, words), SOON);
+    inside("at-once 10.77.9.1:8888 20").success();
+    inside("udp-echo 10.77.9.1:8888 20 1200").success();
+    for words in ["outcome 198.51.100.1:7 10", "outcome 198.51.100.2:80 10"] {
+        let said = inside(words).success();
+        assert!(said.starts_with("unreachable"), "{words}: {said}");
+    }
+    let udp = inside("udp-ask 198.51.100.1:9000 who");
+    assert!(!udp.status.success(), "{}", udp.stdout);
+}
+
+#[test]
+fn a_network_without_an_address_of_the_host_has_none() {
+    let Some(stage) = stage(&[]) else { return };
+    vmnet(&stage, "network create lan --private");
+    let addresses = host(&stage, "ip -o address show dev vmnet0");
+    assert_eq!(addresses, "");
+    vmnet(
+        &stage,
+        "network create other --private --subnet 10.77.3.7/24",
+    );
+    let addresses = host(&stage, "ip -o address show dev vmnet1");
+    assert!(addresses.contains("10.77.3.7/24"), "{addresses}");
+}
+
+#[test]
+fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() {
+    let Some(stage) = stage(&[]) else { return };
+    let (guest, address) = listening(&stage, &["--name", "web"], "listen-tcp 80");
+    let reached = |to: SocketAddr, times| client::connect::at_once(to, times);
+    let from_host = |to, times| stage.world.host().enter(|| reached(to, times));
+    let from_outside = |to, times| stage.world.outside().enter(|| reached(to, times));
+    vmnet(&stage, &format!("forward add {NETWORK} 8080:web:80"));
+    vmnet(
+        &stage,
+        &format!("forward add {NETWORK} 198.51.100.2:8081:{address}:80"),
+    );
+    from_outside(at(HOST, 8080), 20).expect("from outside");
+    from_outside(at(HOST, 8081), 20).expect("at one address");
+    assert!(guest.stdout().contains(&format!("tcp {SERVER}:")));
+    from_host(at([127, 0, 0, 1], 8080), 20).expect("from the loopback");
+    from_host(at(HOST, 8080), 20).expect("from the host");
+    assert!(
+        from_host(at([127, 0, 0, 1], 8081), 1).is_err(),
+        "not its address"
+    );
+    // Hairpin: by the gateway and by the host, from another guest and from itself.
+    for to in ["192.168.64.1:8080", "198.51.100.2:8080"] {
+        stage.must(&format!("at-once {to} 20"), SOON);
+    }
+    let list = vmnet(&stage, "forward list --json");
+    let all: serde_json::Value = serde_json::from_str(&list).unwrap();
+    for rule in all["forwards"].as_array().unwrap() {
+        vmnet(&stage, &format!("forward remove {}", rule["forward"]));
+    }
+    stage.world.outside().enter(|| {
+        assert_eq!(outcome(at(HOST, 8080)), "refused");
+        assert_eq!(outcome(at(HOST, 8081)), "refused");
+    });
+    // Nobody comes in by a guest's own address.
+    stage
+        .world
+        .outside()
+        .ip(&["route", "add", "192.168.64.0/24", "via", &HOST.to_string()]);
+    stage
+        .world
+        .outside()
+        .enter(|| assert_ne!(outcome(at(address, 80)), "connected"));
+}
+
+#[test]
+fn isolated_guests_reach_the_world_and_not_each_other() {
+    let Some(stage) = stage(&[]) else { return };
+    vmnet(&stage, "network create lan --isolation");
+    let options = ["--network", "lan"];
+    let (_guest, guest) = listening(&stage, &options, "listen-tcp 80");
+    let inside = |words: &str| Process::run(stage.client(&options, words), SOON).success();
+    inside("at-once 198.51.100.1:7 20");
+    let said = inside(&format!("outcome {guest}:80 3"));
+    assert!(!said.starts_with("connected"), "{said}");
+    stage.world.host().enter(|| {
+        client::connect::at_once(at(guest, 80), 5).expect("the host reaches it");
+    });
+}
+
+/// What Docker, firewalld and a careful administrator have.
+const OTHERS: &str = r#"
+table ip filter {
+    chain DOCKER-USER { counter packets 0 bytes 0 return; }
+    chain FORWARD { type filter hook forward priority filter; policy drop; jump DOCKER-USER; iifname "docker0" accept; }
+}
+table ip6 filter {
+    chain FORWARD { type filter hook forward priority filter; policy drop; iifname "docker0" accept; }
+}
+table inet firewalld {
+    chain filter_FORWARD {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state { established, related } accept
+        iifname "lo" accept
+        reject with icmpx admin-prohibited
+    }
+}
+table inet mine {
+    set ports { type inet_service; elements = { 22, 80 } }
+    chain output { type filter hook output priority filter; policy accept; tcp dport @ports accept; }
+}
+"#;
+
+#[test]
+fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
+    let Some(mut stage) = stage(&[]) else { return };
+    std::fs::write(stage.world.home().join("others"), OTHERS).unwrap();
+    host(
+        &stage,
+        &format!("nft -f {}", stage.world.home().join("others").display()),
+    );
+    // What was counted is no rule.
+    let listed = |stage: &Stage| host(stage, "nft -s list ruleset");
+    let settings = |stage: &Stage| {
+        host(
+            stage,
+            "cd /proc/sys/net; cat ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra; \
+             cat ipv6/conf/*/force_forwarding 2>/dev/null || true",
+        )
+    };
+    let (before, set_before) = (listed(&stage), settings(&stage));
+    vmnet(&stage, &format!("network create {NETWORK}"));
+    let (guest, _) = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
+    stage.must("at-once 198.51.100.1:7 20", SOON);
+    stage.must("tcp-ask [2001:db8:1::1]:9000", SOON);
+    stage.must("udp-echo 198.51.100.1:7 20 1200", SOON);
+    stage.world.outside().enter(|| {
+        client::connect::at_once(at(HOST, 8080), 20).expect("the forwarded port answers");
+    });
+    let during = listed(&stage);
+    assert!(during.contains("comment \"openvmnet\""), "{during}");
+    drop(guest);
+    eventually("the guest is gone", || {
+        !vmnet(&stage, "interface list").contains(NETWORK)
+    });
+    vmnet(&stage, &format!("network delete {NETWORK}"));
+    assert_eq!(listed(&stage), before);
+    assert_eq!(settings(&stage), set_before);
+    // The same by an orderly end of the service.
+    vmnet(&stage, &format!("network create {NETWORK}"));
+    assert_ne!(listed(&stage), before);
+    stage.machine().signal(Signal::TERM);
+    stage.machine().wait(SOON);
+    assert_eq!(listed(&stage), before);
+    assert_eq!(settings(&stage), set_before);
+    assert!(!host(&stage, "ip -o link").contains("vmnet"));
+}
+
+#[test]
+fn what_a_killed_service_has_left_is_taken_over_or_removed() {
+    let Some(mut stage) = stage(&["ping"]) else {
+        return;
+    };
+    let before = host(&stage, "nft -s list ruleset");
+    vmnet(&stage, "network create lan");
+    // One that nobody keeps ends with the service.
+    let (mut held, _) = listening(&stage, &["--network", "held"], "listen-tcp 80");
+    let index = |stage: &Stage| host(stage, "ip -o link show vmnet0 | cut -d: -f1");
+    let first = index(&stage);
+    // It would start a service of its own in the place of the one that was killed.
+    held.signal(Signal::STOP);
+    stage.machine().signal(Signal::KILL);
+    stage.machine().wait(SOON);
+    drop(held);
+    assert_eq!(index(&stage), first, "the bridge stays");
+    stage.start_machine();
+    assert_eq!(index(&stage), first, "it is taken over");
+    assert!(
+        !host(&stage, "ip -o link").contains("vmnet1"),
+        "and the other is gone"
+    );
+    let options = ["--network", "lan"];
+    Process::run(stage.client(&options, "at-once 198.51.100.1:7 20"), SOON).success();
+    vmnet(&stage, "network delete lan");
+    assert_eq!(host(&stage, "nft -s list ruleset"), before);
+    assert!(!host(&stage, "ip -o link").contains("vmnet"));
+}
+
+#[test]
+fn the_kernel_is_for_the_machines_service_alone() {
+    let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &[]) else {
+        return;
+    };
+    let words = ["network", "create", "lan", "--datapath", "kernel"];
+    let refused = Process::run(stage.vmnet(&words), SOON);
+    assert!(!refused.status.success());
+    assert!(
+        refused.stderr.contains("vmnet daemon --system"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!host(&stage, "ip -o link").contains("vmnet"));
+}
