@@ -92,7 +92,6 @@ impl Supervisor {
         network: Uuid,
         guest: PortId,
         mac: Mac,
-        isolated: bool,
     ) -> Result<Option<Wire>, ServiceError> {
         let plan = &self.running(network)?.plan;
         let Some(bridged) = plan
@@ -102,14 +101,12 @@ impl Supervisor {
         else {
             return Ok(None);
         };
-        let (nic, isolated) = (bridged.nic.name.clone(), isolated || plan.isolation);
+        let nic = bridged.nic.name.clone();
         let number = self.number();
         let named = link(network, 'm', number)?;
         let link = named.0.clone();
         let helper = self.helper.as_mut().ok_or_else(not_authorized)?;
-        let macvtap = helper
-            .create_macvtap(named, &nic, mac.0, isolated)
-            .map_err(refused)?;
+        let macvtap = helper.create_macvtap(named, &nic, mac.0).map_err(refused)?;
         let handle = &self.running(network)?.handle;
         match attach(handle, Attachment::Tap(macvtap), Role::Wire(guest), None) {
             Ok(port) => Ok(Some(Wire { port, link })),
