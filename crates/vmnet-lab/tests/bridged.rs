@@ -135,4 +135,19 @@ fn behind_wires_the_kernel_is_the_switch() {
         let heard = hear(&mut lan, &ports, by, from, to);
         assert_eq!(heard, expected, "{from} to {to}");
     }
+    // What the kernel has switched from an isolated guest ends at the other's wire.
+    let alone_mac = Mac([0x52, 0x54, 0, 0, 0, 7]);
+    let (alone, _) = plug(&mut lan, 7, |port| port.isolated = true);
+    let (wire, _) = plug(&mut lan, 8, |port| port.role = Role::Wire(alone));
+    let ports = [one, alone, wire];
+    for (by, from, to, expected) in [
+        (alone, alone_mac, ALL, &[2][..]),
+        (its, alone_mac, ALL, &[]),
+        (wire, one_mac, alone_mac, &[]),
+        (wire, STATION, alone_mac, &[1]),
+        (ear, HOST, alone_mac, &[1]),
+    ] {
+        let heard = hear(&mut lan, &ports, by, from, to);
+        assert_eq!(heard, expected, "{from} to {to}");
+    }
 }

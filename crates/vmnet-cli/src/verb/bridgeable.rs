@@ -79,6 +79,12 @@ mod tests {
             examples::shared_interface(),
             examples::bare_shared_interface(),
         ];
-        insta::assert_snapshot!(text(&interfaces), @"");
+        insta::assert_snapshot!(text(&interfaces), @r"
+        NAME   KIND      UP   MAC                MTU   METHODS  MEMBER-OF
+        eth1   ethernet  yes  00:00:5e:00:53:01  1500  bridge   br0
+        wlan0  wifi      yes  00:00:5e:00:53:01  1500  -        -
+
+        its access point takes frames from one MAC alone
+        ");
     }
 }

@@ -167,7 +167,11 @@ fn line(network: &Network) -> String {
     if let Some(prefix) = &network.ipv6_prefix {
         text.push_str(&format!(", {prefix}"));
     }
-    if let (Some(interface), Some(method)) = (&network.external_interface, network.bridge_method) {
+    let lan = network
+        .external_interface
+        .as_ref()
+        .zip(network.bridge_method);
+    if let Some((interface, method)) = lan.filter(|_| network.mode == Mode::Bridged) {
         let method = bridgeable::method(method);
         text.push_str(&format!(", to the LAN of {interface} by {method}"));
     }
@@ -234,7 +238,8 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
     let lease_time = Span::seconds(network.lease_seconds.into());
     let lease_time = or_none(network.dhcp.then_some(lease_time));
     let domain = or_none((!network.private && !is_bridged).then_some(&network.domain));
-    vec![
+    let method = network.bridge_method.filter(|_| is_bridged);
+    let mut properties = vec![
         ("name", or_none(network.name.as_ref())),
         ("uuid", network.uuid.clone()),
         ("scope", scope(network.scope).to_owned()),
@@ -257,10 +262,6 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         ),
         ("dhcp6", yes_or_no(network.dhcp6)),
         ("external interface", way_out),
-        (
-            "bridge method",
-            or_none(network.bridge_method.map(bridgeable::method)),
-        ),
         ("isolation", yes_or_no(network.isolation)),
         ("host loopback", yes_or_no(network.host_loopback)),
         (
@@ -274,7 +275,10 @@ pub(super) fn properties(network: &Network) -> Vec<(&'static str, String)> {
         ("lifetime", lifetime(network).to_owned()),
         ("holders", network.holders.to_string()),
         ("interfaces", network.interfaces.to_string()),
-    ]
+    ];
+    properties
+        .extend(method.map(|method| ("bridge method", bridgeable::method(method).to_owned())));
+    properties
 }
 
 #[cfg(test)]

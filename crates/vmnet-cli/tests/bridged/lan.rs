@@ -3,8 +3,7 @@
 
 use super::SOON;
 use super::node::Place;
-use super::service::Service;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -25,11 +24,11 @@ pub(crate) enum Shape {
 const RESTLESS: [&str; 2] = ["preferred_life_time", "valid_life_time"];
 
 pub(crate) struct Lan {
-    pub(crate) service: Service,
+    socket: PathBuf,
     host: Namespace,
     station: Namespace,
     folder: TempDir,
-    client: std::path::PathBuf,
+    client: PathBuf,
     _dnsmasq: Process,
     _servers: Vec<Process>,
 }
@@ -74,9 +73,9 @@ impl Lan {
                 servers.push(server);
             }
         }
-        let service = Service::new(&folder.path().join("vmnet.sock"));
+        let socket = folder.path().join("vmnet.sock");
         let this = Self {
-            service,
+            socket,
             host,
             station,
             folder,
@@ -101,10 +100,6 @@ impl Lan {
         self.client.to_str().unwrap()
     }
 
-    pub(crate) fn host(&self) -> &Namespace {
-        &self.host
-    }
-
     pub(crate) fn host_node(&self) -> Place {
         Place::new("host", &self.host, self.client(), "10.91.0.2", "fd91::2")
     }
@@ -123,7 +118,7 @@ impl Lan {
     pub(crate) fn vmnet(&self, words: &[&str]) -> Command {
         let mut command = self.host.command(env!("CARGO_BIN_EXE_vmnet"));
         for variable in ["VMNET_SOCKET", "VMNET_SYSTEM_SOCKET"] {
-            command.env(variable, &self.service.socket);
+            command.env(variable, &self.socket);
         }
         command
             // Nobody but the test starts a service.
@@ -153,7 +148,9 @@ impl Lan {
 
     fn started(&self, command: Command) -> Process {
         let daemon = Process::spawn(command);
-        self.eventually("the service listens", || self.service.pid().is_some());
+        self.eventually("the service listens", || {
+            self.asks(&["status"])["service"].is_object()
+        });
         daemon
     }
 
@@ -178,6 +175,18 @@ impl Lan {
         let helper = rustix::process::Pid::from_raw(helpers[0]).unwrap();
         rustix::process::kill_process(helper, rustix::process::Signal::KILL).unwrap();
         drop(daemon);
+    }
+
+    /// What the service says as JSON, which it does to who is in its own namespace.
+    fn asks(&self, words: &[&str]) -> serde_json::Value {
+        let said = Process::run(self.vmnet(&[words, &["--json"]].concat()), SOON);
+        serde_json::from_str(&said.stdout).unwrap_or_default()
+    }
+
+    /// The interfaces on the network.
+    pub(crate) fn interfaces(&self) -> Vec<serde_json::Value> {
+        let listed = self.asks(&["interface", "list", "lan0"]);
+        listed["interfaces"].as_array().cloned().unwrap_or_default()
     }
 
     /// What `network create` says when it is refused.
@@ -252,12 +261,6 @@ impl Lan {
             assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        self.service.end();
     }
 }
 

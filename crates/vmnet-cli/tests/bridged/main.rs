@@ -6,9 +6,6 @@
 //! | `lan` | a host and its LAN, made of two namespaces |
 //! | `node` | who speaks to whom |
 
-#[path = "../service/mod.rs"]
-mod service;
-
 mod lan;
 mod node;
 
@@ -114,9 +111,9 @@ fn the_story(way: Way) {
         much(other, &one);
     }
     // Both are guests still, with what they were given.
-    let listed = lan.service.interfaces("lan0");
+    let listed = lan.interfaces();
     assert_eq!(listed.len(), 2, "{listed:?}");
-    assert!(listed.iter().all(|one| one.mtu == 1500), "{listed:?}");
+    assert!(listed.iter().all(|one| one["mtu"] == 1500), "{listed:?}");
     drop((one, two));
     lan.end(daemon);
     lan.is_as(&before, "after the end of the service");
@@ -152,9 +149,7 @@ fn killed(way: Way) {
         lan.is_as(&before, "at once");
     }
     let daemon = lan.daemon();
-    lan.eventually("the guest is back", || {
-        lan.service.interfaces("lan0").len() == 1
-    });
+    lan.eventually("the guest is back", || lan.interfaces().len() == 1);
     for node in [&host as &dyn Node, &station] {
         speak(&guest, node, 1000);
         speak(node, &guest, 1000);

@@ -27,9 +27,14 @@ impl Network {
         match self.ports.get(port).ok_or(Drop::NoPort)?.role {
             Role::Guest => self.bridge_from_guest(now, port, (source, to), out),
             Role::Wire(guest) => {
-                // Its own frame came back.
-                if self.fdb.seen_last(source) == Some(guest) {
-                    return Err(Drop::Looped);
+                match self.fdb.seen_last(source) {
+                    // Its own frame came back.
+                    Some(other) if other == guest => return Err(Drop::Looped),
+                    // The kernel has switched it between wires.
+                    Some(other) if self.is_isolated(guest) || self.is_isolated(other) => {
+                        return Err(Drop::Isolated);
+                    }
+                    _ => {}
                 }
                 out.push(Action::Forward { port: guest });
                 Ok(())

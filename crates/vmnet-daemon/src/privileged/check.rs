@@ -88,8 +88,8 @@ pub enum Permitted {
 pub enum Bridging {
     /// A tap joins its bridge.
     Join(LinkName, Mark),
-    /// A macvtap with this MAC, isolated or not.
-    Macvtap(LinkName, Mark, [u8; 6], bool),
+    /// A macvtap with this MAC.
+    Macvtap(LinkName, Mark, [u8; 6]),
     /// A packet socket.
     Socket(Hears),
     /// A tap to the host.
@@ -167,7 +167,6 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             mark,
             nic,
             mac,
-            isolated,
         } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Macvtap], kernel)?;
@@ -175,7 +174,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 let reason = format!("{} cannot be a guest's MAC", Mac(mac));
                 return Err(Refusal::forbidden(reason));
             }
-            Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac, isolated))
+            Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac))
         }
         Request::LanSocketOpen { nic, all } => {
             let (methods, hears) = match all {

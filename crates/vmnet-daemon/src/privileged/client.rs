@@ -145,14 +145,12 @@ impl Helper {
         (name, mark): (LinkName, Mark),
         nic: &str,
         mac: [u8; 6],
-        isolated: bool,
     ) -> Result<OwnedFd, HelperError> {
         self.opened(&Request::MacvtapCreate {
             name,
             mark,
             nic: nic.to_owned(),
             mac,
-            isolated,
         })
     }
 

@@ -96,8 +96,8 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
 fn get_onto(nic: &Nic, way: Bridging) -> Result<OwnedFd, BridgingError> {
     match way {
         Bridging::Join(name, mark) => bridging::bridge::join(name.as_str(), &mark.to_string(), nic),
-        Bridging::Macvtap(name, mark, mac, isolated) => {
-            bridging::macvtap::create(name.as_str(), &mark.to_string(), nic, mac, isolated)
+        Bridging::Macvtap(name, mark, mac) => {
+            bridging::macvtap::create(name.as_str(), &mark.to_string(), nic, mac)
         }
         Bridging::Hostward(name, mark) => {
             bridging::hostward::open(name.as_str(), &mark.to_string(), nic)

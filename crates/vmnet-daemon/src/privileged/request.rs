@@ -87,8 +87,6 @@ pub enum Request {
         nic: String,
         /// The guest's MAC.
         mac: [u8; 6],
-        /// It reaches no other macvtap of the interface.
-        isolated: bool,
     },
     /// Opens a packet socket on an interface: [`Answer::Opened`].
     LanSocketOpen {

@@ -95,7 +95,6 @@ impl Supervisor {
         network: Uuid,
         guest: PortId,
         mac: Mac,
-        isolated: bool,
     ) -> Result<Option<Wire>, ServiceError> {
         let plan = &self.running(network)?.plan;
         let Some(bridged) = plan
@@ -105,14 +104,11 @@ impl Supervisor {
         else {
             return Ok(None);
         };
-        let (nic, isolated) = (bridged.nic.name.clone(), isolated || plan.isolation);
+        let nic = bridged.nic.name.clone();
         let number = self.number();
         let named = link(network, 'm', number)?;
         let link = named.0.clone();
-        let macvtap = self
-            .helper(WHAT)?
-            .create_macvtap(named, &nic, mac.0, isolated)
-            .map_err(refused)?;
+        let macvtap = self.helper(WHAT)?.create_macvtap(named, &nic, mac.0).map_err(refused)?;
         let handle = &self.running(network)?.handle;
         match attach(handle, Attachment::Tap(macvtap), Role::Wire(guest), None) {
             Ok(port) => Ok(Some(Wire { port, link })),

@@ -5,13 +5,12 @@
 //! by its mark, its members by their names.
 
 use super::forward::Rule;
-use super::{Supervisor, chain, not_privileged};
+use super::{Supervisor, chain};
 use crate::plan::Plan;
 use crate::privileged::client::{Helper, HelperError};
 use crate::privileged::name::{LinkName, Mark, Role};
 use crate::privileged::request::{Link, Request, Why};
 use openvmnet::service::{Datapath, ServiceError};
-use std::cell::RefMut;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;

@@ -122,7 +122,7 @@ impl Supervisor {
             }
         };
         let wire = match (place, mac) {
-            (Place::Port(port), Some(mac)) => self.open_wire(network, port, mac, isolated),
+            (Place::Port(port), Some(mac)) => self.open_wire(network, port, mac),
             _ => Ok(None),
         };
         let wire = match wire {

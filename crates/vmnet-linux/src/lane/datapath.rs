@@ -234,7 +234,6 @@ impl Lane {
             }
             self.network.flush(self.now, &mut self.out);
             self.carry_out(Hand::EMPTY);
-            self.tell_packet_sockets();
             self.flush_ports();
             // A port that has room again lets streams read that waited for it.
             busy |= self.network.has_reads();

@@ -69,6 +69,8 @@ impl<'a> Hand<'a> {
 impl Lane {
     /// Does everything that the core wants done; `hand` is what it was given last.
     pub(super) fn carry_out(&mut self, hand: Hand<'_>) {
+        // Before the host hears of a guest, and answers it at once.
+        self.tell_packet_sockets();
         let mut first = true;
         while let Some(action) = self.out.take() {
             self.alone = first && self.out.is_empty();

@@ -27,29 +27,16 @@ const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// Makes a macvtap of this name and MAC, and opens it. Whoever closes it has to delete the link.
 ///
-/// An isolated one reaches no other of the interface.
-///
 /// # Errors
 ///
 /// See [`BridgingError`]. What was made is deleted then.
-pub fn create(
-    name: &str,
-    alias: &str,
-    nic: &Nic,
-    mac: [u8; 6],
-    isolated: bool,
-) -> Result<OwnedFd, BridgingError> {
+pub fn create(name: &str, alias: &str, nic: &Nic, mac: [u8; 6]) -> Result<OwnedFd, BridgingError> {
     // Its device is called after its number. Links are numbered in each namespace anew, but devices are of the whole host:
     // a number that nobody else has makes it one's own.
     let mut random = [0; 4];
     rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())
         .map_err(|error| BridgingError::Setting("random bytes", error.into()))?;
     let index = INDEX_FIRST | (u32::from_ne_bytes(random) & INDEX_MASK);
-    let mode = if isolated {
-        MacVtapMode::Private
-    } else {
-        MacVtapMode::Bridge
-    };
     let provisional =
         link::provisional_name().map_err(|error| BridgingError::Setting("random bytes", error))?;
     let mut link = LinkMessage::default();
@@ -60,7 +47,9 @@ pub fn create(
         LinkAttribute::Address(mac.to_vec()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::MacVtap),
-            LinkInfo::Data(InfoData::MacVtap(vec![InfoMacVtap::Mode(mode)])),
+            LinkInfo::Data(InfoData::MacVtap(vec![InfoMacVtap::Mode(
+                MacVtapMode::Bridge,
+            )])),
         ]),
     ];
     let mut routes = Routes::open()?;
