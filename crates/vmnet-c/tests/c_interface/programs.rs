@@ -111,6 +111,11 @@ fn connections_of_processes() {
 }
 
 #[test]
+fn children_without_exec() {
+    run("forks", &[Library::Vmnet]);
+}
+
+#[test]
 fn events_on_queues_of_the_program() {
     run("queues", &[Library::Vmnet, Library::Dispatch]);
     run("queues", &[Library::VmnetArchive, Library::Dispatch]);
