@@ -162,6 +162,7 @@ fn the_document_has_the_words_for_each_choice() {
         word(&Kind::DgramListener),
         word(&Kind::VhostUser),
         word(&Kind::VhostUserClient),
+        word(&Kind::VhostUserConnected),
     ];
     for word in words {
         assert!(DOCUMENT.contains(&format!("`{word}`")), "{word}");
