@@ -8,7 +8,7 @@ use crate::place::{self, FolderError, Scope};
 use crate::service::{
     Calls as _, Counters, Forward, ForwardRule, Forwards, Identities, InterfaceOptions, Interfaces,
     Leases, Network, NetworkConfiguration, Networks, Reservation, Reservations, ServiceError,
-    Started, Status,
+    SharedInterfaces, Started, Status,
 };
 use crate::start;
 use std::io;
@@ -213,6 +213,8 @@ calls! {
     stop_interface(interface: u64) -> ();
     /// The interfaces of all networks, or of one.
     list_interfaces(network: Option<&str>) -> Interfaces;
+    /// The host's interfaces that a network can be bridged to.
+    list_shared_interfaces() -> SharedInterfaces;
     /// Forwards ports: for as long as the interface that is named, else for as long as the network.
     add_forward(network: &str, interface: Option<u64>, rule: ForwardRule) -> Forward;
     /// Ends a rule.

@@ -134,6 +134,7 @@ fn it_describes_itself() {
         "method StartInterface",
         "method StopInterface",
         "method ListInterfaces",
+        "method ListSharedInterfaces",
         "method AddForward",
         "method RemoveForward",
         "method ListForwards",
@@ -157,7 +158,7 @@ fn it_describes_itself() {
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
-    assert_eq!(text.matches("\nmethod ").count(), 20, "{text}");
+    assert_eq!(text.matches("\nmethod ").count(), 21, "{text}");
     drop(stream);
     bed.is_well();
 }

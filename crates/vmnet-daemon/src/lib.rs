@@ -7,6 +7,7 @@
 //! | `transport` | varlink over a unix socket, with limits |
 //! | `call` | what a message asks for, and whether it fits |
 //! | `rpc` | the calls |
+//! | `shared` | interfaces of the host that can be bridged to |
 //! | `supervisor/` | which networks there are, who holds them, what is on them |
 //! | `plan/` | what a network is, with everything decided |
 //! | `descriptor` | what a client's descriptor must be |
@@ -22,6 +23,7 @@ mod life;
 mod listening;
 mod plan;
 mod rpc;
+mod shared;
 pub mod store;
 mod supervisor;
 mod transport;
@@ -29,3 +31,4 @@ mod transport;
 pub use file::ConfigurationError;
 pub use life::{DaemonError, Idle, Options, State, run};
 pub use listening::ListenError;
+pub use shared::interfaces as shared_interfaces;

@@ -1,11 +1,12 @@
 //! The calls of `org.openvmnet.Service`, given to the supervisor.
 
+use crate::shared;
 use crate::supervisor::{ConnectionId, Supervisor};
 use openvmnet::service::{
-    Counters, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface,
-    InterfaceOptions, Interfaces, Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network,
-    NetworkConfiguration, Networks, Protocol, Reservation, Reservations, Reserved, ServiceError,
-    Started, Status,
+    BridgeMethod, Counters, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface,
+    InterfaceOptions, Interfaces, Kind, Lease, LeaseState, Leases, Lifetime, MethodState, Mode,
+    Network, NetworkConfiguration, Networks, Protocol, Reservation, Reservations, Reserved,
+    ServiceError, SharedInterface, SharedInterfaces, SharedKind, Started, Status,
 };
 use std::cell::{RefCell, RefMut};
 use std::os::fd::OwnedFd;
@@ -40,7 +41,7 @@ impl Session {
     types = [
         Counters, Forward, ForwardRule, Forwards, Guest, Identities, Identity, Interface, InterfaceOptions, Interfaces,
         Kind, Lease, LeaseState, Leases, Lifetime, Mode, Network, NetworkConfiguration, Networks, Protocol, Reservation,
-        Reservations, Reserved, Started, Status
+        Reservations, Reserved, Started, Status, BridgeMethod, SharedKind, MethodState, SharedInterface, SharedInterfaces
     ],
     vendor = "Openvmnet",
     product = "vmnet",
@@ -114,6 +115,10 @@ impl Session {
     async fn list_interfaces(&self, network: Option<String>) -> Result<Interfaces, ServiceError> {
         let interfaces = self.supervisor().list_interfaces(network.as_deref())?;
         Ok(Interfaces { interfaces })
+    }
+
+    async fn list_shared_interfaces(&self) -> Result<SharedInterfaces, ServiceError> {
+        shared::interfaces()
     }
 
     async fn add_forward(

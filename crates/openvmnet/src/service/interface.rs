@@ -25,6 +25,8 @@ pub enum Kind {
     /// The same the other way round: the descriptor is a directory, in which the VMM listens on a socket of the name
     /// `socket`, now or later.
     VhostUserClient,
+    /// A connected stream socket to the VMM of one guest: vhost-user. The interface ends with it.
+    VhostUserConnected,
 }
 
 /// What an interface is to be.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `network` | networks, and what they are made of |
 //! | `interface` | places on a network |
+//! | `shared` | interfaces of the host whose LAN guests can be on |
 //! | `forward` | ports of the host that lead to guests |
 //! | `lease` | addresses: leases, reservations, identities |
 //! | `error` | why a call was refused |
@@ -18,6 +19,7 @@ mod interface;
 mod lease;
 mod network;
 mod proxy;
+mod shared;
 
 pub use error::ServiceError;
 pub use forward::{Forward, ForwardRule, Forwards, Guest, Protocol};
@@ -27,6 +29,7 @@ pub use lease::{
 };
 pub use network::{Counters, Lifetime, Mode, Network, NetworkConfiguration, Networks, Status};
 pub use proxy::Calls;
+pub use shared::{BridgeMethod, MethodState, SharedInterface, SharedInterfaces, SharedKind};
 
 /// The name of the varlink interface.
 pub const INTERFACE: &str = "org.openvmnet.Service";

@@ -2,8 +2,8 @@
 
 use super::{
     Counters, Forward, ForwardRule, Forwards, Identities, InterfaceOptions, Interfaces, Leases,
-    Network, NetworkConfiguration, Networks, Reservation, Reservations, ServiceError, Started,
-    Status,
+    Network, NetworkConfiguration, Networks, Reservation, Reservations, ServiceError,
+    SharedInterfaces, Started, Status,
 };
 use std::os::fd::OwnedFd;
 
@@ -56,6 +56,10 @@ pub trait Calls {
         &mut self,
         network: Option<&str>,
     ) -> zlink::Result<Result<Interfaces, ServiceError>>;
+    /// The host's interfaces that a network can be bridged to. Needs no privilege.
+    async fn list_shared_interfaces(
+        &mut self,
+    ) -> zlink::Result<Result<SharedInterfaces, ServiceError>>;
     /// Forwards ports: for as long as the interface that is named, else for as long as the network.
     async fn add_forward(
         &mut self,

@@ -31,12 +31,17 @@ Examples:
   vmnet network show lab
   vmnet network show lab --counters --json | jq '.counters[\"drop-spoofed\"]'";
 
+const BRIDGEABLE_EXAMPLES: &str = "\
+Examples:
+  vmnet network bridgeable
+  vmnet network bridgeable --json | jq -r '.interfaces[] | select(.method != null) | .name'";
+
 const DELETE_EXAMPLES: &str = "\
 Examples:
   vmnet network delete lab
   vmnet network delete --force lab cage                  also while guests are on them";
 
-/// Networks: make, list, show, delete.
+/// Networks: make, list, show, delete; the host's interfaces to bridge to.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkVerb {
     /// Make a network that stays until it is deleted.
@@ -52,6 +57,9 @@ pub(crate) enum NetworkVerb {
     /// Show a network: its addresses, its switches, what it counted.
     #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
+    /// List the host's interfaces whose LAN guests can be on, and how.
+    #[command(after_help = BRIDGEABLE_EXAMPLES)]
+    Bridgeable(List),
     /// Delete networks that were created, with their leases, reservations and forwards.
     #[command(visible_alias = "rm", after_help = DELETE_EXAMPLES)]
     Delete(Delete),

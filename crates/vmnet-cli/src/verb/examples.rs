@@ -4,8 +4,9 @@ use super::lease::Addresses;
 use super::network::Shown;
 use super::status::{Closeup, Overview};
 use openvmnet::service::{
-    Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState, Lifetime, Mode,
-    Network, NetworkConfiguration, Protocol, Reservation, Reserved, Status,
+    BridgeMethod, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease, LeaseState,
+    Lifetime, MethodState, Mode, Network, NetworkConfiguration, Protocol, Reservation, Reserved,
+    SharedInterface, SharedKind, Status,
 };
 use std::collections::BTreeMap;
 
@@ -143,6 +144,46 @@ pub(super) fn bare_interface() -> Interface {
         name: None,
         address: None,
         ..interface()
+    }
+}
+
+pub(super) fn shared_interface() -> SharedInterface {
+    SharedInterface {
+        name: "eth1".to_owned(),
+        kind: SharedKind::Ethernet,
+        mac: "00:00:5e:00:53:01".to_owned(),
+        mtu: 1500,
+        up: true,
+        bridge: text("br0"),
+        method: Some(BridgeMethod::Bridge),
+        methods: vec![method_state(), bare_method_state()],
+    }
+}
+
+pub(super) fn bare_shared_interface() -> SharedInterface {
+    SharedInterface {
+        name: "wlan0".to_owned(),
+        kind: SharedKind::Wifi,
+        bridge: None,
+        method: None,
+        methods: vec![method_state()],
+        ..shared_interface()
+    }
+}
+
+pub(super) fn method_state() -> MethodState {
+    MethodState {
+        method: BridgeMethod::Macvtap,
+        usable: false,
+        reason: text("its access point takes frames from one MAC alone"),
+    }
+}
+
+pub(super) fn bare_method_state() -> MethodState {
+    MethodState {
+        method: BridgeMethod::Bridge,
+        usable: true,
+        reason: None,
     }
 }
 

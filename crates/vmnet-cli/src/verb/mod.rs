@@ -3,11 +3,13 @@
 //! | file | what |
 //! | --- | --- |
 //! | `network`, `interface`, `identity`, `forward`, `lease`, `status` | one file per noun |
+//! | `bridgeable` | the host's interfaces that networks can be bridged to |
 //! | `table` | how lists look |
 //!
 //! What is changed is said to the service alone; nothing is printed when it is done, but for what the service chose itself.
 //! What is listed is printed as a table, or as JSON (`docs/json.md`).
 
+mod bridgeable;
 mod forward;
 mod identity;
 mod interface;

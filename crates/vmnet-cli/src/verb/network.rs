@@ -22,6 +22,7 @@ pub(crate) fn run(verb: NetworkVerb) -> Result<(), VerbError> {
     match verb {
         NetworkVerb::Create(asked) => create(*asked),
         NetworkVerb::List(asked) => list(&asked),
+        NetworkVerb::Bridgeable(asked) => super::bridgeable::list(&asked),
         NetworkVerb::Show(asked) => one(&asked),
         NetworkVerb::Delete(asked) => delete(&asked),
     }

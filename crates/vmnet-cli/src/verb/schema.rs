@@ -4,8 +4,8 @@ use super::examples;
 use super::lease::Addresses;
 use super::status::Overview;
 use openvmnet::service::{
-    Forwards, Identities, Interfaces, Kind, LeaseState, Lifetime, Mode, NetworkConfiguration,
-    Networks, Protocol,
+    BridgeMethod, Forwards, Identities, Interfaces, Kind, LeaseState, Lifetime, Mode,
+    NetworkConfiguration, Networks, Protocol, SharedInterfaces, SharedKind,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -87,6 +87,9 @@ fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
     let interfaces = Interfaces {
         interfaces: vec![interface()],
     };
+    let shared = SharedInterfaces {
+        interfaces: vec![shared_interface()],
+    };
     let identities = Identities {
         identities: vec![identity()],
     };
@@ -102,6 +105,15 @@ fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
         ("NetworkConfiguration", printed(&configuration(), &least)),
         ("Interfaces", printed(&interfaces, &interfaces)),
         ("Interface", printed(&interface(), &bare_interface())),
+        ("SharedInterfaces", printed(&shared, &shared)),
+        (
+            "SharedInterface",
+            printed(&shared_interface(), &bare_shared_interface()),
+        ),
+        (
+            "MethodState",
+            printed(&method_state(), &bare_method_state()),
+        ),
         ("Identities", printed(&identities, &identities)),
         ("Identity", printed(&identity(), &bare_identity())),
         ("Forwards", printed(&forwards, &forwards)),
@@ -162,6 +174,15 @@ fn the_document_has_the_words_for_each_choice() {
         word(&Kind::DgramListener),
         word(&Kind::VhostUser),
         word(&Kind::VhostUserClient),
+        word(&Kind::VhostUserConnected),
+        word(&SharedKind::Ethernet),
+        word(&SharedKind::Vlan),
+        word(&SharedKind::Bond),
+        word(&SharedKind::Bridge),
+        word(&SharedKind::Wifi),
+        word(&BridgeMethod::Bridge),
+        word(&BridgeMethod::Macvtap),
+        word(&BridgeMethod::Packet),
     ];
     for word in words {
         assert!(DOCUMENT.contains(&format!("`{word}`")), "{word}");

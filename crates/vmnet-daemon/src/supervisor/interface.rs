@@ -156,6 +156,12 @@ impl Supervisor {
                     options,
                 )
                 .map(Place::Port),
+            Kind::VhostUserConnected => handle
+                .attach(
+                    Attachment::VhostUser(VhostUserSocket::Connected(descriptor.into())),
+                    options,
+                )
+                .map(Place::Port),
             Kind::StreamListener => handle
                 .listen(GuestSocket::Stream(descriptor.into()), options)
                 .map(Place::Listener),
@@ -320,7 +326,7 @@ impl Supervisor {
         };
         let by_itself = matches!(
             member.kind,
-            Kind::Tap | Kind::VhostUser | Kind::VhostUserClient
+            Kind::Tap | Kind::VhostUser | Kind::VhostUserClient | Kind::VhostUserConnected
         );
         let header = member.offload.virtio_header || by_itself;
         let large = member.offload.tso || by_itself;

@@ -5,6 +5,7 @@
 //! | [`existing_namespace`] | entering a network namespace that somebody else made |
 //! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
+//! | [`nics`] | interfaces of the host whose LAN guests can be on |
 //! | [`route`] | links, addresses and routes, by netlink |
 //! | [`sysctl`] | the few kernel settings that are read or written |
 //! | [`tap`] | taps with offloads |
@@ -13,6 +14,7 @@
 pub mod existing_namespace;
 pub mod mounts;
 pub mod namespace;
+pub mod nics;
 pub mod route;
 pub mod sysctl;
 pub mod tap;

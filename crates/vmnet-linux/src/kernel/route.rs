@@ -1,6 +1,7 @@
 //! Links, addresses and routes of this network namespace, by netlink (rtnetlink(7)) over a blocking socket.
 //!
-//! The only file that imports `netlink-packet-route`; no type of it leaves.
+//! `netlink-packet-route` is imported here, and by the files of this folder that speak over this socket; no type of it leaves
+//! the folder.
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -326,7 +327,7 @@ impl Routes {
     }
 
     /// Sends a request that is answered by a list.
-    fn dump(
+    pub(super) fn dump(
         &mut self,
         request: RouteNetlinkMessage,
         what: &str,
