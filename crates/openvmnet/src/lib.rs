@@ -4,17 +4,22 @@
 //! | --- | --- |
 //! | [`NetworkConfiguration`] | what a network is to be |
 //! | [`Network`] | a network that this process holds |
+//! | [`Interface`], [`InterfaceConfiguration`] | a place on a network: packets, events, forwarded ports |
+//! | [`shared_interfaces`] | interfaces of the host that can be bridged to |
 //! | [`Status`], [`Error`] | the API's numbers, and the reasons behind them |
 //! | [`OperatingMode`], [`NetworkMode`] | where interfaces and networks lead |
 //! | [`service`] | the varlink interface of the service: its types, calls and errors |
 //! | [`client`] | a connection to the service |
 //! | [`place`] | where the service listens and keeps its state |
+//! | `membership` | a connection that holds a network |
 //! | `start` | starting a service that does not run |
 //! | `blocking` | varlink without a runtime |
 
 mod blocking;
 pub mod client;
 mod configuration;
+pub mod interface;
+mod membership;
 mod mode;
 mod network;
 pub mod place;
@@ -23,6 +28,10 @@ mod start;
 mod status;
 
 pub use configuration::NetworkConfiguration;
+pub use interface::{
+    Event, Interface, InterfaceConfiguration, InterfaceKeys, InterfaceParameters, MAX_PACKETS,
+    PacketBuffers, PortForwardingRule, ReadPacket, WritePacket, shared_interfaces,
+};
 pub use mode::{NetworkMode, OperatingMode};
 pub use network::{Network, NetworkSerialization};
 pub use service::Protocol;

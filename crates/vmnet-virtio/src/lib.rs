@@ -12,6 +12,7 @@
 //! | [`driver`] | the other side of the same rings, in memory of our own |
 //! | [`frontend`] | the other side of that conversation: a device that serves such rings |
 //! | [`fork`] | whether we are a copy of the process that made the rings |
+//! | [`signals`] | threads that hear no signals |
 //!
 //! **For a vhost-user session**: make a [`memory::MemoryMap`] of the regions of a memory table (a
 //! [`memory::RegionSource`] each), share it by [`std::sync::Arc`], start a [`ring::Ring`] for each
@@ -50,3 +51,4 @@ pub mod memory;
 pub mod net;
 pub mod ring;
 pub mod session;
+pub mod signals;
