@@ -108,9 +108,15 @@ impl Rings {
     /// There is no memory, or the service does not want them.
     pub(super) fn connect(stream: UnixStream, agreed: &Agreed) -> Result<Self, FrontendError> {
         let mut front = Frontend::connect(stream, &plan(agreed))?;
-        let Some(Pair { receive, transmit }) = front.pairs.pop() else {
+        let Some(Pair {
+            mut receive,
+            transmit,
+        }) = front.pairs.pop()
+        else {
             return Err(FrontendError::Queues { wanted: 1, has: 0 });
         };
+        // Packets are kept from now on, also for a program that waits to be told of them before it reads.
+        receive.flush()?;
         Ok(Self {
             ready: receive.call_fd().try_clone_to_owned()?,
             watched: AtomicBool::new(false),
