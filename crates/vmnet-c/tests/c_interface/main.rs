@@ -4,8 +4,12 @@
 //! | --- | --- |
 //! | `headers` | every language and compiler takes them, and the ABI is that of programs for macOS |
 //! | `programs` | programs of `tests/c`, run under valgrind |
+//! | `clients` | programs in the manner of each known client of vmnet, with a service and a peer |
+//! | `service` | the service that they start |
 //! | `compiler` | building C against what cargo has just built |
 
+mod clients;
 mod compiler;
 mod headers;
 mod programs;
+mod service;
