@@ -263,6 +263,10 @@ impl Lane {
             Change::Enable { index, on, done } => {
                 port.enable(index, on);
                 self.touch(id);
+                // The ring that a guest hears by first of all.
+                if on && index == 0 {
+                    self.network.listens(id);
+                }
                 if let Ok(index) = u8::try_from(index) {
                     // It may have been kicked before it was on.
                     self.kick_event(Slot::of(id), index);
