@@ -12,6 +12,7 @@
 //! | [`client`] | a connection to the service |
 //! | [`place`] | where the service listens and keeps its state |
 //! | `membership` | a connection that holds a network |
+//! | `keeper` | the thread that sees when the service goes, and has everything come back |
 //! | `start` | starting a service that does not run |
 //! | `blocking` | varlink without a runtime |
 
@@ -19,6 +20,7 @@ mod blocking;
 pub mod client;
 mod configuration;
 pub mod interface;
+mod keeper;
 mod membership;
 mod mode;
 mod network;

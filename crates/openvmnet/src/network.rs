@@ -16,7 +16,7 @@ use crate::status::{Error, Status};
 const MAGIC: [u8; 8] = *b"openvmn\x01";
 
 /// A network that this process holds: its subnet, its reservations and its rules are there as long as a clone of this, or
-/// an interface on it, or another holder in another process.
+/// an interface on it, or another holder in another process. When the service is killed, the network comes back as it was.
 ///
 /// ```no_run
 /// use openvmnet::{Network, NetworkConfiguration, NetworkMode};
@@ -97,7 +97,14 @@ impl Network {
                 .add_forward(&network.uuid, None, rule.clone())
                 .map_err(failure_to_make)?;
         }
-        Self::held(client, network)
+        let held = Self::held(client, network)?;
+        for reservation in configuration.reservations() {
+            held.membership.promise(Some(reservation), None);
+        }
+        for rule in configuration.forwards() {
+            held.membership.promise(None, Some(rule.clone()));
+        }
+        Ok(held)
     }
 
     /// Holds a network that somebody else has made, by its name or UUID. Apple's API has no names.
@@ -120,7 +127,7 @@ impl Network {
     }
 
     fn held(client: Client, network: service::Network) -> Result<Self, Error> {
-        let membership = Arc::new(Membership::new(client, network.clone())?);
+        let membership = Membership::new(client, network.clone())?;
         Ok(Self {
             membership,
             network: Arc::new(network),

@@ -540,3 +540,6 @@ impl InterfaceBuilder<OnNetwork> {
         self.keys.build_on_network()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::Interface;
 use crate::client::{CallError, Client};
 use crate::configuration::rule;
-use crate::service::{Forward, Protocol, ServiceError};
+use crate::membership::lock;
+use crate::service::{Forward, ForwardRule, Protocol, ServiceError};
 use crate::status::{Error, Status};
 
 /// A port of the host, and where it leads.
@@ -67,15 +68,26 @@ impl Interface {
             return Err(Error::invalid("port 0 is no port"));
         }
         let membership = self.membership()?;
-        let owner = self.owner();
         let rule = rule(
             added.protocol,
             added.internal_port,
             added.external_port,
             added.internal_address,
         );
-        membership
-            .call(|client, network| client.add_forward(network, owner, rule.clone()).map(drop))
+        membership.call(|client, network| {
+            client
+                .add_forward(network, self.owner(), rule.clone())
+                .map(drop)
+        })?;
+        match &mut *lock(&self.shared.service) {
+            Some(at) if !at.by_network && !at.rules.contains(&rule) => at.rules.push(rule),
+            Some(at) if at.by_network => {
+                at.membership.forget_rule(|one| *one == rule);
+                at.membership.promise(None, Some(rule));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Forwards a port no longer. Connections that came by it go on.
@@ -89,9 +101,8 @@ impl Interface {
         family: AddressFamily,
     ) -> Result<(), Error> {
         let membership = self.membership()?;
-        let owner = self.owner();
         let removed = membership.call(|client, network| {
-            let all = rules(client, network, owner)?;
+            let all = rules(client, network, self.owner())?;
             let found = all.into_iter().find(|(_, rule)| {
                 (rule.protocol, rule.external_port) == (protocol, external_port)
                     && AddressFamily::of(rule.internal_address) == family
@@ -102,7 +113,18 @@ impl Interface {
             }
         });
         match removed {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                let is_it = |rule: &ForwardRule| {
+                    let to = rule.guest.address.as_deref().and_then(|it| it.parse().ok());
+                    (rule.protocol, rule.first) == (protocol, external_port)
+                        && to.is_some_and(|it| AddressFamily::of(it) == family)
+                };
+                if let Some(at) = &mut *lock(&self.shared.service) {
+                    at.rules.retain(|rule| !is_it(rule));
+                    at.membership.forget_rule(is_it);
+                }
+                Ok(())
+            }
             Ok(false) => Err(Error::new(
                 Status::Failure,
                 format!("the host's port {external_port} has no such rule"),
@@ -120,8 +142,7 @@ impl Interface {
         family: AddressFamily,
     ) -> Result<Vec<PortForwardingRule>, Error> {
         let membership = self.membership()?;
-        let owner = self.owner();
-        let all = membership.call(|client, network| rules(client, network, owner))?;
+        let all = membership.call(|client, network| rules(client, network, self.owner()))?;
         let rules = all.into_iter().map(|(_, rule)| rule);
         Ok(rules
             .filter(|rule| AddressFamily::of(rule.internal_address) == family)

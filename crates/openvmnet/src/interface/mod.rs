@@ -24,6 +24,7 @@ mod shared;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ use crate::client::Client;
 use crate::membership::{Membership, in_a_child, lock};
 use crate::mode::OperatingMode;
 use crate::network::Network;
-use crate::service::{InterfaceOptions, Kind, Started};
+use crate::service::{self, ForwardRule, InterfaceOptions, Kind, Started};
 use crate::status::{Error, Status};
 
 pub use configuration::{
@@ -97,12 +98,18 @@ struct AtService {
     number: u64,
     /// Its rules are the network's.
     by_network: bool,
+    /// What to ask for to get the same again.
+    options: InterfaceOptions,
+    /// Its own rules.
+    rules: Vec<ForwardRule>,
 }
 
 /// It runs.
 const RUNNING: u8 = 0;
 /// It was stopped by the program.
 const STOPPED: u8 = 1;
+/// Somebody else ended it at the service.
+const ENDED: u8 = 2;
 
 /// What an interface counted.
 #[derive(Debug, Default)]
@@ -145,7 +152,7 @@ impl Interface {
         };
         let mut client = Client::connect()?;
         let network = plan::open(&mut client, configuration, mode)?;
-        let membership = Arc::new(Membership::new(client, network)?);
+        let membership = Membership::new(client, network)?;
         Self::begin(membership, configuration, Some(mode))
     }
 
@@ -194,14 +201,19 @@ impl Interface {
             statistics: Statistics::default(),
             parameters: parameters(configuration, mode, &agreed, &started),
             service: Mutex::new(Some(AtService {
-                membership,
+                membership: Arc::clone(&membership),
                 number: started.interface.interface,
                 by_network: mode.is_none(),
+                options: InterfaceOptions {
+                    id: started.interface.id.clone().or(options.id),
+                    ..options
+                },
+                rules: Vec::new(),
             })),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Arc::new(shared);
+        membership.add_interface(&shared);
+        Ok(Self { shared })
     }
 
     /// What it turned out to be (`interface_param`).
@@ -450,10 +462,90 @@ impl Shared {
 
     #[cold]
     fn why_not(&self) -> Error {
-        if self.mark.is_original() {
-            stopped()
-        } else {
-            in_a_child()
+        if !self.mark.is_original() {
+            return in_a_child();
+        }
+        match self.state.load(Ordering::Relaxed) {
+            ENDED => Error::new(
+                Status::SetupIncomplete,
+                "somebody else has ended the interface, or its network: start another",
+            ),
+            _ => stopped(),
+        }
+    }
+
+    // ---- when the service goes, and comes back -----------------------------------------------
+
+    /// What hangs up when the service lets go of the rings.
+    pub(crate) fn line(&self) -> Option<UnixStream> {
+        (self.state.load(Ordering::Relaxed) == RUNNING)
+            .then(|| self.rings.line())
+            .flatten()
+    }
+
+    /// The rings ended, and the service did not: somebody stopped the interface.
+    pub(crate) fn hung_up(&self) {
+        let at = lock(&self.service);
+        let known = at
+            .as_ref()
+            .map(|at| (Arc::clone(&at.membership), at.number));
+        drop(at);
+        let Some((membership, number)) = known else {
+            return;
+        };
+        let there = membership.call(|client, network| {
+            let all = client.list_interfaces(Some(network))?.interfaces;
+            Ok(all.iter().any(|one| one.interface == number))
+        });
+        match there {
+            // It was killed a moment ago, and everything is back.
+            _ if self.number() != Some(number) => {}
+            Ok(there) => {
+                tracing::warn!(there, "the service let go of an interface");
+                self.give_up();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the service let go of an interface");
+                self.give_up();
+            }
+        }
+    }
+
+    fn number(&self) -> Option<u64> {
+        lock(&self.service).as_ref().map(|at| at.number)
+    }
+
+    /// The same interface, at the service that runs now.
+    pub(crate) fn rejoin(
+        &self,
+        client: &mut Client,
+        network: &service::Network,
+    ) -> Result<(), Error> {
+        let failed = |error: &dyn std::error::Error| Error::new(Status::Failure, error.to_string());
+        let mut at = lock(&self.service);
+        let Some(at) = at.as_mut() else { return Ok(()) };
+        if self.state.load(Ordering::Relaxed) != RUNNING {
+            return Ok(());
+        }
+        let (ours, theirs) = rings::pair().map_err(|error| failed(&error))?;
+        let started = client.start_interface(&network.uuid, at.options.clone(), vec![theirs])?;
+        at.number = started.interface.interface;
+        self.rings.reconnect(ours).map_err(|error| failed(&error))?;
+        for rule in &at.rules {
+            if let Err(error) = client.add_forward(&network.uuid, Some(at.number), rule.clone()) {
+                tracing::warn!(%error, "a port cannot be forwarded again");
+            }
+        }
+        Ok(())
+    }
+
+    /// It is gone for good, and says so.
+    pub(crate) fn give_up(&self) {
+        let running =
+            self.state
+                .compare_exchange(RUNNING, ENDED, Ordering::Relaxed, Ordering::Relaxed);
+        if running.is_ok() {
+            self.rings.end();
         }
     }
 

@@ -115,7 +115,7 @@ impl Rings {
         else {
             return Err(FrontendError::Queues { wanted: 1, has: 0 });
         };
-        // Packets are kept from now on, also for a program that waits to be told of them before it reads.
+        // The service gets all buffers at once.
         receive.flush()?;
         Ok(Self {
             ready: receive.call_fd().try_clone_to_owned()?,
@@ -133,14 +133,49 @@ impl Rings {
         })
     }
 
+    /// What hangs up when the service lets go of them.
+    pub(super) fn line(&self) -> Option<UnixStream> {
+        let front = lock(&self.front);
+        front
+            .as_ref()
+            .and_then(|front| front.stream().try_clone().ok())
+    }
+
+    /// Goes on where they stopped, with the service at the other end of `stream`. Meanwhile nothing comes, and what is
+    /// written is dropped.
+    ///
+    /// # Errors
+    /// The service does not want them.
+    pub(super) fn reconnect(&self, stream: UnixStream) -> Result<(), FrontendError> {
+        let mut front = lock(&self.front);
+        let Some(front) = front.as_mut() else {
+            return Ok(());
+        };
+        let receive = lock(&self.receiving).queue.take();
+        let transmit = lock(&self.transmitting).queue.take();
+        let (Some(receive), Some(transmit)) = (receive, transmit) else {
+            return Ok(());
+        };
+        front.pairs.push(Pair { receive, transmit });
+        let connected = front.reconnect(stream);
+        if let Some(Pair { receive, transmit }) = front.pairs.pop() {
+            lock(&self.receiving).queue = Some(receive);
+            let mut transmitting = lock(&self.transmitting);
+            transmitting.queue = Some(transmit);
+            transmitting.moves = true;
+        }
+        connected
+    }
+
     /// Ends them. Memory goes; the descriptor to wait for stays, and is readable.
     pub(super) fn end(&self) {
+        let mut front = lock(&self.front);
         let receiving = lock(&self.receiving).queue.take();
         if let Some(queue) = receiving {
             let _woken = queue.call_ourselves();
         }
         lock(&self.transmitting).queue = None;
-        *lock(&self.front) = None;
+        *front = None;
     }
 
     /// Becomes readable when there are frames; from now on.
