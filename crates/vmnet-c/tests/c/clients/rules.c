@@ -157,9 +157,11 @@ static void all(interface_ref interface, struct in_addr host, struct in6_addr gu
 
 int main(void) {
     done = dispatch_semaphore_create(0);
-    dispatch_queue_t queue = dispatch_queue_create("rules", DISPATCH_QUEUE_SERIAL);
+    static dispatch_queue_t queue;
+    queue = dispatch_queue_create("rules", DISPATCH_QUEUE_SERIAL);
     not_rules();
-    struct started it = started(description(VMNET_SHARED_MODE), queue);
+    static struct started it;
+    it = started(description(VMNET_SHARED_MODE), queue);
     struct in_addr host, mask;
     struct in6_addr prefix;
     uint8_t length;

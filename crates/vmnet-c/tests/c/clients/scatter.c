@@ -72,12 +72,14 @@ static void send_frame(const uint8_t *frame, size_t length) {
 }
 
 int main(void) {
-    dispatch_queue_t queue = dispatch_queue_create("tap", DISPATCH_QUEUE_SERIAL);
+    static dispatch_queue_t queue;
+    queue = dispatch_queue_create("tap", DISPATCH_QUEUE_SERIAL);
     xpc_object_t desc = description(VMNET_SHARED_MODE);
     uuid_t id;
     uuid_generate_random(id);
     xpc_dictionary_set_uuid(desc, vmnet_interface_id_key, id);
-    struct started it = started(desc, queue);
+    static struct started it;
+    it = started(desc, queue);
     interface = it.interface;
     unsigned part[6];
     const char *mac = xpc_dictionary_get_string(it.parameters, vmnet_mac_address_key);
