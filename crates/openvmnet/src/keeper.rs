@@ -4,7 +4,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Instant;
@@ -64,7 +63,7 @@ fn wake(fd: &OwnedFd) {
 
 /// Something that hangs up.
 struct Watched {
-    stream: Arc<UnixStream>,
+    stream: Arc<dyn AsFd + Send + Sync>,
     membership: Weak<Membership>,
     /// Of an interface; else it is the connection.
     interface: Option<Weak<interface::Shared>>,
@@ -132,7 +131,7 @@ fn collect(kept: &[Weak<Membership>]) -> (Vec<Watched>, Option<Instant>) {
         for interface in membership.interfaces() {
             if let Some(stream) = interface.line() {
                 watched.push(Watched {
-                    stream: Arc::new(stream),
+                    stream,
                     membership: weak.clone(),
                     interface: Some(Arc::downgrade(&interface)),
                 });

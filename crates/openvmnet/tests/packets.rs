@@ -171,9 +171,9 @@ fn packets_go_from_process_to_process() {
             interface.wait(Some(SOON)).unwrap();
             while let Some(len) = interface.read_packet(&mut buffer).unwrap() {
                 let number = number_of(&buffer[..len]).unwrap();
-                interface
-                    .write_packet(&frame(number + 1_000_000, len))
-                    .unwrap();
+                let mut answer = frame(number + 1_000_000, len);
+                answer[11] = 0x99;
+                interface.write_packet(&answer).unwrap();
                 if number == 499 {
                     return;
                 }
@@ -208,7 +208,9 @@ fn isolated_interfaces_reach_nobody_but_the_host() {
         let isolated = InterfaceConfiguration::host().isolation(true).build();
         let alone = Interface::start(&isolated.unwrap()).unwrap();
         let (one, other) = (host(), host());
-        alone.write_packet(&frame(1, 60)).unwrap();
+        let mut elsewhere = frame(1, 60);
+        elsewhere[11] = 0x99;
+        alone.write_packet(&elsewhere).unwrap();
         one.write_packet(&frame(2, 60)).unwrap();
         assert_eq!(read_numbers(&other, 1), [2]);
         std::thread::sleep(Duration::from_millis(100));

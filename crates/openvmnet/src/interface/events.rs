@@ -51,7 +51,7 @@ impl PendingEvent {
             return None;
         }
         drop(state);
-        let waiting = self.shared.rings.seen().waiting;
+        let waiting = self.shared.datapath.seen().waiting;
         (waiting > 0).then_some(Event {
             estimated_packets_available: waiting,
         })
@@ -146,7 +146,7 @@ pub(super) fn set(shared: &Arc<Shared>, notifier: Option<Arc<Notifier>>) -> io::
         return Ok(());
     }
     if notifier.is_some() {
-        shared.rings.watch();
+        shared.datapath.watch();
     }
     state.registration += 1;
     let is_set = notifier.is_some();
@@ -209,7 +209,7 @@ fn wait(ours: &Weak<Shared>) {
             }
             Next::Sleep => look(&[events.wake.as_ref()], None, events),
             Next::Await => {
-                let ready = shared.rings.watch();
+                let ready = shared.datapath.watch();
                 look(&[events.wake.as_ref(), ready], None, events);
             }
             Next::Linger => {
@@ -229,7 +229,7 @@ fn next(shared: &Arc<Shared>, told: &mut Told) -> Next {
     let (Some(notifier), false) = (state.notifier.clone(), state.out) else {
         return Next::Sleep;
     };
-    let seen = shared.rings.seen();
+    let seen = shared.datapath.seen();
     if seen.waiting == 0 {
         return Next::Await;
     }

@@ -1,6 +1,8 @@
 //! What is done to packets on their way between a ring, whose frames have a virtio-net header, and a program, whose packets
 //! may have none: sums that were left to others are made, sums that are wrong are found, large packets are told apart.
 
+use vmnet_wire::checksum::Sum;
+use vmnet_wire::ethernet::{self, EtherType};
 use vmnet_wire::offload::{Checksum, Offload};
 use vmnet_wire::segment;
 use vmnet_wire::unfinished::{self, Leaves};
@@ -94,9 +96,22 @@ impl Work {
                 }
                 true
             }
-            Self::Verify => segment::verify(frame),
+            Self::Verify => has_right_ipv4_header(frame) && segment::verify(frame),
         }
     }
+}
+
+/// The sum of the IPv4 header is right, or there is none (RFC 791 §3.1).
+fn has_right_ipv4_header(frame: &[u8]) -> bool {
+    let is_ipv4 = ethernet::Header::read(frame)
+        .is_some_and(|(header, _)| header.ether_type() == EtherType::IPV4);
+    if !is_ipv4 {
+        return true;
+    }
+    let packet = frame.get(ETHERNET..).unwrap_or_default();
+    let words = packet.first().map_or(0, |first| first & 0xf);
+    let header = packet.get(..usize::from(words) * 4);
+    header.is_some_and(|header| words >= 5 && Sum::new().with(header).finish() == 0)
 }
 
 /// The header of a frame that is written without one, and how many bytes of it go. `head` are its first bytes, at most

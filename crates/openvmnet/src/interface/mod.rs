@@ -6,13 +6,17 @@
 //! | `parameters` | [`InterfaceParameters`]: what it turned out to be |
 //! | `plan` | which network it is on |
 //! | `packet` | [`ReadPacket`], [`WritePacket`]: packets and their buffers |
-//! | `rings` | frames to and from the service, in shared memory |
+//! | `datapath` | how packets travel |
+//! | `rings` | through shared memory |
+//! | `datagrams` | through a socket, where there are no rings |
 //! | `finish` | offloads, for programs without a virtio header |
 //! | `events` | [`Event`]: telling a program that there is something to read |
 //! | `forwarding` | [`PortForwardingRule`]: ports of the host that lead to guests |
 //! | `shared` | interfaces of the host that can be bridged to |
 
 mod configuration;
+mod datagrams;
+mod datapath;
 mod events;
 mod finish;
 mod forwarding;
@@ -24,7 +28,6 @@ mod shared;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -32,7 +35,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmnet_virtio::fork::ForkMark;
 
-use crate::client::Client;
+use crate::client::{CallError, Client};
 use crate::membership::{Membership, in_a_child, lock};
 use crate::mode::OperatingMode;
 use crate::network::Network;
@@ -50,9 +53,9 @@ pub use parameters::{InterfaceParameters, MAX_PACKETS};
 pub use shared::{SharedInterface, SharedInterfaceKind, shared_interfaces};
 
 use configuration::Target;
+use datapath::Datapath;
 use finish::Agreed;
 use parameters::{ETHERNET, LARGE_FRAME};
-use rings::Rings;
 
 /// A place on a network, with a queue of packets to be read.
 ///
@@ -82,7 +85,7 @@ pub struct Interface {
 pub(crate) struct Shared {
     mark: ForkMark,
     state: AtomicU8,
-    rings: Rings,
+    datapath: Datapath,
     events: events::Events,
     agreed: Agreed,
     statistics: Statistics,
@@ -181,21 +184,11 @@ impl Interface {
             options.id = keys.interface_id.map(|id| id.to_string());
             options.allocate_mac = keys.allocate_mac_address;
         }
-        let (ours, theirs) = rings::pair().map_err(|error| failed(&error))?;
-        let mut theirs = Some(theirs);
-        let started = membership.call(|client, network| {
-            client.start_interface(
-                network,
-                options.clone(),
-                theirs.take().into_iter().collect(),
-            )
-        })?;
-        let agreed = agreed(configuration, &started);
-        let rings = Rings::connect(ours, &agreed).map_err(|error| failed(&error))?;
+        let (datapath, agreed, started, options) = travel(&membership, configuration, options)?;
         let shared = Shared {
             mark: ForkMark::new().map_err(|error| failed(&error))?,
             state: AtomicU8::new(RUNNING),
-            rings,
+            datapath,
             events: events::Events::new().map_err(|error| failed(&error))?,
             agreed,
             statistics: Statistics::default(),
@@ -260,7 +253,7 @@ impl Interface {
             // It is gone in any case: with its rings at the latest.
             tracing::debug!(%error, "an interface was stopped");
         }
-        shared.rings.end();
+        shared.datapath.end();
         Ok(())
     }
 
@@ -276,7 +269,7 @@ impl Interface {
         let shared = &*self.shared;
         shared.check()?;
         let read = shared
-            .rings
+            .datapath
             .read(packets, &shared.agreed, &shared.statistics);
         shared.events.was_read();
         read.map_err(|error| Error::new(Status::Failure, error))
@@ -329,7 +322,7 @@ impl Interface {
             shared.check_packet(&packet)?;
         }
         shared
-            .rings
+            .datapath
             .write(packets, &shared.agreed, &shared.statistics)
             .map_err(|error| Error::new(Status::Failure, error))?;
         Ok(count)
@@ -348,7 +341,7 @@ impl Interface {
     #[must_use]
     pub fn packets_available(&self) -> usize {
         match self.shared.check() {
-            Ok(()) => self.shared.rings.seen().waiting,
+            Ok(()) => self.shared.datapath.seen().waiting,
             Err(_) => 0,
         }
     }
@@ -361,8 +354,8 @@ impl Interface {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             self.shared.check()?;
-            let ready = self.shared.rings.watch();
-            if self.shared.rings.seen().waiting > 0 {
+            let ready = self.shared.datapath.watch();
+            if self.shared.datapath.seen().waiting > 0 {
                 return Ok(true);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -376,7 +369,7 @@ impl Interface {
             let mut polled = [PollFd::from_borrowed_fd(ready, PollFlags::IN)];
             // A signal that interrupts is no event.
             let _ready = poll(&mut polled, left.as_ref());
-            self.shared.rings.settle();
+            self.shared.datapath.settle();
         }
     }
 
@@ -446,7 +439,7 @@ impl Drop for Interface {
 /// readable, [`Interface::read`] until there is none.
 impl AsFd for Interface {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.rings.watch()
+        self.shared.datapath.watch()
     }
 }
 
@@ -477,9 +470,9 @@ impl Shared {
     // ---- when the service goes, and comes back -----------------------------------------------
 
     /// What hangs up when the service lets go of the rings.
-    pub(crate) fn line(&self) -> Option<UnixStream> {
+    pub(crate) fn line(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
         (self.state.load(Ordering::Relaxed) == RUNNING)
-            .then(|| self.rings.line())
+            .then(|| self.datapath.line())
             .flatten()
     }
 
@@ -527,10 +520,11 @@ impl Shared {
         if self.state.load(Ordering::Relaxed) != RUNNING {
             return Ok(());
         }
-        let (ours, theirs) = rings::pair().map_err(|error| failed(&error))?;
+        let (ours, theirs) = datapath::ends(at.options.kind).map_err(|error| failed(&error))?;
         let started = client.start_interface(&network.uuid, at.options.clone(), vec![theirs])?;
         at.number = started.interface.interface;
-        self.rings.reconnect(ours).map_err(|error| failed(&error))?;
+        let connected = self.datapath.reconnect(ours);
+        connected.map_err(|error| Error::new(Status::Failure, error))?;
         for rule in &at.rules {
             if let Err(error) = client.add_forward(&network.uuid, Some(at.number), rule.clone()) {
                 tracing::warn!(%error, "a port cannot be forwarded again");
@@ -545,7 +539,7 @@ impl Shared {
             self.state
                 .compare_exchange(RUNNING, ENDED, Ordering::Relaxed, Ordering::Relaxed);
         if running.is_ok() {
-            self.rings.end();
+            self.datapath.end();
         }
     }
 
@@ -579,6 +573,46 @@ impl Shared {
 
 fn stopped() -> Error {
     Error::new(Status::SetupIncomplete, "the interface is stopped")
+}
+
+/// Starts an interface at the service, by rings if they can be had: how its packets travel, and what was asked for.
+fn travel(
+    membership: &Membership,
+    configuration: &InterfaceConfiguration,
+    options: InterfaceOptions,
+) -> Result<(Datapath, Agreed, Started, InterfaceOptions), Error> {
+    let failed = |error| Error::new(Status::Failure, error);
+    let by_socket = datapath::by_socket(&options, configuration.tso());
+    if !datapath::wants_socket() {
+        let (ours, started) = start_at(membership, &options)?;
+        let agreed = agreed(configuration, &started);
+        match Datapath::connect(ours, &agreed) {
+            Ok(datapath) => return Ok((datapath, agreed, started, options)),
+            Err(error) => tracing::warn!(error, "no rings with the service: a socket has to do"),
+        }
+        // Its identity is to be free.
+        let number = started.interface.interface;
+        membership.call(|client, _| client.stop_interface(number))?;
+    }
+    let (ours, started) = start_at(membership, &by_socket)?;
+    let agreed = agreed(configuration, &started);
+    let datapath = Datapath::connect(ours, &agreed).map_err(failed)?;
+    Ok((datapath, agreed, started, by_socket))
+}
+
+/// Has the service start an interface.
+fn start_at(
+    membership: &Membership,
+    options: &InterfaceOptions,
+) -> Result<(datapath::Ours, Started), Error> {
+    let failed = |error: std::io::Error| Error::new(Status::Failure, error);
+    let (ours, theirs) = datapath::ends(options.kind).map_err(failed)?;
+    let started = membership.call(|client, network| {
+        let copy = theirs.try_clone();
+        let copy = copy.map_err(|error| CallError::Strange(error.to_string()))?;
+        client.start_interface(network, options.clone(), vec![copy])
+    })?;
+    Ok((ours, started))
 }
 
 /// What both sides of the rings agree upon.

@@ -33,7 +33,7 @@ const BUFFER: u32 = 25 * 64;
 /// A buffer of an interface with larger frames, which take several.
 const BUFFER_LARGE: u32 = 65 * 64;
 /// How long a write waits for room, before it drops as a switch does.
-const PATIENCE: Duration = Duration::from_millis(20);
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Rings that the service serves.
 #[derive(Debug)]
@@ -356,7 +356,7 @@ fn send(ring: &mut Transmit, packet: &WritePacket<'_>, agreed: &Agreed) -> Resul
 }
 
 /// The header of a frame of which nothing was left to others.
-const NO_OFFLOAD: [u8; HEADER] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+pub(super) const NO_OFFLOAD: [u8; HEADER] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 /// Copies what is behind the first `skip` bytes, until `to` is full.
 #[inline]
@@ -373,7 +373,7 @@ fn put(mut to: GuestSlice<'_>, from: &[IoSlice<'_>], mut skip: usize) {
 }
 
 /// Copies the first bytes of a packet: how many.
-fn gather(packet: &WritePacket<'_>, to: &mut [u8]) -> usize {
+pub(super) fn gather(packet: &WritePacket<'_>, to: &mut [u8]) -> usize {
     let most = packet.size.min(to.len());
     let mut done = 0;
     for piece in packet.buffers {
@@ -388,14 +388,13 @@ fn gather(packet: &WritePacket<'_>, to: &mut [u8]) -> usize {
 }
 
 /// A frame on its way to a program.
-struct Arriving<'a> {
+pub(super) struct Arriving<'a> {
     /// What goes in front.
     header: Option<[u8; HEADER]>,
     parts: &'a [GuestSlice<'a>],
     /// A copy in which everything is done, in place of `parts`.
     done: Option<&'a [u8]>,
     len: usize,
-    work: Work,
 }
 
 impl<'a> Arriving<'a> {
@@ -407,7 +406,6 @@ impl<'a> Arriving<'a> {
             parts: frame.parts,
             done: None,
             len: frame.len,
-            work: Work::None,
         };
         if agreed.finishes() {
             let Header(header) = frame.header;
@@ -419,8 +417,32 @@ impl<'a> Arriving<'a> {
         Some(arriving)
     }
 
+    /// The same of a packet that lies in one piece, behind its header.
+    pub(super) fn of_bytes(
+        packet: &'a [u8],
+        agreed: &Agreed,
+        scratch: &'a mut Vec<u8>,
+    ) -> Option<Self> {
+        let (header, frame) = packet.split_first_chunk::<HEADER>()?;
+        let work = Work::of(header, agreed)?;
+        let mut arriving = Self {
+            header: agreed.header.then(|| Header(*header).with_buffers(1).0),
+            parts: &[],
+            done: Some(frame),
+            len: frame.len(),
+        };
+        if work != Work::None {
+            scratch.clear();
+            scratch.extend_from_slice(frame);
+            if !work.do_to(scratch) {
+                return None;
+            }
+            arriving.done = Some(scratch);
+        }
+        Some(arriving)
+    }
+
     fn finish(&mut self, work: Work, scratch: &'a mut Vec<u8>) -> Option<()> {
-        self.work = work;
         scratch.resize(self.len, 0);
         let mut rest = scratch.as_mut_slice();
         for part in self.parts {
@@ -434,7 +456,7 @@ impl<'a> Arriving<'a> {
 
     /// Copies it to a program's buffers: how many bytes.
     #[inline]
-    fn put(
+    pub(super) fn put(
         &self,
         room: usize,
         to: &mut [IoSliceMut<'_>],

@@ -28,6 +28,11 @@ fn executable() -> Option<PathBuf> {
 
 /// Runs `body` in a process with a service of its own; `name` is the test's.
 pub(crate) fn inside(name: &str, body: impl FnOnce()) {
+    inside_with(name, &[], body);
+}
+
+/// The same with further variables.
+pub(crate) fn inside_with(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         let _end = EndOfService;
         return body();
@@ -41,6 +46,7 @@ pub(crate) fn inside(name: &str, body: impl FnOnce()) {
     let folder = tempfile::tempdir().unwrap();
     let status = again(name, folder.path(), &executable)
         .env(INSIDE, "1")
+        .envs(variables.iter().copied())
         .status()
         .unwrap();
     if !status.success() {
