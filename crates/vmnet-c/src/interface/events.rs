@@ -31,9 +31,11 @@ fn details(packets: usize) -> Object {
 impl Interface {
     /// Nobody is told of events any more. A stopped interface has none anyway.
     fn clear(&self) -> Result<(), Status> {
-        match self.running() {
-            Ok(interface) => status(interface.set_event_notifier(None::<fn(PendingEvent)>)),
-            Err(_) => Ok(()),
+        let cleared = self
+            .running(|interface| status(interface.set_event_notifier(None::<fn(PendingEvent)>)));
+        match cleared {
+            Err(Status::SetupIncomplete) => Ok(()),
+            cleared => cleared,
         }
     }
 
@@ -54,7 +56,7 @@ impl Interface {
                 drop(pending);
             }));
         };
-        status(self.running()?.set_event_notifier(Some(notify)))
+        self.running(|interface| status(interface.set_event_notifier(Some(notify))))
     }
 }
 

@@ -33,14 +33,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use vmnet_queue::queue::{Kind, Queue};
 use vmnet_xpc::border;
 
 /// What `interface_ref` points at.
 pub struct Interface {
-    /// Once it has started; it stays here when it has stopped.
-    started: OnceLock<openvmnet::Interface>,
+    /// As long as it runs, and longer for a call that is still in it.
+    started: RwLock<Option<openvmnet::Interface>>,
     /// A stop has been asked for.
     over: AtomicBool,
     life: Mutex<Life>,
@@ -91,7 +91,7 @@ impl Drop for Interface {
 impl Interface {
     fn new() -> Self {
         Self {
-            started: OnceLock::new(),
+            started: RwLock::new(None),
             over: AtomicBool::new(false),
             life: Mutex::new(Life {
                 phase: Phase::Starting,
@@ -102,13 +102,17 @@ impl Interface {
         }
     }
 
-    /// The interface, between its start and its stop.
+    /// Does something with the interface, between its start and its stop.
     #[inline]
-    fn running(&self) -> Result<&openvmnet::Interface, Status> {
+    fn running<T>(
+        &self,
+        work: impl FnOnce(&openvmnet::Interface) -> Result<T, Status>,
+    ) -> Result<T, Status> {
         if self.over.load(Ordering::Acquire) {
             return Err(Status::SetupIncomplete);
         }
-        self.started.get().ok_or(Status::SetupIncomplete)
+        let started = self.started.read().unwrap_or_else(PoisonError::into_inner);
+        work(started.as_ref().ok_or(Status::SetupIncomplete)?)
     }
 
     /// It has started, or failed to. Who started it is told; who wants it stopped already comes after.
@@ -119,8 +123,10 @@ impl Interface {
     ) {
         let outcome = outcome.map(|started| {
             let parameters = parameters::dictionary(started.parameters());
-            // There is one start for each handle.
-            let _first = interface.started.set(started);
+            *interface
+                .started
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = Some(started);
             parameters
         });
         let mut life = interface.lock();
@@ -146,10 +152,17 @@ impl Interface {
     /// Ends it, and tells who wants to hear of it. What was with a handler has come back by then.
     fn end(&self) {
         border((), || {
-            if let Some(Err(error)) = self.started.get().map(openvmnet::Interface::stop) {
+            let started = self.started.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Err(error)) = started.as_ref().map(openvmnet::Interface::stop) {
                 // It is gone all the same.
                 let _status = status_of(&error);
             }
+            drop(started);
+            // Calls that are still in it return soon, and no other begins.
+            let mut started = self.started.write().unwrap_or_else(PoisonError::into_inner);
+            let stopped = started.take();
+            drop(started);
+            drop(stopped);
         });
         self.ended();
     }
@@ -187,17 +200,20 @@ impl Interface {
     }
 }
 
-/// The interface of C, while it runs.
+/// Does something with an interface of C, while it runs.
 ///
 /// # Safety
 ///
 /// Null, or a live handle.
 #[inline]
-unsafe fn running<'a>(interface: Ref) -> Result<&'a openvmnet::Interface, Status> {
+unsafe fn running<T>(
+    interface: Ref,
+    work: impl FnOnce(&openvmnet::Interface) -> Result<T, Status>,
+) -> Result<T, Status> {
     // SAFETY: The caller's promise.
     unsafe { interface.as_ref() }
         .ok_or(Status::InvalidArgument)?
-        .running()
+        .running(work)
 }
 
 /// What an error means to C.

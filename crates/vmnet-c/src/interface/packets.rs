@@ -2,7 +2,7 @@
 
 use super::{Ref, running, status};
 use crate::argument::Return;
-use openvmnet::{MAX_PACKETS, PacketBuffers, Status, WritePacket};
+use openvmnet::{Error, MAX_PACKETS, PacketBuffers, Status, WritePacket};
 use std::ffi::c_int;
 use std::io::{IoSlice, IoSliceMut};
 use std::slice;
@@ -145,15 +145,15 @@ pub unsafe extern "C" fn vmnet_read(
     count: *mut c_int,
 ) -> Return {
     let read = || {
-        // SAFETY: The caller has a live handle, packets and a count, or null.
-        let (interface, (packets, told)) =
-            unsafe { (running(interface), described(packets, count)?) };
-        let interface = interface?;
+        // SAFETY: The caller has packets and a count, or null.
+        let (packets, told) = unsafe { described(packets, count) }?;
         let most = packets.len().min(MAX_PACKETS);
         let mut room = Room(packets.get_mut(..most).unwrap_or_default());
         // SAFETY: The caller has what the packets describe.
         unsafe { room.check() }?;
-        tell(told, status(interface.read(&mut room))?);
+        // SAFETY: The caller has null or a live handle.
+        let read = unsafe { running(interface, |interface| status(interface.read(&mut room))) };
+        tell(told, read?);
         Ok(())
     };
     border(Err(Status::Failure), read)
@@ -209,6 +209,39 @@ unsafe fn without_holes<'a>(packets: &[Packet]) -> Vec<Vec<IoSlice<'a>>> {
     packets.iter().map(of).collect()
 }
 
+/// Writes packets from where they are.
+#[inline]
+unsafe fn write_as_they_are(
+    interface: &openvmnet::Interface,
+    packets: &[Packet],
+) -> Result<usize, Error> {
+    interface.write_from(packets.iter().map(|packet| WritePacket {
+        size: packet.size,
+        // SAFETY: An `IoSlice` has the layout of an `iovec`, and `look` has found addresses in all.
+        buffers: unsafe {
+            let pieces = packet.pieces().unwrap_or_default();
+            slice::from_raw_parts(pieces.as_ptr().cast::<IoSlice<'_>>(), pieces.len())
+        },
+    }))
+}
+
+#[cold]
+unsafe fn write_without_holes(
+    interface: &openvmnet::Interface,
+    packets: &[Packet],
+) -> Result<usize, Error> {
+    // SAFETY: `look` has been there.
+    let all = unsafe { without_holes(packets) };
+    let written = packets
+        .iter()
+        .zip(&all)
+        .map(|(packet, buffers)| WritePacket {
+            size: packet.size,
+            buffers,
+        });
+    interface.write_from(written)
+}
+
 /// Writes all of the packets, or none. Where there is no room for a while, it drops them as a switch does.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmnet_write(
@@ -217,38 +250,24 @@ pub unsafe extern "C" fn vmnet_write(
     count: *mut c_int,
 ) -> Return {
     let write = || {
-        // SAFETY: The caller has a live handle, packets and a count, or null.
-        let (interface, (packets, told)) =
-            unsafe { (running(interface), described(packets, count)?) };
-        let interface = interface?;
+        // SAFETY: The caller has packets and a count, or null.
+        let (packets, told) = unsafe { described(packets, count) }?;
         if packets.len() > MAX_PACKETS {
             return Err(Status::TooManyPackets);
         }
         let packets = &*packets;
         // SAFETY: The caller has what the packets describe.
-        let written = match unsafe { look(packets) }? {
-            Buffers::Fine => interface.write_from(packets.iter().map(|packet| WritePacket {
-                size: packet.size,
-                // SAFETY: An `IoSlice` has the layout of an `iovec`, and `look` has found addresses in all.
-                buffers: unsafe {
-                    let pieces = packet.pieces().unwrap_or_default();
-                    slice::from_raw_parts(pieces.as_ptr().cast::<IoSlice<'_>>(), pieces.len())
-                },
-            })),
-            Buffers::Holes => {
-                // SAFETY: As above.
-                let all = unsafe { without_holes(packets) };
-                let written = packets
-                    .iter()
-                    .zip(&all)
-                    .map(|(packet, buffers)| WritePacket {
-                        size: packet.size,
-                        buffers,
-                    });
-                interface.write_from(written)
-            }
+        let buffers = unsafe { look(packets) }?;
+        // SAFETY: The caller has null or a live handle, and `look` has seen the packets.
+        let written = unsafe {
+            running(interface, |interface| {
+                status(match buffers {
+                    Buffers::Fine => write_as_they_are(interface, packets),
+                    Buffers::Holes => write_without_holes(interface, packets),
+                })
+            })
         };
-        tell(told, status(written)?);
+        tell(told, written?);
         Ok(())
     };
     border(Err(Status::Failure), write)

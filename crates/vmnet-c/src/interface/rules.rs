@@ -5,7 +5,7 @@
 //! interface are carried out in their order.
 
 use super::completion::{Completion, Done, Handler, Listed};
-use super::{Ref, status};
+use super::{Interface, Ref, status};
 use crate::argument::{self, Return};
 use crate::foundation::Reference;
 use openvmnet::interface::AddressFamily;
@@ -28,13 +28,13 @@ const INTERNAL_PORT: &CStr = c"internal_port";
 /// Does something about the rules of a running interface, in its turn.
 unsafe fn call(
     interface: Ref,
-    work: impl FnOnce(Result<&openvmnet::Interface, Status>) + Send + 'static,
+    work: impl FnOnce(&Interface) + Send + 'static,
 ) -> Result<(), Status> {
     // SAFETY: The caller has null or a live handle.
     let interface = unsafe { Reference::retained(interface) }.ok_or(Status::InvalidArgument)?;
-    interface.running()?;
+    interface.running(|_| Ok(()))?;
     let calls = Arc::clone(&interface.calls);
-    calls.push(Box::new(move || work(interface.running())));
+    calls.push(Box::new(move || work(&interface)));
     Ok(())
 }
 
@@ -52,9 +52,10 @@ unsafe fn change(
     change: impl FnOnce(&openvmnet::Interface) -> Result<(), openvmnet::Error> + Send + 'static,
 ) -> Result<(), Status> {
     let completion = handler.map(|handler| Completion::new(handler, Target::default()));
-    let work = move |interface: Result<&openvmnet::Interface, Status>| {
-        let changed = interface
-            .and_then(|interface| border(Err(Status::Failure), || status(change(interface))));
+    let work = move |interface: &Interface| {
+        let changed = border(Err(Status::Failure), || {
+            interface.running(|interface| status(change(interface)))
+        });
         if let Some(completion) = completion {
             completion.tell(changed.err().unwrap_or(Status::Success));
         }
@@ -116,11 +117,9 @@ unsafe fn list(
         let handler = handler.ok_or(Status::InvalidArgument)?;
         let family = family.ok_or(Status::InvalidArgument)?;
         let completion = Completion::new(handler, Target::default());
-        let work = move |interface: Result<&openvmnet::Interface, Status>| {
-            let rules = interface.and_then(|interface| {
-                border(Err(Status::Failure), || {
-                    status(interface.port_forwarding_rules(family))
-                })
+        let work = move |interface: &Interface| {
+            let rules = border(Err(Status::Failure), || {
+                interface.running(|interface| status(interface.port_forwarding_rules(family)))
             });
             let rules: Array = rules.iter().flatten().map(rule_object).collect();
             let some = (rules.count() > 0).then(|| Object::new(Body::Array(rules)));
