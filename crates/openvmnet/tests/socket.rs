@@ -12,7 +12,7 @@ use world::{SOON, eventually, frame, inside_with, kill_service, read_batch, read
 const BY_SOCKET: [(&str, &str); 1] = [("VMNET_DATAPATH", "socket")];
 
 /// On a switch where nobody says anything.
-fn private() -> openvmnet::interface::InterfaceBuilder<openvmnet::interface::Private> {
+fn private() -> openvmnet::interface::InterfaceBuilder<openvmnet::interface::PrivateMode> {
     InterfaceConfiguration::private(uuid::Uuid::from_u128(3))
 }
 

@@ -13,10 +13,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send};
 
 use super::Statistics;
+use super::arriving::Arriving;
 use super::finish::{Agreed, HEAD, HEADER, header_of};
 use super::packet::{PacketBuffers, WritePacket};
 use super::parameters::MAX_PACKETS;
-use super::rings::{Arriving, NO_OFFLOAD, PATIENCE, Seen, gather};
+use super::rings::{NO_OFFLOAD, PATIENCE, Seen, gather};
 use crate::membership::lock;
 
 /// Packets, and bytes of them, that are taken from the socket to be counted.

@@ -3,28 +3,36 @@
 //! | file | what |
 //! | --- | --- |
 //! | `configuration` | [`InterfaceConfiguration`]: what it is to be |
+//! | `builder` | making one by calls |
 //! | `parameters` | [`InterfaceParameters`]: what it turned out to be |
 //! | `plan` | which network it is on |
+//! | `start` | how it is started there |
+//! | `life` | what happens when the service goes and comes back |
 //! | `packet` | [`ReadPacket`], [`WritePacket`]: packets and their buffers |
 //! | `datapath` | how packets travel |
 //! | `rings` | through shared memory |
+//! | `arriving` | a frame on its way to a program's buffers |
 //! | `datagrams` | through a socket, where there are no rings |
 //! | `finish` | offloads, for programs without a virtio header |
 //! | `events` | [`Event`]: telling a program that there is something to read |
 //! | `forwarding` | [`PortForwardingRule`]: ports of the host that lead to guests |
 //! | `shared` | interfaces of the host that can be bridged to |
 
+mod arriving;
+mod builder;
 mod configuration;
 mod datagrams;
 mod datapath;
 mod events;
 mod finish;
 mod forwarding;
+mod life;
 mod packet;
 mod parameters;
 mod plan;
 mod rings;
 mod shared;
+mod start;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,17 +43,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmnet_virtio::fork::ForkMark;
 
-use crate::client::{CallError, Client};
+use crate::client::Client;
 use crate::membership::{Membership, in_a_child, lock};
 use crate::mode::OperatingMode;
 use crate::network::Network;
-use crate::service::{self, ForwardRule, InterfaceOptions, Kind, Started};
+use crate::service::{ForwardRule, InterfaceOptions, Kind};
 use crate::status::{Error, Status};
 
-pub use configuration::{
-    Bridged, Host, InterfaceBuilder, InterfaceConfiguration, InterfaceKeys, OnNetwork, Private,
-    Shared as SharedMode,
-};
+pub use builder::{BridgedMode, HostMode, InterfaceBuilder, OnNetwork, PrivateMode, SharedMode};
+pub use configuration::{InterfaceConfiguration, InterfaceKeys};
 pub use events::{Event, PendingEvent};
 pub use forwarding::{AddressFamily, PortForwardingRule};
 pub use packet::{PacketBuffers, ReadPacket, WritePacket};
@@ -55,7 +61,6 @@ pub use shared::{SharedInterface, SharedInterfaceKind, shared_interfaces};
 use configuration::Target;
 use datapath::Datapath;
 use finish::Agreed;
-use parameters::{ETHERNET, LARGE_FRAME};
 
 /// A place on a network, with a queue of packets to be read.
 ///
@@ -184,7 +189,8 @@ impl Interface {
             options.id = keys.interface_id.map(|id| id.to_string());
             options.allocate_mac = keys.allocate_mac_address;
         }
-        let (datapath, agreed, started, options) = travel(&membership, configuration, options)?;
+        let (datapath, agreed, started, options) =
+            start::travel(&membership, configuration, options)?;
         let shared = Shared {
             mark: ForkMark::new().map_err(|error| failed(&error))?,
             state: AtomicU8::new(RUNNING),
@@ -192,7 +198,7 @@ impl Interface {
             events: events::Events::new().map_err(|error| failed(&error))?,
             agreed,
             statistics: Statistics::default(),
-            parameters: parameters(configuration, mode, &agreed, &started),
+            parameters: start::parameters(configuration, mode, &agreed, &started),
             service: Mutex::new(Some(AtService {
                 membership: Arc::clone(&membership),
                 number: started.interface.interface,
@@ -443,248 +449,6 @@ impl AsFd for Interface {
     }
 }
 
-impl Shared {
-    /// It can be used.
-    #[inline]
-    fn check(&self) -> Result<(), Error> {
-        if self.mark.is_original() && self.state.load(Ordering::Relaxed) == RUNNING {
-            return Ok(());
-        }
-        Err(self.why_not())
-    }
-
-    #[cold]
-    fn why_not(&self) -> Error {
-        if !self.mark.is_original() {
-            return in_a_child();
-        }
-        match self.state.load(Ordering::Relaxed) {
-            ENDED => Error::new(
-                Status::SetupIncomplete,
-                "somebody else has ended the interface, or its network: start another",
-            ),
-            _ => stopped(),
-        }
-    }
-
-    // ---- when the service goes, and comes back -----------------------------------------------
-
-    /// What hangs up when the service lets go of the rings.
-    pub(crate) fn line(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
-        (self.state.load(Ordering::Relaxed) == RUNNING)
-            .then(|| self.datapath.line())
-            .flatten()
-    }
-
-    /// The rings ended, and the service did not: somebody stopped the interface.
-    pub(crate) fn hung_up(&self) {
-        let at = lock(&self.service);
-        let known = at
-            .as_ref()
-            .map(|at| (Arc::clone(&at.membership), at.number));
-        drop(at);
-        let Some((membership, number)) = known else {
-            return;
-        };
-        let there = membership.call(|client, network| {
-            let all = client.list_interfaces(Some(network))?.interfaces;
-            Ok(all.iter().any(|one| one.interface == number))
-        });
-        match there {
-            // It was killed a moment ago, and everything is back.
-            _ if self.number() != Some(number) => {}
-            Ok(there) => {
-                tracing::warn!(there, "the service let go of an interface");
-                self.give_up();
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the service let go of an interface");
-                self.give_up();
-            }
-        }
-    }
-
-    fn number(&self) -> Option<u64> {
-        lock(&self.service).as_ref().map(|at| at.number)
-    }
-
-    /// The same interface, at the service that runs now.
-    pub(crate) fn rejoin(
-        &self,
-        client: &mut Client,
-        network: &service::Network,
-    ) -> Result<(), Error> {
-        let failed = |error: &dyn std::error::Error| Error::new(Status::Failure, error.to_string());
-        let mut at = lock(&self.service);
-        let Some(at) = at.as_mut() else { return Ok(()) };
-        if self.state.load(Ordering::Relaxed) != RUNNING {
-            return Ok(());
-        }
-        let (ours, theirs) = datapath::ends(at.options.kind).map_err(|error| failed(&error))?;
-        let started = client.start_interface(&network.uuid, at.options.clone(), vec![theirs])?;
-        at.number = started.interface.interface;
-        let connected = self.datapath.reconnect(ours);
-        connected.map_err(|error| Error::new(Status::Failure, error))?;
-        for rule in &at.rules {
-            if let Err(error) = client.add_forward(&network.uuid, Some(at.number), rule.clone()) {
-                tracing::warn!(%error, "a port cannot be forwarded again");
-            }
-        }
-        Ok(())
-    }
-
-    /// It is gone for good, and says so.
-    pub(crate) fn give_up(&self) {
-        let running =
-            self.state
-                .compare_exchange(RUNNING, ENDED, Ordering::Relaxed, Ordering::Relaxed);
-        if running.is_ok() {
-            self.datapath.end();
-        }
-    }
-
-    #[inline]
-    fn check_packet(&self, packet: &WritePacket<'_>) -> Result<(), Error> {
-        let size = packet.size;
-        let have: usize = packet.buffers.iter().map(|buffer| buffer.len()).sum();
-        if size <= have && (self.agreed.smallest()..=self.agreed.largest()).contains(&size) {
-            return Ok(());
-        }
-        Err(self.why_no_packet(size, have))
-    }
-
-    #[cold]
-    fn why_no_packet(&self, size: usize, have: usize) -> Error {
-        let (smallest, largest) = (self.agreed.smallest(), self.agreed.largest());
-        if size > largest {
-            Error::new(
-                Status::PacketTooBig,
-                format!("a packet of {size} bytes; the largest has {largest}"),
-            )
-        } else if size < smallest {
-            Error::invalid(format!(
-                "a packet of {size} bytes; the headers alone have {smallest}"
-            ))
-        } else {
-            Error::invalid(format!("a packet of {size} bytes in buffers of {have}"))
-        }
-    }
-}
-
 fn stopped() -> Error {
     Error::new(Status::SetupIncomplete, "the interface is stopped")
-}
-
-/// Starts an interface at the service, by rings if they can be had: how its packets travel, and what was asked for.
-fn travel(
-    membership: &Membership,
-    configuration: &InterfaceConfiguration,
-    options: InterfaceOptions,
-) -> Result<(Datapath, Agreed, Started, InterfaceOptions), Error> {
-    let failed = |error| Error::new(Status::Failure, error);
-    let by_socket = datapath::by_socket(&options, configuration.tso());
-    if !datapath::wants_socket() {
-        let (ours, started) = start_at(membership, &options)?;
-        let agreed = agreed(configuration, &started);
-        match Datapath::connect(ours, &agreed) {
-            Ok(datapath) => return Ok((datapath, agreed, started, options)),
-            Err(error) => tracing::warn!(error, "no rings with the service: a socket has to do"),
-        }
-        // Its identity is to be free.
-        let number = started.interface.interface;
-        membership.call(|client, _| client.stop_interface(number))?;
-    }
-    let (ours, started) = start_at(membership, &by_socket)?;
-    let agreed = agreed(configuration, &started);
-    let datapath = Datapath::connect(ours, &agreed).map_err(failed)?;
-    Ok((datapath, agreed, started, by_socket))
-}
-
-/// Has the service start an interface.
-fn start_at(
-    membership: &Membership,
-    options: &InterfaceOptions,
-) -> Result<(datapath::Ours, Started), Error> {
-    let failed = |error: std::io::Error| Error::new(Status::Failure, error);
-    let (ours, theirs) = datapath::ends(options.kind).map_err(failed)?;
-    let started = membership.call(|client, network| {
-        let copy = theirs.try_clone();
-        let copy = copy.map_err(|error| CallError::Strange(error.to_string()))?;
-        client.start_interface(network, options.clone(), vec![copy])
-    })?;
-    Ok((ours, started))
-}
-
-/// What both sides of the rings agree upon.
-fn agreed(configuration: &InterfaceConfiguration, started: &Started) -> Agreed {
-    let mtu = u32::from(started.network.mtu);
-    let max = if configuration.tso() {
-        LARGE_FRAME
-    } else {
-        mtu + ETHERNET
-    };
-    let bytes = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-    Agreed {
-        header: configuration.virtio_header(),
-        tso: configuration.tso(),
-        checksum: configuration.checksum_offload(),
-        mtu: bytes(mtu),
-        max: bytes(max),
-    }
-}
-
-fn parameters(
-    configuration: &InterfaceConfiguration,
-    mode: Option<OperatingMode>,
-    agreed: &Agreed,
-    started: &Started,
-) -> InterfaceParameters {
-    let Started { interface, network } = started;
-    let keys = &configuration.keys;
-    let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let packets = number(MAX_PACKETS);
-    let mut parameters = InterfaceParameters {
-        interface_id: interface.id.as_deref().and_then(|id| id.parse().ok()),
-        mac_address: interface.mac.as_deref().and_then(|mac| mac.parse().ok()),
-        mtu: number(agreed.mtu),
-        max_packet_size: number(agreed.max),
-        read_max_packets: packets,
-        write_max_packets: packets,
-        start_address: None,
-        end_address: None,
-        subnet_mask: None,
-        nat66_prefix: None,
-    };
-    if !matches!(mode, Some(OperatingMode::Shared | OperatingMode::Host)) {
-        return parameters;
-    }
-    if let Some((prefix, _)) = network
-        .ipv6_prefix
-        .as_deref()
-        .and_then(|it| it.split_once('/'))
-        && mode == Some(OperatingMode::Shared)
-    {
-        parameters.nat66_prefix = prefix.parse().ok();
-    }
-    if keys.network_identifier.is_none() && keys.start_address.is_some() {
-        // As they were asked for.
-        parameters.start_address = keys.start_address;
-        parameters.end_address = keys.end_address;
-        parameters.subnet_mask = keys.subnet_mask;
-        return parameters;
-    }
-    let host = network
-        .gateway
-        .as_deref()
-        .and_then(|host| host.parse().ok());
-    let len = network.subnet.as_deref().and_then(|it| it.split_once('/'));
-    let len: Option<u32> = len.and_then(|(_, len)| len.parse().ok());
-    if let (Some(host), Some(len @ 1..=32)) = (host, len) {
-        let mask = u32::MAX << (32 - len);
-        let last = std::net::Ipv4Addr::to_bits(host) | !mask;
-        parameters.start_address = Some(host);
-        parameters.end_address = Some((last - 1).into());
-        parameters.subnet_mask = Some(mask.into());
-    }
-    parameters
 }
