@@ -217,6 +217,20 @@ impl Client {
         self.scope
     }
 
+    /// What hangs up when the service is gone.
+    pub(crate) fn stream(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.stream)
+    }
+
+    /// Holds a network no longer, and says nothing more.
+    pub(crate) fn leave(&mut self, network: &str, within: Duration) -> Result<(), CallError> {
+        // A socket that cannot be set up is no reason to stay.
+        let _set = self.stream.set_read_timeout(Some(within));
+        let left = self.close_network(network);
+        let _done = self.stream.shutdown(Shutdown::Both);
+        left
+    }
+
     /// An answer that is still to come would be taken for the next call's: nothing is asked here any more.
     fn give_up_if_silent<T>(&self, answered: Result<T, CallError>) -> Result<T, CallError> {
         if matches!(answered, Err(CallError::Silent)) {

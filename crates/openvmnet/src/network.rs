@@ -1,13 +1,14 @@
 //! A network that this process holds (`vmnet_network_ref`).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::choice::Wanted;
 use crate::client::Client;
 use crate::configuration::NetworkConfiguration;
+use crate::membership::Membership;
 use crate::mode::OperatingMode;
 use crate::service;
 use crate::status::{Error, Status};
@@ -16,7 +17,7 @@ use crate::status::{Error, Status};
 const MAGIC: [u8; 8] = *b"openvmn\x01";
 
 /// A network that this process holds: its subnet, its reservations and its rules are there as long as a clone of this, or
-/// an interface on it, or another holder in another process.
+/// an interface on it, or another holder in another process. When the service is killed, the network comes back as it was.
 ///
 /// ```no_run
 /// use openvmnet::{Network, NetworkConfiguration, NetworkMode};
@@ -27,13 +28,10 @@ const MAGIC: [u8; 8] = *b"openvmn\x01";
 /// # Ok::<(), openvmnet::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Network(Arc<Held>);
-
-#[derive(Debug)]
-struct Held {
+pub struct Network {
     /// The connection that holds it.
-    _connection: Mutex<Client>,
-    network: service::Network,
+    membership: Arc<Membership>,
+    network: Arc<service::Network>,
 }
 
 /// A network's identity, to be given to other processes of this user (`vmnet_network_copy_serialization`).
@@ -103,7 +101,14 @@ impl Network {
                 .add_forward(&network.uuid, None, rule.clone())
                 .map_err(failure_to_make)?;
         }
-        Ok(Self::held(client, network))
+        let held = Self::held(client, network)?;
+        for reservation in configuration.reservations() {
+            held.membership.promise(Some(reservation), None);
+        }
+        for rule in configuration.forwards() {
+            held.membership.promise(None, Some(rule.clone()));
+        }
+        Ok(held)
     }
 
     /// Holds a network that somebody else has made, by its name or UUID. Apple's API has no names.
@@ -116,7 +121,7 @@ impl Network {
             privileges: None,
         })?;
         let network = client.open_network(Some(name), None)?;
-        Ok(Self::held(client, network))
+        Self::held(client, network)
     }
 
     /// Holds a network that another process has serialized (`vmnet_network_create_with_serialization`): it then lives as
@@ -128,12 +133,16 @@ impl Network {
         Self::open(&serialization.uuid().to_string())
     }
 
-    fn held(client: Client, network: service::Network) -> Self {
-        let _connection = Mutex::new(client);
-        Self(Arc::new(Held {
-            _connection,
-            network,
-        }))
+    fn held(client: Client, network: service::Network) -> Result<Self, Error> {
+        let membership = Membership::new(client, network.clone())?;
+        Ok(Self {
+            membership,
+            network: Arc::new(network),
+        })
+    }
+
+    pub(crate) fn membership(&self) -> &Arc<Membership> {
+        &self.membership
     }
 
     /// Its identity for another process (`vmnet_network_copy_serialization`). It is good while somebody holds the network.
@@ -149,27 +158,27 @@ impl Network {
     /// # Errors
     /// [`Status::Failure`]: the service named no UUID.
     pub fn uuid(&self) -> Result<Uuid, Error> {
-        Uuid::try_parse(&self.0.network.uuid).map_err(|error| Error::new(Status::Failure, error))
+        Uuid::try_parse(&self.network.uuid).map_err(|error| Error::new(Status::Failure, error))
     }
 
     /// Where it leads.
     #[must_use]
     pub fn mode(&self) -> OperatingMode {
-        self.0.network.mode.into()
+        self.network.mode.into()
     }
 
     /// The largest packet, in bytes.
     #[must_use]
     pub fn mtu(&self) -> u16 {
-        self.0.network.mtu
+        self.network.mtu
     }
 
     /// The host's IPv4 address on it, and the mask (`vmnet_network_get_ipv4_subnet`, which gives the host's address too).
     /// `None`: a private switch without the host.
     #[must_use]
     pub fn ipv4_subnet(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
-        let host = self.0.network.gateway.as_deref()?.parse().ok()?;
-        let (_, len) = self.0.network.subnet.as_deref()?.split_once('/')?;
+        let host = self.network.gateway.as_deref()?.parse().ok()?;
+        let (_, len) = self.network.subnet.as_deref()?.split_once('/')?;
         let len: u32 = len.parse().ok().filter(|len| *len <= 32)?;
         let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
         Some((host, Ipv4Addr::from_bits(mask)))
@@ -178,14 +187,14 @@ impl Network {
     /// The IPv6 prefix and its length (`vmnet_network_get_ipv6_prefix`). `None`: it has none.
     #[must_use]
     pub fn ipv6_prefix(&self) -> Option<(Ipv6Addr, u8)> {
-        let (prefix, len) = self.0.network.ipv6_prefix.as_deref()?.split_once('/')?;
+        let (prefix, len) = self.network.ipv6_prefix.as_deref()?.split_once('/')?;
         Some((prefix.parse().ok()?, len.parse().ok()?))
     }
 
     /// All that the service says of it.
     #[must_use]
     pub fn description(&self) -> &service::Network {
-        &self.0.network
+        &self.network
     }
 }
 

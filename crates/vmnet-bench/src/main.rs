@@ -11,6 +11,7 @@
 //! | `load/` | the load generator (`vmnet-bench load`), `control.rs` its orders |
 //! | `cubic.rs` | the congestion control of every namespace, where the machine has to allow it first |
 //! | `process.rs` | processor time and memory from `/proc`, children that do not outlive us |
+//! | `library/` | frames from one program to another by `openvmnet`, beside sockets |
 //! | `service/` | the service: cold start, interfaces, memory, calls, recovery |
 //! | `report/` | the table, the JSON, facts about the machine |
 //! | `scratch.rs` | the run's directory, removed however the run ends |
@@ -20,6 +21,7 @@
 
 mod control;
 mod cubic;
+mod library;
 mod load;
 mod measure;
 mod namespace;
@@ -52,6 +54,12 @@ fn main() -> ExitCode {
             command: Some(options::Mode::Forward { len, frames }),
             ..
         } => ports::forward(len, frames).map(|()| true),
+        options::Options {
+            command: Some(options::Mode::Receive(of)),
+            ..
+        } => library::receive(of)
+            .map(|()| true)
+            .map_err(|error| format!("receiver: {error}")),
         options::Options {
             command: Some(options::Mode::Reach { server }),
             ..

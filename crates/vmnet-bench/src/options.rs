@@ -66,6 +66,9 @@ pub(crate) enum Mode {
         /// Where to connect to.
         server: std::net::SocketAddr,
     },
+    /// The receiving process of the rows of the library, started by the bench itself.
+    #[command(hide = true)]
+    Receive(crate::library::Receiver),
     /// What the rows of instructions run under callgrind, started by the bench itself.
     #[command(hide = true)]
     Forward {

@@ -175,6 +175,65 @@ pub(crate) fn send_batch(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// Frames of one size, and what one system call needs to send or receive all of them.
+pub(crate) struct Batch {
+    space: Vec<u8>,
+    spans: Vec<libc::iovec>,
+    messages: Vec<libc::mmsghdr>,
+    len: usize,
+}
+
+impl Batch {
+    pub(crate) fn new(count: usize, len: usize) -> Self {
+        let mut space = vec![0_u8; count * len];
+        let mut spans: Vec<libc::iovec> = space
+            .chunks_mut(len)
+            .map(|chunk| libc::iovec {
+                iov_base: chunk.as_mut_ptr().cast(),
+                iov_len: len,
+            })
+            .collect();
+        let messages = spans
+            .iter_mut()
+            .map(|span| {
+                // SAFETY: an all-zero header is a valid one without name, spans or control data.
+                let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+                message.msg_hdr.msg_iov = span;
+                message.msg_hdr.msg_iovlen = 1;
+                message
+            })
+            .collect();
+        Self {
+            space,
+            spans,
+            messages,
+            len,
+        }
+    }
+
+    /// Sends all, waiting for room: how many went.
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        debug_assert_eq!(self.space.len(), self.spans.len() * self.len);
+        let count = self.messages.len() as libc::c_uint;
+        let messages = self.messages.as_mut_ptr();
+        let flags = libc::MSG_NOSIGNAL;
+        // SAFETY: headers, spans and the space behind them are in `self`, and none of the lists has grown.
+        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages, count, flags) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Receives what is there, waiting for the first: how many came.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let count = self.messages.len() as libc::c_uint;
+        let messages = self.messages.as_mut_ptr();
+        let flags = libc::MSG_WAITFORONE;
+        // SAFETY: as above; the lengths are those of the space.
+        let got =
+            unsafe { libc::recvmmsg(socket.as_raw_fd(), messages, count, flags, ptr::null_mut()) };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    }
+}
+
 /// Receives what is there, waiting for the first datagram only; calls `each` with every one.
 pub(crate) fn receive_batch(
     socket: BorrowedFd<'_>,

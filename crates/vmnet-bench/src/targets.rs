@@ -12,7 +12,7 @@ pub(crate) const MTU: u32 = 1500;
 
 /// Ratios at the same MTU: a row of ours to another row, of kernel NAT or of ours. At least, where higher is better; at
 /// most, where lower is.
-const RATIOS: [(&str, Kind, &str, f64); 18] = [
+const RATIOS: [(&str, Kind, &str, f64); 19] = [
     ("tcp_up_1", Kind::Kernel, "tcp_up_1", 0.50),
     ("tcp_down_1", Kind::Kernel, "tcp_down_1", 0.50),
     ("rr_p50", Kind::Kernel, "rr_p50", 1.25),
@@ -31,16 +31,18 @@ const RATIOS: [(&str, Kind, &str, f64); 18] = [
     ("udp6_down_1400", Kind::Ours, "udp_down_1400", 0.95),
     ("rr6_p50", Kind::Ours, "rr_p50", 1.05),
     ("connections6", Kind::Ours, "connections", 0.95),
+    ("library_64_32", Kind::Ours, "library_64_32_sockets", 3.0),
 ];
 
 /// At least this, in the unit of the row.
-const AT_LEAST: [(&str, f64); 2] = [
+const AT_LEAST: [(&str, f64); 3] = [
     ("rings_split_65549_of_copy", 0.80),
     ("rings_packed_65549_of_copy", 0.80),
+    ("library_65549_32_of_copy", 0.50),
 ];
 
 /// At most this, in the unit of the row.
-const AT_MOST: [(&str, f64); 8] = [
+const AT_MOST: [(&str, f64); 9] = [
     ("rss_idle", 12.0),
     ("service_cold_private", 150.0),
     ("service_cold_starting", 150.0),
@@ -49,6 +51,7 @@ const AT_MOST: [(&str, f64); 8] = [
     ("service_interface_p99", 5.0),
     ("service_plain_p99", 5.0),
     ("service_recovery_max", 1000.0),
+    ("library_event_p50", 30.0),
 ];
 
 /// No row of a path may be behind these, at their own best MTU. (Rows of the service have targets of their own: the peers

@@ -1,9 +1,9 @@
 //! `vmnet_network_configuration_...`: what a network is to be. No call here reaches the service.
 
-use crate::argument::{Return, address, ipv4, ipv6, reported, returned};
+use crate::argument::{self, Return, address, ipv4, ipv6, reported, returned};
 use crate::foundation::{Full, created};
-use openvmnet::{Error, Mac, NetworkConfiguration, NetworkMode, OperatingMode, Protocol, Status};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use openvmnet::{Error, Mac, NetworkConfiguration, NetworkMode, OperatingMode, Status};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 use vmnet_xpc::border;
@@ -163,11 +163,7 @@ pub unsafe extern "C" fn vmnet_network_configuration_add_port_forwarding_rule(
     // SAFETY: The caller has null or a live configuration, and null or an address of the family.
     unsafe {
         change(configuration, |it| {
-            let protocol = match c_int::from(protocol) {
-                libc::IPPROTO_TCP => Protocol::Tcp,
-                libc::IPPROTO_UDP => Protocol::Udp,
-                _ => return None,
-            };
+            let protocol = argument::protocol(protocol)?;
             let address = address(family.into(), internal_address)?;
             Some(
                 it.add_port_forwarding_rule(protocol, internal_port, external_port, address)

@@ -1,4 +1,4 @@
-//! `CFRetain` and `CFRelease` on networks and configurations.
+//! `CFRetain` and `CFRelease` on networks, configurations and interfaces.
 //!
 //! A program may also link a CoreFoundation of its own. Objects that are not ours are handed on to it.
 
@@ -48,6 +48,65 @@ pub(crate) fn created<T>(value: T) -> *mut Full<T> {
     Box::into_raw(Box::new(Full { head, value }))
 }
 
+/// A reference of an object, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reference<T>(NonNull<Full<T>>);
+
+// SAFETY: References are counted atomically; what the object holds may go with them.
+unsafe impl<T: Send + Sync> Send for Reference<T> {}
+// SAFETY: As above.
+unsafe impl<T: Send + Sync> Sync for Reference<T> {}
+
+impl<T> Reference<T> {
+    /// A reference of its own of what C has.
+    ///
+    /// # Safety
+    ///
+    /// Null, or a live object of this type.
+    pub(crate) unsafe fn retained(object: *mut Full<T>) -> Option<Self> {
+        let object = NonNull::new(object)?;
+        // SAFETY: The caller's promise.
+        let head = unsafe { &object.as_ref().head };
+        head.references.fetch_add(1, Ordering::Relaxed);
+        Some(Self(object))
+    }
+}
+
+impl<T> Deref for Reference<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: An object lives as long as its references.
+        unsafe { &self.0.as_ref().value }
+    }
+}
+
+impl<T> Clone for Reference<T> {
+    fn clone(&self) -> Self {
+        // SAFETY: As above.
+        let head = unsafe { &self.0.as_ref().head };
+        head.references.fetch_add(1, Ordering::Relaxed);
+        Self(self.0)
+    }
+}
+
+impl<T> Drop for Reference<T> {
+    fn drop(&mut self) {
+        // SAFETY: The reference is this one's to give.
+        unsafe { release(self.0.cast()) };
+    }
+}
+
+/// Gives back a reference; the last one frees the object.
+unsafe fn release(head: NonNull<Head>) {
+    // SAFETY: The caller has a reference of it.
+    let (references, free) = unsafe { (&head.as_ref().references, head.as_ref().free) };
+    if references.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // SAFETY: It was the last reference.
+        unsafe { free(head) };
+    }
+}
+
 /// An object of C, if it is ours.
 unsafe fn ours<'a>(object: *const c_void) -> Option<&'a Head> {
     // SAFETY: The caller has null or a live object, which begins with a pointer.
@@ -85,11 +144,8 @@ pub unsafe extern "C" fn CFRelease(object: *const c_void) {
     border((), || {
         // SAFETY: The caller has null or a live object.
         if let Some(head) = unsafe { ours(object) } {
-            if head.references.fetch_sub(1, Ordering::AcqRel) == 1 {
-                let free = head.free;
-                // SAFETY: It was the last reference.
-                unsafe { free(NonNull::from(head)) };
-            }
+            // SAFETY: The caller gives its reference away.
+            unsafe { release(NonNull::from(head)) };
         } else if let Some(release) = theirs(c"CFRelease").filter(|_| !object.is_null()) {
             // SAFETY: CoreFoundation's function of this name has this type.
             let release: unsafe extern "C" fn(*const c_void) =

@@ -5,19 +5,13 @@
 //! | [`key`] | the names in dictionaries |
 //! | [`configuration`] | `vmnet_network_configuration_...` |
 //! | [`network`] | `vmnet_network_...` |
+//! | [`interface`] | everything that has an `interface_ref`: start, stop, packets, events, port forwarding |
 //! | [`foundation`] | `CFRetain` and `CFRelease` on what those make |
 //! | `argument` | what C gives and gets |
 //!
 //! This crate converts and holds handles; what calls mean is in [`openvmnet`]. The library has two more parts, which
 //! are crates of their own: XPC ([`vmnet_xpc`]), and the runtime of blocks. Headers are in `include/`, for all compilers:
 //! what takes a block has a twin, whose name ends in `_f`, that takes a context and a function.
-//!
-//! # What is declared and not there yet
-//!
-//! Everything that has an interface: `vmnet_start_interface`, `vmnet_interface_start_with_network`,
-//! `vmnet_stop_interface`, `vmnet_interface_set_event_callback`, `vmnet_read`, `vmnet_write`, the eight calls of port
-//! forwarding rules of interfaces, their `_f` twins, and `vmnet_copy_shared_interface_list`. A program that calls one of
-//! these does not link.
 //!
 //! # The border
 //!
@@ -32,5 +26,6 @@
 mod argument;
 pub mod configuration;
 pub mod foundation;
+pub mod interface;
 pub mod key;
 pub mod network;

@@ -1,6 +1,6 @@
 //! `vmnet_network_...`: networks that this process holds.
 
-use crate::argument::{Return, reported};
+use crate::argument::{Return, reported, status_of};
 use crate::configuration::Configuration;
 use crate::foundation::{Full, created};
 use openvmnet::{Error, Network, NetworkSerialization, Status};
@@ -32,7 +32,7 @@ pub unsafe extern "C" fn vmnet_network_create(
         made(status, || {
             let configuration = configuration.as_ref().ok_or(Status::InvalidArgument)?;
             let network =
-                Network::create(&configuration.snapshot()).map_err(|error| error.status())?;
+                Network::create(&configuration.snapshot()).map_err(|error| status_of(&error))?;
             Ok(created(network))
         })
     }
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn vmnet_network_copy_serialization(
     unsafe {
         made(status, || {
             let network = network.as_ref().ok_or(Status::InvalidArgument)?;
-            let serialization = network.serialize().map_err(|error| error.status())?;
+            let serialization = network.serialize().map_err(|error| status_of(&error))?;
             let dictionary = Dictionary::default();
             let bytes = Body::Data(serialization.as_bytes().as_slice().into());
             drop(dictionary.set(SERIALIZATION, Some(Object::new(bytes))));
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn vmnet_network_create_with_serialization(
             };
             let network = NetworkSerialization::from_bytes(bytes)
                 .and_then(|serialization| Network::from_serialization(&serialization))
-                .map_err(|error: Error| error.status())?;
+                .map_err(|error: Error| status_of(&error))?;
             Ok(created(network))
         })
     }

@@ -44,7 +44,9 @@ pub(crate) fn check(descriptor: &OwnedFd, kind: Kind) -> Result<(), ServiceError
     let stream = socket == Some(SocketType::STREAM);
     let frames = matches!(socket, Some(SocketType::DGRAM | SocketType::SEQPACKET));
     let (fits, what) = match kind {
-        Kind::Stream => (stream && connected, "a connected stream socket"),
+        Kind::Stream | Kind::VhostUserConnected => {
+            (stream && connected, "a connected stream socket")
+        }
         Kind::StreamListener | Kind::VhostUser => (stream && listens, "a listening stream socket"),
         Kind::Dgram => (frames && connected, "a connected datagram socket"),
         Kind::DgramListener => (

@@ -1,8 +1,10 @@
 //! Threads that run jobs. One is made when a job finds none idle, and ends when it has been idle for a while.
 //!
 //! Jobs may block (that is how handlers of vmnet programs push back), so their number is not that of the processors.
-//! At [`MOST_THREADS`] jobs wait.
+//! At [`MOST_THREADS`] jobs wait. A child of `fork` begins without threads and without jobs.
 
+use crate::fork;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -37,6 +39,7 @@ static WORK: Condvar = Condvar::new();
 
 /// Runs a job on some thread, soon. Waits only for the first thread, if the host has none.
 pub fn run(job: Job) {
+    fork::watch();
     let mut state = lock();
     state.jobs.push_back(job);
     if state.idle >= state.jobs.len() || state.threads >= MOST_THREADS {
@@ -88,6 +91,26 @@ fn work() {
 /// Does a job. The panic of one must not take the thread from the others; it has been reported when it happened.
 pub(crate) fn finish(job: Job) {
     let _reported = catch_unwind(AssertUnwindSafe(job));
+}
+
+thread_local! {
+    /// Between [`before_fork`] and [`after_fork`], in the thread that forks, which is the child's only one.
+    static LOCKED: RefCell<Option<MutexGuard<'static, State>>> = const { RefCell::new(None) };
+}
+
+/// Nobody changes anything while the process is copied.
+pub(crate) fn before_fork() {
+    // A thread that ends has no such places any more. It forks without.
+    let _ending = LOCKED.try_with(|locked| *locked.borrow_mut() = Some(lock()));
+}
+
+/// The threads are the parent's, and so is the work they were to do.
+pub(crate) fn after_fork(in_child: bool) {
+    let locked = LOCKED.try_with(|locked| locked.borrow_mut().take());
+    if let (Ok(Some(mut state)), true) = (locked, in_child) {
+        // Not dropped: what it would let go of is the parent's.
+        std::mem::forget(std::mem::take(&mut *state));
+    }
 }
 
 fn lock() -> MutexGuard<'static, State> {

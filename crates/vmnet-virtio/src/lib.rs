@@ -11,6 +11,8 @@
 //! | [`session`] | the conversation with a VMM by vhost-user: what makes rings begin and end |
 //! | [`driver`] | the other side of the same rings, in memory of our own |
 //! | [`frontend`] | the other side of that conversation: a device that serves such rings |
+//! | [`fork`] | whether we are a copy of the process that made the rings |
+//! | [`signals`] | threads that hear no signals |
 //!
 //! **For a vhost-user session**: make a [`memory::MemoryMap`] of the regions of a memory table (a
 //! [`memory::RegionSource`] each), share it by [`std::sync::Arc`], start a [`ring::Ring`] for each
@@ -43,8 +45,10 @@ compile_error!("guest addresses are 64 bits, and so must be pointers");
 compile_error!("virtio 1 is little-endian, and rings are accessed in place");
 
 pub mod driver;
+pub mod fork;
 pub mod frontend;
 pub mod memory;
 pub mod net;
 pub mod ring;
 pub mod session;
+pub mod signals;

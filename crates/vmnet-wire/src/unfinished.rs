@@ -148,10 +148,16 @@ pub struct Leaves {
 ///
 /// An IPv4 header's sum is made at once; fragments keep theirs, as they carry no whole header (RFC 791 §3.2).
 pub fn leave(frame: &mut [u8], leaves: Leaves) -> Option<(Offload, usize)> {
+    let len = frame.len();
+    leave_of(frame, len, leaves)
+}
+
+/// The same for a frame of `len` bytes of which `head` has the headers at least.
+pub fn leave_of(head: &mut [u8], len: usize, leaves: Leaves) -> Option<(Offload, usize)> {
     if leaves.sums {
-        sum_ipv4_header(frame);
+        sum_ipv4_header(head);
     }
-    let layout = Layout::find(frame, frame.len())?;
+    let layout = Layout::find(head, len)?;
     let packet = layout.end - ethernet::Header::LEN;
     let headers = layout.payload - ethernet::Header::LEN;
     let size = leaves
@@ -162,7 +168,7 @@ pub fn leave(frame: &mut [u8], leaves: Leaves) -> Option<(Offload, usize)> {
     if !leaves.sums && size.is_none() {
         return None;
     }
-    let checksum = set_pseudo_sum(frame, frame.len())?;
+    let checksum = set_pseudo_sum(head, len)?;
     let segmentation = size.map(|size| Segmentation {
         kind: if layout.source.is_ipv4() {
             Kind::Tcp4
@@ -170,7 +176,7 @@ pub fn leave(frame: &mut [u8], leaves: Leaves) -> Option<(Offload, usize)> {
             Kind::Tcp6
         },
         size,
-        ecn: carries_cwr(frame, layout.transport),
+        ecn: carries_cwr(head, layout.transport),
     });
     let offload = Offload {
         checksum,

@@ -28,6 +28,8 @@ pub enum Kind {
     /// A tap of the network's own bridge, which `OpenTap` gave: frames go between its holder and the kernel, and never
     /// through the service. The interface ends with the tap.
     BridgeTap,
+    /// A connected stream socket to the VMM of one guest: vhost-user. The interface ends with it.
+    VhostUserConnected,
 }
 
 /// What an interface is to be.

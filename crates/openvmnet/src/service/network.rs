@@ -236,6 +236,19 @@ pub struct Network {
     pub configuration: NetworkConfiguration,
 }
 
+impl Network {
+    /// What to ask for to get it again where it is gone: as it was asked to be, with what the service chose for it.
+    #[must_use]
+    pub fn pinned(&self) -> NetworkConfiguration {
+        let mut configuration = self.configuration.clone();
+        configuration.uuid = Some(self.uuid.clone());
+        if configuration.subnet.is_none() {
+            configuration.subnet.clone_from(&self.subnet);
+        }
+        configuration
+    }
+}
+
 /// All networks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomType)]
 pub struct Networks {

@@ -5,8 +5,10 @@
 //! | `paths.rs` | of what a command sees behind a path |
 //! | `pairs.rs` | of two guests of one network |
 //! | `ports.rs` | of ports in shared memory |
+//! | `library.rs` | of the library |
 //! | `service.rs` | of the service |
 
+mod library;
 mod pairs;
 mod paths;
 mod ports;
@@ -97,6 +99,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     paths
         .chain(&pairs::ROWS)
         .chain(&ports::ROWS)
+        .chain(&library::ROWS)
         .chain(&service::ROWS)
 }
 

@@ -16,11 +16,11 @@ const PATIENCE: Timespec = Timespec {
 };
 
 /// A daemon in the foreground. Dropping it ends it.
-pub(super) struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
     /// Starts it and waits until it answers.
-    pub(super) fn start() -> Result<Self, Failure> {
+    pub(crate) fn start() -> Result<Self, Failure> {
         let mut command = Command::new(folders::vmnet()?);
         command
             .args(["daemon", "--idle-timeout", "never"])
@@ -47,12 +47,12 @@ impl Daemon {
     }
 
     /// Its number.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
     /// Kills it, as a crash would, and waits until it is gone.
-    pub(super) fn kill(&mut self) -> Result<(), Failure> {
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
         self.0.kill()?;
         self.0.wait()?;
         Ok(())
@@ -79,7 +79,7 @@ impl Drop for Daemon {
 }
 
 /// Ends the daemon that a command started on demand: with SIGTERM, or as a crash would.
-pub(super) fn end_running(signal: Signal) -> Result<(), Failure> {
+pub(crate) fn end_running(signal: Signal) -> Result<(), Failure> {
     let mut client = match Client::connect_running() {
         Ok(client) => client,
         Err(ConnectError::NotRunning(_)) => return Ok(()),
@@ -99,7 +99,7 @@ pub(super) fn end_running(signal: Signal) -> Result<(), Failure> {
 }
 
 /// Ends what was started on demand when this is dropped, also after a failure.
-pub(super) struct EndsRunning;
+pub(crate) struct EndsRunning;
 
 impl Drop for EndsRunning {
     fn drop(&mut self) {

@@ -15,7 +15,7 @@
 
 mod calls;
 mod cold;
-mod daemon;
+pub(crate) mod daemon;
 pub(crate) mod folders;
 mod interface;
 mod memory;
@@ -35,7 +35,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(400);
 
 /// What a measurement of the service answers on failure.
-type Failure = Box<dyn Error>;
+pub(crate) type Failure = Box<dyn Error>;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,6 +58,10 @@ pub(crate) enum Part {
     Calls { connections: usize },
     /// The daemon is killed and a guest connects again.
     Recovery,
+    /// Frames of this many bytes from one program to another, by the library.
+    Library { len: usize },
+    /// How soon a program hears of a frame.
+    Events,
 }
 
 impl Part {
@@ -76,7 +80,7 @@ impl Part {
             Self::ColdPrivate | Self::ColdStarting | Self::ColdRunning => 20,
             Self::Interfaces | Self::PlainInterfaces => 500,
             Self::Networks => 50,
-            Self::Memory | Self::Calls { .. } => 1,
+            Self::Memory | Self::Calls { .. } | Self::Library { .. } | Self::Events => 1,
             Self::Recovery if options.quick => 3,
             Self::Recovery => 10,
         }
@@ -167,12 +171,14 @@ pub(crate) fn obey(ask: &Ask) -> Result<Values, Failure> {
         Part::Networks => interface::networks(ask.runs),
         Part::Memory => memory::measure(),
         Part::Calls { connections } => calls::measure(connections, ask.millis),
+        Part::Library { len } => crate::library::frames(len, ask.millis),
+        Part::Events => crate::library::events(ask.millis),
         Part::Recovery => recovery::measure(ask.server, ask.runs),
     }
 }
 
 /// A share of some samples: 50 for the median. The smallest sample that so many of a hundred do not exceed.
-fn percentile(samples: &[f64], share: usize) -> Result<f64, Failure> {
+pub(crate) fn percentile(samples: &[f64], share: usize) -> Result<f64, Failure> {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let rank = (sorted.len() * share).div_ceil(100).max(1) - 1;

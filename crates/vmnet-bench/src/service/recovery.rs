@@ -120,7 +120,8 @@ pub(crate) fn serve(server: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-fn monotonic() -> u64 {
+/// Nanoseconds of the machine's monotonic clock.
+pub(crate) fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }

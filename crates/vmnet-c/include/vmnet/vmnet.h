@@ -128,7 +128,11 @@ extern const char *const vmnet_enable_virtio_header_key;    /* D N bool: a virti
 extern const char *const vmnet_estimated_packets_available_key; /* E uint64: how many packets wait */
 
 /*
- * Interfaces. Handlers run on their queue, once; if a function returns an error, its handler is not called.
+ * Interfaces. Handlers run on their queue, once; if a function returns an error, its handler is not called. The functions
+ * whose name ends in _f take no queue too: their handlers then run in a thread of the library.
+ *
+ * A start gives NULL for a NULL argument only; every other failure is told by its handler. The handle stays valid after the
+ * interface has stopped; CFRelease gives back its memory.
  */
 
 #ifdef __BLOCKS__
@@ -143,17 +147,18 @@ vmnet_return_t vmnet_interface_set_event_callback(interface_ref interface, inter
 vmnet_return_t vmnet_stop_interface(interface_ref interface, dispatch_queue_t queue,
                                     vmnet_interface_completion_handler_t handler);
 #endif
-interface_ref _Nullable vmnet_start_interface_f(xpc_object_t interface_desc, dispatch_queue_t queue,
+interface_ref _Nullable vmnet_start_interface_f(xpc_object_t interface_desc, dispatch_queue_t _Nullable queue,
                                                 void *_Nullable context,
                                                 vmnet_start_interface_completion_handler_f_t handler);
 interface_ref _Nullable vmnet_interface_start_with_network_f(vmnet_network_ref network, xpc_object_t interface_desc,
-                                                             dispatch_queue_t queue, void *_Nullable context,
+                                                             dispatch_queue_t _Nullable queue,
+                                                             void *_Nullable context,
                                                              vmnet_start_interface_completion_handler_f_t handler);
 vmnet_return_t vmnet_interface_set_event_callback_f(interface_ref interface, interface_event_t event_mask,
                                                     dispatch_queue_t _Nullable queue, void *_Nullable context,
                                                     vmnet_interface_event_callback_f_t _Nullable callback);
-vmnet_return_t vmnet_stop_interface_f(interface_ref interface, dispatch_queue_t queue, void *_Nullable context,
-                                      vmnet_interface_completion_handler_f_t handler);
+vmnet_return_t vmnet_stop_interface_f(interface_ref interface, dispatch_queue_t _Nullable queue,
+                                      void *_Nullable context, vmnet_interface_completion_handler_f_t handler);
 
 /* Neither waits. The count goes in as what there is, and comes out as what was read or written. */
 vmnet_return_t vmnet_read(interface_ref interface, struct vmpktdesc *packets, int *pktcnt);

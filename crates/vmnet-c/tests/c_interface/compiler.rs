@@ -9,6 +9,8 @@ use std::process::{Command, Output};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compiler {
     ClangWithBlocks,
+    /// The same, with the address sanitizer in place of valgrind.
+    ClangWithSanitizer,
     Gcc,
 }
 
@@ -62,6 +64,21 @@ impl Build {
         Self { compiler, folder }
     }
 
+    /// Puts copies of the libraries in the place of the links to them.
+    pub(crate) fn copy_libraries(&self) {
+        for file in fs::read_dir(self.folder()).expect("the folder").flatten() {
+            let (path, target) = (file.path(), fs::read_link(file.path()));
+            if let Ok(target) = target {
+                fs::remove_file(&path).expect("a link");
+                fs::copy(target, &path).expect("a copy");
+            }
+        }
+    }
+
+    pub(crate) fn is_sanitized(&self) -> bool {
+        self.compiler == Compiler::ClangWithSanitizer
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -87,6 +104,12 @@ impl Build {
                 clang.arg("-fblocks");
                 clang
             }
+            Compiler::ClangWithSanitizer => {
+                let mut clang = Command::new("clang");
+                clang.args(["-fblocks", "-fsanitize=address,undefined"]);
+                clang.arg("-fno-sanitize-recover=all");
+                clang
+            }
             Compiler::Gcc => Command::new("gcc"),
         };
         command.args(["-std=gnu17", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]);
@@ -100,8 +123,17 @@ impl Build {
 
     /// Builds `tests/c/NAME.c`.
     pub(crate) fn link(&self, name: &str, libraries: &[Library]) -> PathBuf {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/c/{name}.c"));
-        let program = self.folder().join(name);
+        self.link_source(&format!("tests/c/{name}.c"), name, libraries)
+    }
+
+    /// Builds an example.
+    pub(crate) fn link_example(&self, name: &str, libraries: &[Library]) -> PathBuf {
+        self.link_source(&format!("../../examples/c/{name}.c"), name, libraries)
+    }
+
+    fn link_source(&self, source: &str, name: &str, libraries: &[Library]) -> PathBuf {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+        let program = self.folder().join(name.replace('/', "-"));
         let mut command = self.command();
         command
             .arg(source)

@@ -4,8 +4,14 @@
 //! | --- | --- |
 //! | `headers` | every language and compiler takes them, and the ABI is that of programs for macOS |
 //! | `programs` | programs of `tests/c`, run under valgrind |
+//! | `clients` | programs in the manner of each known client of vmnet, with a service and a peer |
+//! | `examples` | `examples/c`, built by both compilers, and used |
+//! | `service` | the service that they start |
 //! | `compiler` | building C against what cargo has just built |
 
+mod clients;
 mod compiler;
+mod examples;
 mod headers;
 mod programs;
+mod service;

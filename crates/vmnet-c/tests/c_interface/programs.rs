@@ -1,9 +1,9 @@
 //! C programs, built by clang and gcc against the headers and the libraries, and run under valgrind.
 
-use crate::compiler::{self, Build, Compiler, Library};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use crate::compiler::{Build, Compiler, Library};
+use crate::service::{self, EndOfService};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 use vmnet_lab::prerequisite::{Prerequisite, all_present};
 
 /// Builds a program in every way that makes sense and runs each.
@@ -15,49 +15,50 @@ fn run(name: &str, libraries: &[Library]) {
     for compiler in [Compiler::ClangWithBlocks, Compiler::Gcc] {
         let build = Build::new(compiler);
         let program = build.link(name, libraries);
-        valgrind(&program, &build);
+        valgrind(&program, &build, &[]);
     }
 }
 
-/// Runs a program under valgrind, with a runtime folder of its own. No error, and nothing lost.
-fn valgrind(program: &Path, build: &Build) {
-    let output = Command::new("timeout")
-        .args(["120", "valgrind"])
-        .args([
-            "-q",
-            "--error-exitcode=99",
-            "--leak-check=full",
-            "--errors-for-leak-kinds=definite",
-        ])
-        .args(["--fair-sched=yes", "--child-silent-after-fork=yes"])
-        .arg(concat!(
-            "--suppressions=",
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/valgrind.supp"
-        ))
+/// Runs a program under valgrind, or its sanitizer, with a runtime folder of its own. No error, and nothing lost.
+pub(crate) fn valgrind(program: &Path, build: &Build, arguments: &[&str]) {
+    let mut command = Command::new("timeout");
+    command.arg("200");
+    if !build.is_sanitized() {
+        command
+            .args(["valgrind", "-q", "--error-exitcode=99", "--leak-check=full"])
+            .args(["--errors-for-leak-kinds=definite", "--fair-sched=yes"])
+            .arg("--child-silent-after-fork=yes")
+            .arg(concat!(
+                "--suppressions=",
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/valgrind.supp"
+            ));
+    }
+    service::environment(&mut command, build.folder());
+    let output = command
         .arg(program)
-        .env("XDG_RUNTIME_DIR", build.folder())
-        .env("LD_LIBRARY_PATH", build.folder())
-        .env("XDG_STATE_HOME", build.folder().join("state"))
-        .env("VMNET_EXECUTABLE", service())
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .expect("valgrind runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{}: {}\n{said}",
-        program.display(),
-        output.status
+        .expect("it runs");
+    checked(
+        program,
+        output.status,
+        &String::from_utf8_lossy(&output.stderr),
     );
+}
+
+/// It succeeded.
+pub(crate) fn checked(program: &Path, status: ExitStatus, said: &str) {
+    assert!(status.success(), "{}: {status}\n{said}", program.display());
 }
 
 #[test]
 fn blocks_of_clang_on_our_runtime() {
     if all_present(&["clang", "valgrind"].map(Prerequisite::Program)) {
         let build = Build::new(Compiler::ClangWithBlocks);
-        valgrind(&build.link("blocks", &[Library::Vmnet]), &build);
-        valgrind(&build.link("blocks", &[Library::VmnetArchive]), &build);
+        valgrind(&build.link("blocks", &[Library::Vmnet]), &build, &[]);
+        valgrind(&build.link("blocks", &[Library::VmnetArchive]), &build, &[]);
     }
 }
 
@@ -81,10 +82,10 @@ fn blocks_of_clang_on_the_systems_runtime_which_wins() {
         &[Library::System("BlocksRuntime"), Library::VmnetArchive],
         &[Library::VmnetArchive, Library::System("BlocksRuntime")],
     ] {
-        valgrind(&build.link("blocks", libraries), &build);
+        valgrind(&build.link("blocks", libraries), &build, &[]);
         // Programs whose own code asks the library to keep blocks.
         if libraries.len() > 1 {
-            valgrind(&build.link("connections", libraries), &build);
+            valgrind(&build.link("connections", libraries), &build, &[]);
         }
     }
 }
@@ -111,51 +112,22 @@ fn connections_of_processes() {
 }
 
 #[test]
+fn children_without_exec() {
+    run("forks", &[Library::Vmnet]);
+}
+
+#[test]
 fn events_on_queues_of_the_program() {
     run("queues", &[Library::Vmnet, Library::Dispatch]);
     run("queues", &[Library::VmnetArchive, Library::Dispatch]);
 }
 
-/// The service, if this workspace's has been built.
-fn service() -> PathBuf {
-    let folder = compiler::built();
-    folder.parent().expect("a folder above").join("vmnet")
-}
-
-/// Ends the service that programs in this folder have started.
-struct EndOfService<'a>(&'a Path);
-
-impl Drop for EndOfService<'_> {
-    fn drop(&mut self) {
-        let folder = self.0.as_os_str().as_encoded_bytes();
-        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let of = |file| fs::read(process.path().join(file)).unwrap_or_default();
-            let is_ours = of("environ")
-                .windows(folder.len())
-                .any(|part| part == folder);
-            let pid = process.file_name().to_string_lossy().parse::<i32>();
-            if let (true, b"vmnet\n", Ok(pid)) = (is_ours, of("comm").as_slice(), pid) {
-                // SAFETY: It is the service of this test, by its environment.
-                unsafe { libc::kill(pid, libc::SIGTERM) };
-            }
-        }
-    }
-}
-
 #[test]
 fn networks_of_the_service() {
-    if !service().exists() {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "in CI nothing is skipped: there is no service, cargo build --bins"
-        );
-        eprintln!("skipped: there is no service: cargo build --bins");
-        return;
-    }
-    if all_present(&["gcc", "valgrind"].map(Prerequisite::Program)) {
+    if service::is_built() && all_present(&["gcc", "valgrind"].map(Prerequisite::Program)) {
         let build = Build::new(Compiler::Gcc);
         let _end = EndOfService(build.folder());
         let program = build.link("networks", &[Library::Vmnet]);
-        valgrind(&program, &build);
+        valgrind(&program, &build, &[]);
     }
 }

@@ -125,7 +125,7 @@ impl Opened {
         let service = client.status().map_err(at)?.pid;
         let network = match client.open_network(Some(&network.uuid), None) {
             Err(CallError::Refused(ServiceError::NotFound { .. })) => {
-                client.open_network(Some(&network.uuid), Some(pinned(network)))
+                client.open_network(Some(&network.uuid), Some(network.pinned()))
             }
             other => other,
         }
@@ -324,16 +324,6 @@ impl AsFd for Membership {
 
 fn known_as(network: &Network) -> &str {
     network.name.as_deref().unwrap_or(&network.uuid)
-}
-
-/// A network as it was asked to be, with what the service chose for it.
-fn pinned(network: &Network) -> NetworkConfiguration {
-    let mut configuration = network.configuration.clone();
-    configuration.uuid = Some(network.uuid.clone());
-    if configuration.subnet.is_none() {
-        configuration.subnet.clone_from(&network.subnet);
-    }
-    configuration
 }
 
 /// Opens the network of this name or UUID, or makes it.

@@ -241,6 +241,9 @@ fn split(attachment: Attachment) -> (Kind, OwnedFd, Option<String>) {
         Attachment::VhostUser(VhostUserSocket::Connect(directory, name)) => {
             (Kind::VhostUserClient, directory, Some(name))
         }
+        Attachment::VhostUser(VhostUserSocket::Connected(stream)) => {
+            (Kind::VhostUserConnected, stream.into(), None)
+        }
     }
 }
 

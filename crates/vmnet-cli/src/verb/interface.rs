@@ -62,6 +62,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::DgramListener => "dgram-listener",
         Kind::VhostUser => "vhost-user",
         Kind::VhostUserClient => "vhost-user-client",
+        Kind::VhostUserConnected => "vhost-user-connected",
     }
 }
 

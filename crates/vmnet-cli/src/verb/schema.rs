@@ -180,6 +180,7 @@ fn the_document_has_the_words_for_each_choice() {
         word(&Kind::DgramListener),
         word(&Kind::VhostUser),
         word(&Kind::VhostUserClient),
+        word(&Kind::VhostUserConnected),
         word(&SharedKind::Ethernet),
         word(&SharedKind::Vlan),
         word(&SharedKind::Bond),

@@ -109,6 +109,8 @@ fn labels(domain: &str) -> Vec<u8> {
 pub(crate) struct Advertiser {
     message: Vec<u8>,
     last_message: Vec<u8>,
+    /// There is a way out.
+    router: bool,
     random: u64,
     /// When the next one to all is due, and how many of the first are left.
     next: Instant,
@@ -129,6 +131,7 @@ impl Advertiser {
         let mut advertiser = Self {
             message: contents.message(false),
             last_message: contents.message(true),
+            router: contents.router,
             random: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             next: now,
             initial: INITIAL,
@@ -144,6 +147,13 @@ impl Advertiser {
     /// A port is new.
     pub(crate) fn plugged(&mut self, port: PortId) {
         self.fresh.push(port);
+    }
+
+    /// A port's guest listens only now. It is told of a way out, as when it is plugged in; where there is none, it asks.
+    pub(crate) fn listens(&mut self, port: PortId) {
+        if self.router && !self.fresh.contains(&port) {
+            self.fresh.push(port);
+        }
     }
 
     /// A port is gone.

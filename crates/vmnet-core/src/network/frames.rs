@@ -201,7 +201,15 @@ impl Network {
     ) -> Result<bool, Drop> {
         match ether_type {
             EtherType::ARP => {
-                let packet = ArpPacket::read(payload).ok_or(Drop::Malformed)?;
+                let Some(packet) = ArpPacket::read(payload) else {
+                    // Too short to be one for anybody: it passes, as at any switch. What could be one to others does not.
+                    let is_none = payload.len() < ArpPacket::LEN;
+                    return if is_none {
+                        Ok(false)
+                    } else {
+                        Err(Drop::Malformed)
+                    };
+                };
                 if self.is_anothers(from, packet.sender()) {
                     return Err(Drop::Spoofed);
                 }

@@ -150,6 +150,15 @@ impl Network {
         port
     }
 
+    /// The guest of a port hears what is sent to it from now on. What it was told when it was plugged in has got lost.
+    pub fn listens(&mut self, port: PortId) {
+        if let Some(advertiser) = &mut self.advertiser
+            && self.ports.contains_key(port)
+        {
+            advertiser.listens(port);
+        }
+    }
+
     /// A port is gone, with everything that was known behind it. Its guests' connections wait a little.
     pub fn remove_port(&mut self, now: Instant, port: PortId) {
         let fdb = &self.fdb;

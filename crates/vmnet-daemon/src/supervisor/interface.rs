@@ -202,6 +202,12 @@ impl Supervisor {
                     options,
                 )
                 .map(Place::Port),
+            Kind::VhostUserConnected => handle
+                .attach(
+                    Attachment::VhostUser(VhostUserSocket::Connected(descriptor.into())),
+                    options,
+                )
+                .map(Place::Port),
             Kind::StreamListener => handle
                 .listen(GuestSocket::Stream(descriptor.into()), options)
                 .map(Place::Listener),
@@ -386,7 +392,11 @@ impl Supervisor {
         };
         let by_itself = matches!(
             member.kind,
-            Kind::Tap | Kind::BridgeTap | Kind::VhostUser | Kind::VhostUserClient
+            Kind::Tap
+                | Kind::BridgeTap
+                | Kind::VhostUser
+                | Kind::VhostUserClient
+                | Kind::VhostUserConnected
         );
         let header = member.offload.virtio_header || by_itself;
         let large = member.offload.tso || by_itself;

@@ -31,6 +31,8 @@ pub enum VhostUserSocket {
     /// We connect to the VMM's socket of this name in this directory, as soon as it is there, and again whenever it has
     /// gone.
     Connect(OwnedFd, String),
+    /// The VMM is there, and the port ends when it goes.
+    Connected(UnixStream),
 }
 
 /// What is known of a port's VMM.
@@ -58,12 +60,14 @@ impl Lane {
         socket: VhostUserSocket,
     ) -> io::Result<()> {
         let mut retry_at = None;
+        let mut there = None;
         match &socket {
             VhostUserSocket::Listen(listener) => {
                 listener.set_nonblocking(true)?;
                 self.poller.add(listener, Token::Vmm(Slot::of(id)), READ)?;
             }
             VhostUserSocket::Connect(..) => retry_at = Some(self.now),
+            VhostUserSocket::Connected(stream) => there = Some(stream.try_clone()?),
         }
         self.vmms.insert(
             id,
@@ -74,6 +78,9 @@ impl Lane {
                 retry_at,
             },
         );
+        if let Some(stream) = there {
+            self.converse(id, stream);
+        }
         Ok(())
     }
 
@@ -146,6 +153,7 @@ impl Lane {
                         vmm.retry_at = None;
                     }
                 }
+                VhostUserSocket::Connected(_) => vmm.retry_at = None,
             }
         }
     }
@@ -187,6 +195,8 @@ impl Lane {
                 let _unheard = self.poller.add(listener, Token::Vmm(Slot::of(id)), READ);
             }
             VhostUserSocket::Connect(..) => vmm.retry_at = Some(self.now + RETRY),
+            // Nobody else ever comes.
+            VhostUserSocket::Connected(_) => self.detach(id),
         }
     }
 
@@ -253,6 +263,10 @@ impl Lane {
             Change::Enable { index, on, done } => {
                 port.enable(index, on);
                 self.touch(id);
+                // The ring that a guest hears by first of all.
+                if on && index == 0 {
+                    self.network.listens(id);
+                }
                 if let Ok(index) = u8::try_from(index) {
                     // It may have been kicked before it was on.
                     self.kick_event(Slot::of(id), index);

@@ -266,6 +266,14 @@ impl DriverRing {
         either!(&mut self.kind, ring => ring.collect())
     }
 
+    /// The token of a chain that the device has given back and that is not collected yet: of the one that is `ahead`
+    /// places behind the next. Where chains have several descriptors, and the ring is packed, it cannot be told.
+    #[inline]
+    #[must_use]
+    pub fn peek(&self, ahead: u16) -> Option<u16> {
+        either!(&self.kind, ring => ring.peek(ahead))
+    }
+
     /// Where the device stands, in the 16 bits that [`RingConfig::base`] has: behind the last chain that it gave back,
     /// collected or not. For the next device, when there is none any more.
     #[must_use]

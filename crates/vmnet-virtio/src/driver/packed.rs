@@ -189,6 +189,17 @@ impl PackedDriver {
         Ok(Some(Collected { token, written }))
     }
 
+    /// The token of the chain that is `ahead` descriptors behind the next to be collected, if the device has given it back
+    /// and every chain has one descriptor.
+    pub(super) fn peek(&self, ahead: u16) -> Option<u16> {
+        if ahead >= self.size.saturating_sub(self.free) {
+            return None;
+        }
+        let (_, id) = self.given_at(self.collect.after(ahead, self.size))?;
+        let (_, token) = self.own.get(usize::from(id))?.chain?;
+        Some(token)
+    }
+
     pub(super) fn enable_calls(&mut self) -> bool {
         let wish = if self.event_idx {
             event(self.collect.bits(), EVENT_DESCRIPTOR)

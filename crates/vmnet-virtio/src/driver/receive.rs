@@ -103,6 +103,28 @@ impl Receive {
         }))
     }
 
+    /// How many frames have come and were not received yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let (mut frames, mut ahead) = (0_usize, 0_u16);
+        while let Some(which) = self.ring.peek(ahead) {
+            let mut bytes = [0; HEADER_MAX];
+            if let Ok(buffer) = self.buffers.get(which) {
+                buffer.copy_to(&mut bytes);
+            }
+            ahead = ahead.saturating_add(Header(bytes).buffers().max(1));
+            frames = frames.saturating_add(1);
+        }
+        frames
+    }
+
+    /// Whether a frame has come that was not received yet.
+    #[inline]
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.ring.peek(0).is_some()
+    }
+
     /// Keeps a buffer, and the slice of it that was written to.
     #[inline]
     fn hold(&mut self, collected: Collected) -> Result<usize, DeviceError> {

@@ -144,6 +144,20 @@ impl SplitDriver {
         Ok(Some(Collected { token, written }))
     }
 
+    /// The token of the chain that is `ahead` places behind the next to be collected, if the device has given it back.
+    pub(super) fn peek(&self, ahead: u16) -> Option<u16> {
+        let used = self.areas.used.index.load(Ordering::Acquire);
+        let given = used.wrapping_sub(self.collect);
+        if ahead >= given || given > self.size {
+            return None;
+        }
+        let slot = self.slot(self.collect.wrapping_add(ahead));
+        let [id, _] = self.areas.used_ring.get(slot)?;
+        let head = usize::try_from(id.load(Ordering::Relaxed)).ok()?;
+        let (_, token) = self.own.get(head)?.chain?;
+        Some(token)
+    }
+
     /// Frees the descriptors of the chain that begins with `id`.
     #[inline]
     fn release(&mut self, id: u32) -> Result<u16, DeviceError> {

@@ -37,8 +37,10 @@ pub struct Plan {
     pub features: Features,
     /// Pairs of rings.
     pub queue_pairs: u8,
-    /// Descriptors of each ring, which are as many buffers.
+    /// Descriptors of each ring that receives, which are as many buffers.
     pub ring_size: u16,
+    /// The same of each ring that transmits; none: as many.
+    pub transmit_ring_size: Option<u16>,
     /// Bytes of a buffer to send from, header included: what a frame can have at most.
     pub transmit_buffer: u32,
     /// Bytes of a buffer to receive into, likewise. With [`Features::MRG_RXBUF`] a frame may take several.
@@ -53,19 +55,24 @@ impl Plan {
             features: Features::ALL.without(Features::RING_PACKED),
             queue_pairs: 1,
             ring_size: 256,
+            transmit_ring_size: None,
             transmit_buffer: 65_562,
             receive_buffer: 4096,
         }
     }
 
-    fn shape(&self, features: Features) -> Shape {
+    fn shape(&self, features: Features, size: u16) -> Shape {
         Shape {
-            size: self.ring_size,
+            size,
             packed: features.contains(Features::RING_PACKED),
             event_idx: features.contains(Features::EVENT_IDX),
             // Each frame is in one buffer, so a table would have one entry.
             indirect: 0,
         }
+    }
+
+    fn transmit_size(&self) -> u16 {
+        self.transmit_ring_size.unwrap_or(self.ring_size)
     }
 
     /// Bytes of all rings and buffers.
@@ -77,9 +84,9 @@ impl Plan {
             u64::from(self.receive_buffer),
         );
         // A descriptor has 16 bytes, and a split ring's entries for it 2 and 8.
-        let each = transmit.saturating_add(receive).saturating_add(2 * 26);
-        let pair = each
-            .saturating_mul(self.ring_size.into())
+        let ring = |buffer: u64, size: u16| buffer.saturating_add(26).saturating_mul(size.into());
+        let pair = ring(receive, self.ring_size)
+            .saturating_add(ring(transmit, self.transmit_size()))
             .saturating_add(GAPS);
         pair.saturating_mul(self.queue_pairs.into())
     }
@@ -163,11 +170,12 @@ impl Frontend {
         if !features.contains(Features::VERSION_1) {
             return Err(FrontendError::Features(Features::VERSION_1.0));
         }
-        let shape = plan.shape(features);
+        let receiving = plan.shape(features, plan.ring_size);
+        let transmitting = plan.shape(features, plan.transmit_size());
         let mut pairs = Vec::with_capacity(plan.queue_pairs.into());
         for _ in 0..plan.queue_pairs {
-            let receive = Receive::new(&mut memory, shape, plan.receive_buffer)?;
-            let transmit = Transmit::new(&mut memory, shape, plan.transmit_buffer)?;
+            let receive = Receive::new(&mut memory, receiving, plan.receive_buffer)?;
+            let transmit = Transmit::new(&mut memory, transmitting, plan.transmit_buffer)?;
             pairs.push(Pair {
                 receive: Queue::new(receive)?,
                 transmit: Queue::new(transmit)?,

@@ -55,6 +55,14 @@ impl<D> Queue<D> {
         self.call.as_fd()
     }
 
+    /// Says that there is something to look at, as a call of the device does.
+    ///
+    /// # Errors
+    /// The kernel refused, which it has no reason to.
+    pub fn call_ourselves(&self) -> io::Result<()> {
+        signal(&self.call)
+    }
+
     pub(super) fn kick_fd(&self) -> BorrowedFd<'_> {
         self.kick.as_fd()
     }

@@ -28,6 +28,7 @@ fn plans() -> impl Iterator<Item = Plan> {
             features,
             queue_pairs,
             ring_size: 16,
+            transmit_ring_size: None,
             transmit_buffer: 256,
             receive_buffer: 256,
         })

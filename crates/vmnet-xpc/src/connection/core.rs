@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use vmnet_queue::Target;
+use vmnet_queue::{Target, fork};
 
 /// With so many events waiting, a peer is not read any more, unless somebody waits for its answer.
 const MANY_EVENTS: usize = 1024;
@@ -73,6 +73,8 @@ pub(crate) struct Core {
     pub(super) role: Role,
     pub(super) mailbox: Arc<Mailbox>,
     state: Mutex<State>,
+    /// In which process it was made: a child of `fork` has no part in it.
+    generation: u64,
 }
 
 impl Core {
@@ -93,10 +95,16 @@ impl Core {
             role,
             mailbox: Mailbox::new(target),
             state: Mutex::new(state),
+            generation: fork::generation(),
         });
         let object = Object::new(Body::Connection(Connection(Arc::clone(&core))));
         core.lock().whose = Some(Whose(NonNull::from(object.head())));
         object
+    }
+
+    /// Whether it is this process's. In a child even its lock may be held for ever.
+    pub(super) fn is_ours(&self) -> bool {
+        self.generation == fork::generation()
     }
 
     pub(super) fn name(&self) -> Option<&CStr> {

@@ -22,10 +22,11 @@ fn created(new: impl FnOnce() -> Option<Object>) -> Raw {
     })
 }
 
+/// A connection of C. That of a parent process is none here.
 unsafe fn connection<'a>(object: Raw) -> Option<&'a Connection> {
     // SAFETY: The caller has null or a live object.
     match unsafe { body(object) } {
-        Some(Body::Connection(connection)) => Some(connection),
+        Some(Body::Connection(connection)) if connection.0.is_ours() => Some(connection),
         _ => None,
     }
 }

@@ -17,6 +17,9 @@
 //! handler gets `XPC_ERROR_CONNECTION_INTERRUPTED`. Where there is no service, it gets `XPC_ERROR_CONNECTION_INVALID`,
 //! and so does every connection that cannot come back, once and last. A message that cannot be sent (see
 //! [`crate::wire::WriteError`]) makes its connection invalid.
+//!
+//! A child of `fork` without `exec` can make connections of its own. Those of its parent give it errors: their threads and
+//! sockets are the parent's.
 
 mod core;
 pub mod exports;
@@ -58,7 +61,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.abandon();
+        if self.0.is_ours() {
+            self.0.abandon();
+        } else {
+            // What it holds is the parent's to close.
+            std::mem::forget(Arc::clone(&self.0));
+        }
     }
 }
 

@@ -7,8 +7,10 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vmnet_queue::fork;
 
 /// What is waited for.
 #[derive(Debug)]
@@ -16,27 +18,47 @@ pub(super) struct Reactor {
     epoll: OwnedFd,
     links: Mutex<HashMap<u64, Arc<Link>>>,
     tokens: AtomicU64,
+    /// Whose it is: a child of `fork` has another, since the thread is its parent's.
+    generation: u64,
 }
 
 /// The one of this process, and its thread; none if the system has no descriptors or threads left.
 pub(super) fn get() -> Option<&'static Reactor> {
-    static REACTOR: OnceLock<Option<Reactor>> = OnceLock::new();
-    static STARTED: OnceLock<bool> = OnceLock::new();
-    let new = || {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).ok()?;
-        Some(Reactor {
-            epoll,
-            links: Mutex::default(),
-            tokens: AtomicU64::new(0),
-        })
-    };
-    let reactor = REACTOR.get_or_init(new).as_ref()?;
-    let thread = || {
-        std::thread::Builder::new()
-            .name("vmnet-xpc".to_owned())
-            .spawn(|| reactor.run())
-    };
-    STARTED.get_or_init(|| thread().is_ok()).then_some(reactor)
+    static CURRENT: AtomicPtr<Reactor> = AtomicPtr::new(ptr::null_mut());
+    let generation = fork::generation();
+    let there = CURRENT.load(Ordering::Acquire);
+    // SAFETY: What was put there stays for ever.
+    let current = unsafe { there.as_ref() };
+    if let Some(reactor) = current.filter(|reactor| reactor.generation == generation) {
+        return Some(reactor);
+    }
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).ok()?;
+    let new = Box::into_raw(Box::new(Reactor {
+        epoll,
+        links: Mutex::default(),
+        tokens: AtomicU64::new(0),
+        generation,
+    }));
+    // No lock: somebody could hold it while the process forks.
+    if CURRENT
+        .compare_exchange(there, new, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        // SAFETY: Nobody else has seen it.
+        drop(unsafe { Box::from_raw(new) });
+        return get();
+    }
+    // SAFETY: It is never freed from here on.
+    let reactor: &'static Reactor = unsafe { &*new };
+    let spawned = std::thread::Builder::new()
+        .name("vmnet-xpc".to_owned())
+        .spawn(|| reactor.run());
+    if spawned.is_err() {
+        let _another_is_there =
+            CURRENT.compare_exchange(new, ptr::null_mut(), Ordering::AcqRel, Ordering::Acquire);
+        return None;
+    }
+    Some(reactor)
 }
 
 fn interest(read: bool, write: bool) -> EventFlags {

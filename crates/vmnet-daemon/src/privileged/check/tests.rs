@@ -171,13 +171,12 @@ fn requests() -> impl Strategy<Value = Request> {
             mark: mark(),
             nic,
         }),
-        (names.clone(), nics.clone(), any::<[u8; 6]>(), any::<bool>()).prop_map(
-            |(name, nic, mac, isolated)| Request::MacvtapCreate {
+        (names.clone(), nics.clone(), any::<[u8; 6]>()).prop_map(
+            |(name, nic, mac)| Request::MacvtapCreate {
                 name,
                 mark: mark(),
                 nic,
                 mac,
-                isolated,
             }
         ),
         (nics.clone(), any::<bool>()).prop_map(|(nic, all)| Request::LanSocketOpen { nic, all }),

@@ -1,0 +1,171 @@
+//! The library: frames from one process to another, and how soon a program hears of one.
+
+use super::Better::{Higher, Lower, Neither};
+use super::Experiment::Service;
+use super::{RATE, Row, TIME, row};
+use crate::ports::LARGE;
+use crate::service::Part;
+
+pub(super) static ROWS: [Row; 23] = [
+    row(
+        "library_64_1",
+        "Process to process, 64 bytes, by 1",
+        ("Mpps", 2),
+        Higher,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_64_1_sockets",
+        "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_64_32",
+        "Process to process, 64 bytes, by 32",
+        ("Mpps", 2),
+        Higher,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_64_32_sockets",
+        "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_64_256",
+        "Process to process, 64 bytes, by 256",
+        ("Mpps", 2),
+        Higher,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_64_256_sockets",
+        "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_1500_1",
+        "Process to process, 1500 bytes, by 1",
+        ("Mpps", 2),
+        Higher,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
+        "library_1500_1_sockets",
+        "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
+        "library_1500_32",
+        "Process to process, 1500 bytes, by 32",
+        ("Mpps", 2),
+        Higher,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
+        "library_1500_32_sockets",
+        "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
+        "library_1500_256",
+        "Process to process, 1500 bytes, by 256",
+        ("Mpps", 2),
+        Higher,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
+        "library_1500_256_sockets",
+        "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
+        "library_65549_1",
+        "Process to process, 64 KiB, by 1",
+        RATE,
+        Higher,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_1_sockets",
+        "  a pair of sockets",
+        RATE,
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_1_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_32",
+        "Process to process, 64 KiB, by 32",
+        RATE,
+        Higher,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_32_sockets",
+        "  a pair of sockets",
+        RATE,
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_32_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_256",
+        "Process to process, 64 KiB, by 256",
+        RATE,
+        Higher,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_256_sockets",
+        "  a pair of sockets",
+        RATE,
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_256_of_copy",
+        "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_event_p50",
+        "Event of a frame, p50",
+        TIME,
+        Lower,
+        Service(Part::Events),
+    ),
+    row(
+        "library_event_p99",
+        "Event of a frame, p99",
+        TIME,
+        Lower,
+        Service(Part::Events),
+    ),
+];
