@@ -108,7 +108,10 @@ impl Supervisor {
         let number = self.number();
         let named = link(network, 'm', number)?;
         let link = named.0.clone();
-        let macvtap = self.helper(WHAT)?.create_macvtap(named, &nic, mac.0).map_err(refused)?;
+        let macvtap = self
+            .helper(WHAT)?
+            .create_macvtap(named, &nic, mac.0)
+            .map_err(refused)?;
         let handle = &self.running(network)?.handle;
         match attach(handle, Attachment::Tap(macvtap), Role::Wire(guest), None) {
             Ok(port) => Ok(Some(Wire { port, link })),

@@ -314,7 +314,7 @@ impl Supervisor {
     /// Ends a tap, and what the rules say of it.
     pub(super) fn leave_bridge(&mut self, network: Uuid, member: LinkName) {
         let ended = self
-            .helper()
+            .helper(WHAT)
             .and_then(|mut helper| helper.delete_link(member).map_err(refused));
         if let Err(error) = ended.and_then(|()| self.rule(network)) {
             tracing::warn!(%network, %error, "a tap stays");

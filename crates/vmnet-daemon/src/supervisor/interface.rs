@@ -121,15 +121,15 @@ impl Supervisor {
                 return Err(error);
             }
         };
-        let wire = match (place, mac) {
-            (Place::Port(port), Some(mac)) => self.open_wire(network, port, mac),
+        let wire = match (&place, mac) {
+            (Place::Port(port), Some(mac)) => self.open_wire(network, *port, mac),
             _ => Ok(None),
         };
         let wire = match wire {
             Ok(wire) => wire,
             Err(error) => {
-                if let (Place::Port(port), Some(running)) = (place, self.networks.get(&network)) {
-                    running.handle.detach(port);
+                if let (Place::Port(port), Some(running)) = (&place, self.networks.get(&network)) {
+                    running.handle.detach(*port);
                 }
                 self.forget_unused(&options, id);
                 return Err(error);

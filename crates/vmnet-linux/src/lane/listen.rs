@@ -278,11 +278,11 @@ mod tests {
     #[test]
     fn all_addresses_are_those_of_both_families() {
         let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let socket = open(&forward(all)).unwrap();
+        let socket = open(&forward(all), true).unwrap();
         let port = crate::socket::datagrams::local(&socket).unwrap().port();
         TcpStream::connect(("127.0.0.1", port)).unwrap();
         TcpStream::connect(("::1", port)).unwrap();
-        let one = open(&forward("[::1]:0".parse().unwrap())).unwrap();
+        let one = open(&forward("[::1]:0".parse().unwrap()), true).unwrap();
         let port = crate::socket::datagrams::local(&one).unwrap().port();
         TcpStream::connect(("::1", port)).unwrap();
         TcpStream::connect(("127.0.0.1", port)).unwrap_err();

@@ -4,12 +4,13 @@ use super::*;
 use crate::network::{Config, Dns};
 use crate::subnet::Ipv4;
 use crate::switch::fdb::AGEING;
-use crate::switch::port::Port;
+use crate::switch::port::{Port, Role};
 use core::time::Duration;
 use proptest::prelude::*;
 use vmnet_wire::arp::Packet;
 
 const GATEWAY: Mac = Mac([0x5a, 0x94, 0, 0, 0, 1]);
+const HOST: Mac = Mac([0x5a, 0x94, 0, 0, 0, 2]);
 const GUESTS: u8 = 5;
 
 /// What happens to a network.
@@ -23,11 +24,13 @@ enum Step {
     Unplug(usize),
 }
 
-fn config(gateway: bool, isolation: bool) -> Config {
+/// With a gateway, the host may have its addresses.
+fn config(gateway: bool, hosts: bool, isolation: bool) -> Config {
     let ipv4 = Ipv4::new("192.168.64.0/24".parse().unwrap());
     Config {
         ipv4: gateway.then_some(ipv4),
         gateway_mac: GATEWAY,
+        host: (gateway && hosts).then_some(HOST),
         mtu: 1500,
         dhcp: None,
         dns: Dns::Off,
@@ -54,6 +57,7 @@ fn macs() -> impl Strategy<Value = Mac> {
     prop_oneof![
         20 => (0..GUESTS).prop_map(mac),
         1 => Just(GATEWAY),
+        3 => Just(HOST),
         1 => Just(Mac::BROADCAST),
         1 => Just(Mac::ZERO),
         1 => any::<[u8; 6]>().prop_map(Mac),
@@ -116,10 +120,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         let header = ethernet::Header::new(to, from, EtherType(kind));
         Step::Frame(port, [header.as_bytes(), &packet[..]].concat())
     });
-    let port = (0..3 * GUESTS, 0..4_u8).prop_map(|(fixed, isolated)| {
+    let port = (0..3 * GUESTS, 0..4_u8, 0..3_u8).prop_map(|(fixed, isolated, leads)| {
         let mut port = Port::new(100);
         port.mac = (fixed < GUESTS).then(|| mac(fixed));
         port.isolated = isolated == 0;
+        port.role = if leads == 0 { Role::Trunk } else { Role::Guest };
         Step::Plug(port)
     });
     let wait = prop_oneof![1..20_u64, Just(AGEING.as_secs())].prop_map(Step::Wait);
@@ -146,11 +151,11 @@ proptest! {
     #[test]
     fn the_short_way_and_the_long_one_are_one(
         steps in steps(),
-        gateway in any::<bool>(),
+        (gateway, hosts) in any::<(bool, bool)>(),
         isolation in (0..8_u8).prop_map(|number| number == 0),
     ) {
         let mut now = Instant::now();
-        let config = config(gateway, isolation);
+        let config = config(gateway, hosts, isolation);
         let [mut short, mut long] = [(), ()].map(|()| Network::new(now, &config).unwrap());
         let mut ports = Vec::new();
         let (mut out, mut out_long) = (Outbox::new(), Outbox::new());
@@ -190,7 +195,7 @@ proptest! {
 #[test]
 fn ordinary_frames_take_the_short_way() {
     let now = Instant::now();
-    let mut network = Network::new(now, &config(true, false)).unwrap();
+    let mut network = Network::new(now, &config(true, false, false)).unwrap();
     let [one, other] = [(), ()].map(|()| network.add_port(Port::new(100)));
     let mut packet = [0x45; 40];
     packet[12..16].copy_from_slice(&[192, 168, 64, 2]);

@@ -171,14 +171,14 @@ fn requests() -> impl Strategy<Value = Request> {
             mark: mark(),
             nic,
         }),
-        (names.clone(), nics.clone(), any::<[u8; 6]>()).prop_map(
-            |(name, nic, mac)| Request::MacvtapCreate {
+        (names.clone(), nics.clone(), any::<[u8; 6]>()).prop_map(|(name, nic, mac)| {
+            Request::MacvtapCreate {
                 name,
                 mark: mark(),
                 nic,
                 mac,
             }
-        ),
+        }),
         (nics.clone(), any::<bool>()).prop_map(|(nic, all)| Request::LanSocketOpen { nic, all }),
         (names, nics).prop_map(|(name, nic)| Request::HostwardOpen {
             name,
