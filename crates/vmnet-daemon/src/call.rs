@@ -40,7 +40,7 @@ const NETWORK: Parameter = ("network", Form::Text, REQUIRED);
 const ANY_NETWORK: Parameter = ("network", Form::Text, OPTIONAL);
 
 /// The calls of our interface, and what each takes.
-const CALLS: [(&str, &[Parameter]); 20] = [
+const CALLS: [(&str, &[Parameter]); 21] = [
     ("Status", &[]),
     (
         "CreateNetwork",
