@@ -161,6 +161,13 @@ fn the_host_hears_where_a_guest_is() {
     let (mut lan, trunk) = network(|_| {});
     let port = lan.add_raw(9);
     let own = lan.guest(port).mac;
+    // What it asked for by ARP.
+    let reply = arp::Packet::reply(own, at(9), HOST, at(1));
+    let frame = packets::frame((own, HOST), EtherType::ARP, reply.as_bytes());
+    lan.heard(trunk);
+    lan.inject(port, frame.clone());
+    assert_eq!(lan.heard(trunk), [frame]);
+    // And by neighbour discovery.
     let address = ndp::link_local(own);
     let told = ndp::Neighbour::advertisement(ndp::SOLICITED | ndp::OVERRIDE, address, own)
         .between(address, ndp::link_local(HOST));

@@ -24,6 +24,8 @@ pub(crate) fn receive(
         link.learn(IpAddr::V4(packet.sender()), ethernet_source);
     }
     let ours = packet.target() == own;
+    // What the host asked for is for the host to hear.
+    let ours = ours && (gateway.host.is_none() || packet.operation() == Operation::Request);
     if ours && !by_trunk && packet.operation() == Operation::Request {
         let ethernet = link.ethernet(ethernet_source, EtherType::ARP);
         let reply = Packet::reply(gateway.at(), own, packet.sender_mac(), packet.sender());

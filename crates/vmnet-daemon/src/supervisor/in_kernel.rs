@@ -219,7 +219,7 @@ impl Supervisor {
             wanted.v4.extend(by.v4.into_iter().filter(|_| v4));
             wanted.v6.extend(by.v6.into_iter().filter(|_| v6));
         }
-        if wanted == self.forwarding {
+        if self.forwarding.as_ref() == Some(&wanted) {
             return Ok(());
         }
         let request = Request::Forwarding {
@@ -227,9 +227,10 @@ impl Supervisor {
             v6: wanted.v6.iter().cloned().collect(),
             open: wanted.open,
         };
-        self.helper(WHAT)?.done(&request).map_err(refused)?;
-        self.forwarding = wanted;
-        Ok(())
+        let done = self.helper(WHAT)?.done(&request).map_err(refused);
+        // What has failed is asked for again while a network needs it.
+        self.forwarding = (done.is_ok() || !wanted.open).then_some(wanted);
+        done
     }
 
     /// Looks whether guests have moved, or the host has other interfaces. To be called now and then.
@@ -244,6 +245,10 @@ impl Supervisor {
             if let Err(error) = self.rule(network) {
                 tracing::error!(%network, %error, "rules cannot follow");
             }
+        }
+        // An earlier service may have left something switched on.
+        if let Err(error) = self.follow_forwarding() {
+            tracing::error!(%error, "forwarding cannot follow");
         }
     }
 

@@ -61,7 +61,7 @@ pub(crate) struct Supervisor {
     /// What does what takes privileges; the machine's service alone has it.
     helper: Option<RefCell<Helper>>,
     /// What was last asked for about forwarding.
-    forwarding: in_kernel::Forwarding,
+    forwarding: Option<in_kernel::Forwarding>,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
@@ -78,7 +78,7 @@ impl Supervisor {
             about,
             store,
             helper: helper.map(RefCell::new),
-            forwarding: in_kernel::Forwarding::default(),
+            forwarding: None,
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),

@@ -41,7 +41,7 @@ pub fn open() -> Result<(), NftError> {
             for side in ["iifname", "oifname"] {
                 let _infallible = writeln!(
                     script,
-                    "insert rule {family} \"{table}\" \"{name}\" {side} \"{PREFIX}*\" accept comment \"{COMMENT}\""
+                    "insert rule {family} {table} {name} {side} \"{PREFIX}*\" accept comment \"{COMMENT}\""
                 );
             }
         }
@@ -68,7 +68,7 @@ pub fn close() -> Result<(), NftError> {
             } = chain;
             let _infallible = writeln!(
                 script,
-                "delete rule {family} \"{table}\" \"{name}\" handle {handle}"
+                "delete rule {family} {table} {name} handle {handle}"
             );
         }
     }
@@ -101,9 +101,7 @@ fn known(object: &Value) -> Option<Known> {
         name: text("name")?,
     };
     let of_packets = matches!(found.family.as_str(), "ip" | "ip6" | "inet");
-    let sound = [&found.table, &found.name]
-        .iter()
-        .all(|name| !name.contains(['"', '\\', '\n']));
+    let sound = is_word(&found.table) && is_word(&found.name);
     if !of_packets || !sound || found.table.starts_with(PREFIX) {
         return None;
     }
@@ -113,6 +111,15 @@ fn known(object: &Value) -> Option<Known> {
         _ => None,
     };
     Some((found, hook, text("policy")))
+}
+
+/// A name that stands in a script as it is: nft knows no quotes for those of tables and chains.
+fn is_word(name: &str) -> bool {
+    let first = name.bytes().next();
+    first.is_some_and(|byte| byte.is_ascii_alphabetic())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
 }
 
 /// Where rules have to be.
