@@ -47,7 +47,7 @@ pub enum ConnectError {
     Closed(PathBuf, String),
     /// What is wanted takes privileges, and there is no service that has them and lets us in.
     #[error("{0} takes privileges, which only the machine's service has: {1}")]
-    NeedsSystem(&'static str, #[source] Box<ConnectError>),
+    NeedsSystem(&'static str, #[source] Box<Self>),
     /// `VMNET_SCOPE` chooses none.
     #[error("VMNET_SCOPE is {0}: it can be user or system")]
     Scope(String),

@@ -80,10 +80,8 @@ fn configuration(create: Create) -> NetworkConfiguration {
 
 fn list(list: &List) -> Result<(), VerbError> {
     let mut networks = Vec::new();
-    for client in [keeping()?, machines()?] {
-        if let Some(mut client) = client {
-            networks.extend(client.list_networks(None)?.networks);
-        }
+    for mut client in [keeping()?, machines()?].into_iter().flatten() {
+        networks.extend(client.list_networks(None)?.networks);
     }
     let networks = Networks { networks };
     show(list.json, &networks, || table(&networks.networks))
