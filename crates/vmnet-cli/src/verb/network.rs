@@ -103,12 +103,13 @@ fn one(asked: &Show) -> Result<(), VerbError> {
 }
 
 fn delete(delete: &Delete) -> Result<(), VerbError> {
-    // All are found before one is deleted.
-    let clients: Result<Vec<Client>, _> = delete.networks.iter().map(|name| of(name)).collect();
-    let mut clients = clients?.into_iter();
-    each(&delete.networks, |network| match clients.next() {
-        Some(mut client) => client.delete_network(network, delete.force),
-        None => Ok(()),
+    // All of one command are of one service: the one that has the first.
+    let Some(first) = delete.networks.first() else {
+        return Ok(());
+    };
+    let mut client = of(first)?;
+    each(&delete.networks, |network| {
+        client.delete_network(network, delete.force)
     })
 }
 
