@@ -113,7 +113,7 @@ impl Client {
         Self::connect_to(choice::chosen()?.unwrap_or(Scope::User))
     }
 
-    /// Connects to the service that has or is to make what is wanted; see [`choice`](crate::choice).
+    /// Connects to the service that has or is to make what is wanted; see [`choice`].
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -159,7 +159,7 @@ impl Client {
         Self::connect_running_to(choice::chosen()?.unwrap_or(Scope::User))
     }
 
-    /// Connects to the service that has what is wanted, if it runs; see [`choice`](crate::choice).
+    /// Connects to the service that has what is wanted, if it runs; see [`choice`].
     ///
     /// # Errors
     /// As [`connect_running`](Self::connect_running).
