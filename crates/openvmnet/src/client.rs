@@ -47,7 +47,7 @@ pub enum ConnectError {
     Closed(PathBuf, String),
     /// What is wanted takes privileges, and there is no service that has them and lets us in.
     #[error("{0} takes privileges, which only the machine's service has: {1}")]
-    NeedsSystem(&'static str, #[source] Box<ConnectError>),
+    NeedsSystem(&'static str, #[source] Box<Self>),
     /// `VMNET_SCOPE` chooses none.
     #[error("VMNET_SCOPE is {0}: it can be user or system")]
     Scope(String),
@@ -113,7 +113,7 @@ impl Client {
         Self::connect_to(choice::chosen()?.unwrap_or(Scope::User))
     }
 
-    /// Connects to the service that has or is to make what is wanted; see [`choice`](crate::choice).
+    /// Connects to the service that has or is to make what is wanted; see [`choice`].
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -159,7 +159,7 @@ impl Client {
         Self::connect_running_to(choice::chosen()?.unwrap_or(Scope::User))
     }
 
-    /// Connects to the service that has what is wanted, if it runs; see [`choice`](crate::choice).
+    /// Connects to the service that has what is wanted, if it runs; see [`choice`].
     ///
     /// # Errors
     /// As [`connect_running`](Self::connect_running).

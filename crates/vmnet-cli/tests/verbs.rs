@@ -140,7 +140,7 @@ fn serve(stream: UnixStream, answer: fn(&str, &Value) -> Answer, calls: &Mutex<V
 
 fn status() -> Value {
     json!({
-        "version": "0.1.0", "pid": 4242, "uptime_seconds": 61, "socket": "/run/vmnet.sock",
+        "version": "0.1.0", "pid": 4242, "scope": "user", "uptime_seconds": 61, "socket": "/run/vmnet.sock",
         "store": null, "configuration": null, "networks": 1, "interfaces": 0, "connections": 1,
     })
 }
@@ -148,7 +148,7 @@ fn status() -> Value {
 fn network(configuration: &Value) -> Value {
     json!({
         "uuid": UUID, "name": configuration["name"], "mode": configuration["mode"],
-        "lifetime": "kept", "subnet": "192.168.64.0/24", "gateway": "192.168.64.1",
+        "lifetime": "kept", "scope": "user", "subnet": "192.168.64.0/24", "gateway": "192.168.64.1",
         "dhcp_first": "192.168.64.2", "dhcp_last": "192.168.64.254", "mtu": 1500, "dhcp": true,
         "dns_proxy": true, "nat44": true, "ipv6_prefix": "fd12:3456:789a:1::/64",
         "ipv6_gateway": "fd12:3456:789a:1::1", "nat66": true, "router_advertisement": true, "dhcp6": true,
@@ -400,7 +400,10 @@ fn without_a_service_nothing_is_started_in_vain() {
     let text = stage.prints("status");
     assert!(text.starts_with("the service does not run"), "{text}");
     let overview: Value = serde_json::from_str(&stage.prints("status --json")).unwrap();
-    assert_eq!(overview, json!({ "service": null, "networks": [] }));
+    assert_eq!(
+        overview,
+        json!({ "service": null, "machine": null, "networks": [] })
+    );
     for (words, part) in [
         ("status lab", "`vmnet network show lab` starts it"),
         ("interface stop 7", "`vmnet interface list`"),

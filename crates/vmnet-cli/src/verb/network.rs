@@ -95,10 +95,8 @@ fn method(method: Method) -> Option<BridgeMethod> {
 
 fn list(list: &List) -> Result<(), VerbError> {
     let mut networks = Vec::new();
-    for client in [keeping()?, machines()?] {
-        if let Some(mut client) = client {
-            networks.extend(client.list_networks(None)?.networks);
-        }
+    for mut client in [keeping()?, machines()?].into_iter().flatten() {
+        networks.extend(client.list_networks(None)?.networks);
     }
     let networks = Networks { networks };
     show(list.json, &networks, || table(&networks.networks))
@@ -120,12 +118,13 @@ fn one(asked: &Show) -> Result<(), VerbError> {
 }
 
 fn delete(delete: &Delete) -> Result<(), VerbError> {
-    // All are found before one is deleted.
-    let clients: Result<Vec<Client>, _> = delete.networks.iter().map(|name| of(name)).collect();
-    let mut clients = clients?.into_iter();
-    each(&delete.networks, |network| match clients.next() {
-        Some(mut client) => client.delete_network(network, delete.force),
-        None => Ok(()),
+    // All of one command are of one service: the one that has the first.
+    let Some(first) = delete.networks.first() else {
+        return Ok(());
+    };
+    let mut client = of(first)?;
+    each(&delete.networks, |network| {
+        client.delete_network(network, delete.force)
     })
 }
 
