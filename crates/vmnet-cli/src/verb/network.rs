@@ -357,7 +357,9 @@ mod tests {
             "lab --no-ipv6 --no-nat66",
             "lab --private --domain x",
             "lab --mtu 500",
-            "lab --mode bridged",
+            "lab --mode nowhere",
+            "lab --mode bridged --method packet",
+            "lab --interface eth0 --external-interface eth1",
             "",
         ] {
             let words = format!("vmnet network create {words}");

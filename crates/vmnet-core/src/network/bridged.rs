@@ -69,7 +69,7 @@ impl Network {
             Learned::Moved(_) => {}
             Learned::NoRoom => return Err(Drop::MacTableFull),
         }
-        let beyond = wire.or(lan.map(|(port, _)| port));
+        let beyond = wire.or_else(|| lan.map(|(port, _)| port));
         if to.is_multicast() {
             let all = host.map(|(port, _)| port).into_iter().chain(beyond);
             all.for_each(|port| out.push(Action::Forward { port }));

@@ -1,7 +1,7 @@
 //! A tap that joins a bridge: guests behind it are stations of the bridge's LAN, and the host reaches them as it does
 //! everybody there.
 
-use super::{BridgingError, like, quiet_tap};
+use super::{BridgingError, bring_up, like, quiet_tap};
 use crate::kernel::nics::{Nic, NicKind};
 use crate::kernel::route::{LinkChange, Routes, link_index};
 use std::io;
@@ -40,12 +40,6 @@ pub fn join(name: &str, alias: &str, nic: &Nic) -> Result<OwnedFd, BridgingError
             ..LinkChange::default()
         },
     )?;
-    routes.change_link(
-        index,
-        LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        },
-    )?;
+    bring_up(&mut routes, index)?;
     Ok(fd)
 }

@@ -4,7 +4,7 @@
 //! a tap whose every frame the kernel takes for one that came in by the interface (tc-mirred(8), `ingress redirect`). The
 //! filter stands at the tap, and goes with it; the interface's own queueing is not touched.
 
-use super::{BridgingError, like, quiet_tap};
+use super::{BridgingError, bring_up, like, quiet_tap};
 use crate::kernel::nics::Nic;
 use crate::kernel::route::{LinkChange, RouteError, Routes};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -43,13 +43,7 @@ pub fn open(name: &str, alias: &str, nic: &Nic) -> Result<OwnedFd, BridgingError
         },
     )?;
     redirect(&mut routes, index, nic.index)?;
-    routes.change_link(
-        index,
-        LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        },
-    )?;
+    bring_up(&mut routes, index)?;
     Ok(fd)
 }
 
@@ -69,12 +63,11 @@ fn redirect(routes: &mut Routes, from: u32, to: u32) -> Result<(), RouteError> {
     mirror.generic.action = TcActionType::Stolen;
     mirror.eaction = TcMirrorActionType::IngressRedir;
     mirror.ifindex = to;
+    let mirror = TcActionOption::Mirror(TcActionMirrorOption::Parms(mirror));
     let mut action = TcAction::default();
     action.attributes = vec![
         TcActionAttribute::Kind(TcActionMirror::KIND.to_owned()),
-        TcActionAttribute::Options(vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(
-            mirror,
-        ))]),
+        TcActionAttribute::Options(vec![mirror]),
     ];
     let mut every = TcU32Selector::default();
     every.flags = TcU32SelectorFlags::Terminal;

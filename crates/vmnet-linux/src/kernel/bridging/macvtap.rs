@@ -1,7 +1,7 @@
 //! A macvtap in mode bridge: a station of its own on an interface of the host, for one guest, which other macvtaps of the
 //! same interface reach directly. The kernel keeps the host and these stations apart; see [`hostward`](super::hostward).
 
-use super::{BridgingError, forbid_ipv6, like};
+use super::{BridgingError, bring_up, forbid_ipv6, like};
 use crate::kernel::link;
 use crate::kernel::nics::Nic;
 use crate::kernel::route::{LinkChange, Routes};
@@ -88,13 +88,7 @@ fn prepare(
         return Err(BridgingError::Foreign(path));
     }
     tap::prepare(&fd).map_err(|error| BridgingError::Device(path, error))?;
-    routes.change_link(
-        index,
-        LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        },
-    )?;
+    bring_up(routes, index)?;
     Ok(fd)
 }
 

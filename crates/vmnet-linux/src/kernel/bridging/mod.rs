@@ -17,7 +17,7 @@ pub mod hostward;
 pub mod macvtap;
 
 use super::nics::Nic;
-use super::route::{LinkChange, RouteError, link_index};
+use super::route::{LinkChange, RouteError, Routes, link_index};
 use super::sysctl;
 use super::tap::{self, TapError};
 use std::io;
@@ -65,6 +65,14 @@ fn forbid_ipv6(name: &str) -> Result<(), BridgingError> {
         }
         _ => Ok(()),
     }
+}
+
+fn bring_up(routes: &mut Routes, index: u32) -> Result<(), RouteError> {
+    let up = LinkChange {
+        up: Some(true),
+        ..LinkChange::default()
+    };
+    routes.change_link(index, up)
 }
 
 /// The largest packet, as that of the interface: a smaller one at a member would make its bridge's smaller.
