@@ -49,9 +49,9 @@ impl Shared {
         let at = lock(&self.service);
         let known = at
             .as_ref()
-            .map(|at| (Arc::clone(&at.membership), at.number));
+            .map(|at| (Arc::clone(&at.membership), at.number, at.comebacks));
         drop(at);
-        let Some((membership, number)) = known else {
+        let Some((membership, number, comebacks)) = known else {
             return;
         };
         let there = membership.call(|client, network| {
@@ -62,7 +62,7 @@ impl Shared {
                 Err(error) => Err(error),
             }
         });
-        if self.number() != Some(number) {
+        if self.comebacks() != Some(comebacks) {
             // It was killed a moment ago, and everything is back.
             return;
         }
@@ -76,8 +76,8 @@ impl Shared {
         }
     }
 
-    fn number(&self) -> Option<u64> {
-        lock(&self.service).as_ref().map(|at| at.number)
+    fn comebacks(&self) -> Option<u64> {
+        lock(&self.service).as_ref().map(|at| at.comebacks)
     }
 
     /// The same interface, at the service that runs now.
@@ -95,6 +95,7 @@ impl Shared {
         let (ours, theirs) = datapath::ends(at.options.kind).map_err(|error| failed(&error))?;
         let started = client.start_interface(&network.uuid, at.options.clone(), vec![theirs])?;
         at.number = started.interface.interface;
+        at.comebacks += 1;
         let connected = self.datapath.reconnect(ours);
         connected.map_err(|error| Error::new(Status::Failure, error))?;
         for rule in &at.rules {

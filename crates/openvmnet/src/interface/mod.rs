@@ -104,6 +104,8 @@ pub(crate) struct Shared {
 struct AtService {
     membership: Arc<Membership>,
     number: u64,
+    /// How often it came back. Another service may give it the same number.
+    comebacks: u64,
     /// Its rules are the network's.
     by_network: bool,
     /// What to ask for to get the same again.
@@ -202,6 +204,7 @@ impl Interface {
             service: Mutex::new(Some(AtService {
                 membership: Arc::clone(&membership),
                 number: started.interface.interface,
+                comebacks: 0,
                 by_network: mode.is_none(),
                 options: InterfaceOptions {
                     id: started.interface.id.clone().or(options.id),

@@ -257,10 +257,6 @@ fn a_service_that_dies_under_a_running_interface() {
             output.read_line(&mut line).expect("text");
             if line == "ready\n" {
                 assert_eq!(service::signal(build.folder(), libc::SIGKILL), 1);
-                // Nobody of it is left when the program goes on.
-                while service::signal(build.folder(), 0) != 0 {
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                }
             }
             // A program that has failed does not listen.
             let _failed = input.write_all(b"\n");

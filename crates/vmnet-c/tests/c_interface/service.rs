@@ -26,7 +26,9 @@ pub(crate) fn is_built() -> bool {
 
 /// A copy of it in this folder.
 pub(crate) fn copied_to(folder: &Path) -> PathBuf {
-    let copy = folder.join("vmnet");
+    // Its own folder for sockets is `vmnet`.
+    let copy = folder.join("bin/vmnet");
+    fs::create_dir(folder.join("bin")).expect("a folder");
     fs::copy(executable(), &copy).expect("a copy");
     copy
 }

@@ -318,7 +318,11 @@ impl Lane {
             return Ok(());
         };
         let had = port.stop(start.index).1;
+        let hears = start.enabled && index == 0;
         port.start(start)?;
+        if hears {
+            self.network.listens(id);
+        }
         self.unwatch(id, index.into(), had);
         self.watch_kick(id, index);
         // Its guest is called once at the end of the turn, whichever direction it has.
