@@ -6,11 +6,13 @@
 //! | `programs` | programs of `tests/c`, run under valgrind |
 //! | `clients` | programs in the manner of each known client of vmnet, with a service and a peer |
 //! | `examples` | `examples/c`, built by both compilers, and used |
+//! | `coverage` | every name of the API has tests, and a row in the documentation |
 //! | `service` | the service that they start |
 //! | `compiler` | building C against what cargo has just built |
 
 mod clients;
 mod compiler;
+mod coverage;
 mod examples;
 mod headers;
 mod programs;
