@@ -160,7 +160,7 @@ impl Membership {
 
     /// Joins the network again, with everything.
     fn rejoin(&self, connected: &mut Connected) -> Result<(), Error> {
-        let mut client = Client::connect()?;
+        let mut client = Client::connect_to(connected.network.scope)?;
         let was = &connected.network;
         let network = match client.open_network(Some(&was.uuid), None) {
             Err(CallError::Refused(ServiceError::NotFound { .. })) => {

@@ -43,6 +43,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmnet_virtio::fork::ForkMark;
 
+use crate::choice::Wanted;
 use crate::client::Client;
 use crate::membership::{Membership, in_a_child, lock};
 use crate::mode::OperatingMode;
@@ -160,7 +161,10 @@ impl Interface {
                 "this configuration is for an interface on a network: give the network too",
             ));
         };
-        let mut client = Client::connect()?;
+        let mut client = Client::connect_for(Wanted {
+            network: None,
+            privileges: (mode == OperatingMode::Bridged).then_some("a bridged network"),
+        })?;
         let network = plan::open(&mut client, configuration, mode)?;
         let membership = Membership::new(client, network)?;
         Self::begin(membership, configuration, Some(mode))

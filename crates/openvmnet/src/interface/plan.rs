@@ -13,6 +13,8 @@ use crate::status::{Error, Status};
 
 /// Start addresses become UUIDs under this one: who names the same start is on the same network, in whichever process.
 const RANGES: Uuid = Uuid::from_u128(0x6f70_656e_766d_4e65_8a72_616e_6765_7321);
+/// Names of the host's interfaces likewise: guests on one LAN reach each other, whoever started them.
+const LANS: Uuid = Uuid::from_u128(0x6f70_656e_766d_4e65_8a6c_616e_732e_2e21);
 /// How often others may make and end the network while we look for it.
 const TRIES: usize = 4;
 
@@ -31,9 +33,16 @@ pub(super) fn open(
     let service_mode = match mode {
         OperatingMode::Shared => Mode::Shared,
         OperatingMode::Host => Mode::Host,
-        OperatingMode::Bridged => return Err(no_bridge(keys.shared_interface_name.as_deref())),
+        OperatingMode::Bridged => Mode::Bridged,
     };
     let mut asked = NetworkConfiguration::new(service_mode);
+    if service_mode == Mode::Bridged {
+        let name = keys.shared_interface_name.clone();
+        let of_name = Uuid::new_v5(&LANS, name.as_deref().unwrap_or_default().as_bytes());
+        asked.uuid = Some(of_name.to_string());
+        asked.external_interface = name;
+        return client.open_network(None, Some(asked)).map_err(failure);
+    }
     asked.mtu = mtu;
     asked.ipv6_prefix = prefix;
     if let Some(identifier) = keys.network_identifier {
@@ -154,16 +163,6 @@ fn first_guest(start: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
 
 fn with_len(address: Ipv4Addr, mask: Ipv4Addr) -> String {
     format!("{address}/{}", mask.to_bits().leading_ones())
-}
-
-fn no_bridge(name: Option<&str>) -> Error {
-    Error::new(
-        Status::NotAuthorized,
-        format!(
-            "the LAN of {} takes the privileges of the system's service: start it with `vmnet daemon --system`",
-            name.unwrap_or("an interface")
-        ),
-    )
 }
 
 /// A network that is there, and is another, is a failure like any other that keeps an interface from starting.
