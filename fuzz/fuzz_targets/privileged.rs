@@ -10,6 +10,7 @@ use vmnet_daemon::privileged::check::{Kernel, Permitted, check, mark_of};
 use vmnet_daemon::privileged::request::{Refusal, Request};
 use vmnet_daemon::privileged::wire;
 use vmnet_linux::kernel::link::Link;
+use vmnet_linux::kernel::nics::{Nic, NicKind};
 
 const ALIAS: &str = "openvmnet 00000000-0000-0000-0000-000000000007 bridge";
 
@@ -37,6 +38,20 @@ impl Host {
 impl Kernel for Host {
     fn link(&self, name: &str) -> Result<Option<Link>, Refusal> {
         Ok((name.len() % 3 != 0).then(|| Self::link(name)))
+    }
+
+    fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal> {
+        let card = || Nic {
+            index: 8,
+            name: name.to_owned(),
+            kind: NicKind::Ethernet,
+            mac: [2, 0, 0, 0, 0, 8],
+            mtu: 1500,
+            up: true,
+            bridge: None,
+            member_of: None,
+        };
+        Ok((name == "eth0").then(card))
     }
 }
 
@@ -68,6 +83,18 @@ fuzz_target!(|data: &[u8]| {
             Request::TapOpen { name } => {
                 if check(request, &Host).is_ok() {
                     assert!(mark_of(&Host::link(name.as_str())).is_some());
+                }
+            }
+            Request::BridgeJoin { member, bridge, .. } => {
+                if check(request, &Host).is_ok() {
+                    for name in [member, bridge] {
+                        assert!(mark_of(&Host::link(name.as_str())).is_some());
+                    }
+                }
+            }
+            Request::RulesSet { rules } => {
+                if check(request, &Host).is_ok() {
+                    assert!(mark_of(&Host::link(&rules.bridge)).is_some());
                 }
             }
             _ => _ = check(request, &Host),

@@ -564,7 +564,7 @@ fn names_are_asked_by_ipv6_too() {
     lan.network.set_resolvers(lan.now, &[resolver]);
     let port = add_raw(&mut lan, 9);
     let link_local = ndp::link_local(lan.network.gateway_mac()).to_string();
-    let question = vmnet_lab::sim::packets::dns_question(7, "example.com");
+    let question = packets::dns_question(7, "example.com");
     for own in [lan.gateway6().to_string(), link_local] {
         let ends = outward(&mut lan, port, 9, &own);
         lan.inject(port, packets6::udp(ends, (5353, 53), &question));
@@ -916,7 +916,7 @@ fn a_rule_follows_its_guest_to_ipv6_when_it_is_heard() {
     let (tcp_rule, _) = lan.forward(rule(ForwardProtocol::Tcp, "[::]:8080", guest, 80));
     let (_, socket) = lan.forward(rule(ForwardProtocol::Udp, "[::]:8053", guest, 53));
     let socket = socket.expect("a guest with an address");
-    let mut by_v6 = |lan: &mut Lan, number: u16| {
+    let by_v6 = |lan: &mut Lan, number: u16| {
         let client = SocketAddr::new(v6("2001:db8::7").into(), 700 + number);
         lan.heard(port);
         lan.dial(tcp_rule, client, Server::Echo).expect("a flow");
