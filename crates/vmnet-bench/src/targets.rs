@@ -82,6 +82,16 @@ fn target(table: &[(&str, f64)], row: &Row) -> Option<f64> {
         .map(|(_, value)| *value)
 }
 
+/// Of two rows of ours: what the kernel alone makes of the same difference.
+fn by_the_kernel(row: &Row, other: &Row, results: &Results) -> Option<String> {
+    let kernel = Path {
+        kind: Kind::Kernel,
+        mtu: MTU,
+    };
+    let (row, other) = (results.median(row, kernel)?, results.median(other, kernel)?);
+    (other > 0.0).then(|| format!(" (kernel NAT {:.2})", row / other))
+}
+
 /// Judges one row; `None` if there is nothing to judge.
 pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
     let path = Path {
@@ -116,15 +126,8 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
                 Kind::Ours => other.map_or("", |other| other.id),
                 _ => kind.title(),
             };
-            // Of two rows of ours: what the kernel alone makes of the same difference.
-            let kernel = other.filter(|_| *kind == Kind::Ours).and_then(|other| {
-                let kernel = Path {
-                    kind: Kind::Kernel,
-                    mtu: MTU,
-                };
-                let (row, other) = (results.median(row, kernel)?, results.median(other, kernel)?);
-                (other > 0.0).then(|| format!(" (kernel NAT {:.2})", row / other))
-            });
+            let other = other.filter(|_| *kind == Kind::Ours);
+            let kernel = other.and_then(|other| by_the_kernel(row, other, results));
             let kernel = kernel.unwrap_or_default();
             misses.push(format!("{ratio:.2} of {name}, wanted {wanted:.2}{kernel}"));
         }

@@ -158,7 +158,7 @@ fn it_describes_itself() {
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
-    assert_eq!(text.matches("\nmethod ").count(), 21, "{text}");
+    assert_eq!(text.matches("\nmethod ").count(), 22, "{text}");
     drop(stream);
     bed.is_well();
 }

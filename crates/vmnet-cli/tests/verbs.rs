@@ -153,7 +153,7 @@ fn network(configuration: &Value) -> Value {
         "dns_proxy": true, "nat44": true, "ipv6_prefix": "fd12:3456:789a:1::/64",
         "ipv6_gateway": "fd12:3456:789a:1::1", "nat66": true, "router_advertisement": true, "dhcp6": true,
         "external_interface": null, "domain": "vmnet.internal",
-        "lease_seconds": 86400, "isolation": false, "host_loopback": false, "private": false,
+        "lease_seconds": 86400, "isolation": false, "host_loopback": false, "datapath": "user", "host_interface": null, "private": false,
         "holders": 0, "interfaces": 0, "configuration": configuration,
     })
 }

@@ -420,6 +420,7 @@ mod tests {
         external interface    eth0
         isolation             no
         host loopback         yes
+        datapath              kernel, by the bridge vmnet0
         lifetime              kept
         holders               1
         interfaces            2
@@ -453,6 +454,7 @@ mod tests {
         external interface    -
         isolation             no
         host loopback         no
+        datapath              user
         lifetime              held
         holders               1
         interfaces            0

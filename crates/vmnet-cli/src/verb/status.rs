@@ -227,6 +227,7 @@ mod tests {
         external interface    eth0
         isolation             no
         host loopback         yes
+        datapath              kernel, by the bridge vmnet0
         lifetime              kept
         holders               1
         interfaces            2

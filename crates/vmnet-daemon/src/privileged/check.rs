@@ -113,21 +113,11 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::TapCreate { name, mark, stays }
         }
         Request::TapOpen { name } => {
-            let link = own(&name, kernel)?
-                .ok_or_else(|| Refusal::new(Why::Missing, format!("there is no link {name}")))?;
-            if link.kind.as_deref() != Some("tun") {
-                return Err(Refusal::forbidden(format!("{name} is no tap")));
-            }
+            there(&name, TAP, kernel)?;
             Permitted::TapOpen(name)
         }
         Request::BridgeEstablish { name, mark, bridge } => {
-            if let Some(there) = own(&name, kernel)? {
-                of_kind(&there, BRIDGE)?;
-                if mark_of(&there).as_ref() != Some(&mark) {
-                    let reason = format!("the bridge {name} is another network's");
-                    return Err(Refusal::new(Why::InUse, reason));
-                }
-            }
+            free_for(&name, &mark, kernel)?;
             bridge.addresses.iter().try_for_each(may_have)?;
             Permitted::BridgeEstablish { name, mark, bridge }
         }
@@ -147,7 +137,9 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::RulesSet(rules)
         }
         Request::RulesRemove { bridge } => {
-            own(&bridge, kernel)?;
+            if let Some(there) = own(&bridge, kernel)? {
+                of_kind(&there, BRIDGE)?;
+            }
             Permitted::RulesRemove(bridge)
         }
         Request::Forwarding { v4, v6, open } => {
@@ -190,6 +182,19 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::Bridging(nic, Bridging::Hostward(name, mark))
         }
     })
+}
+
+/// Refuses the name of a bridge that another network has, or that is no bridge.
+fn free_for(name: &LinkName, mark: &Mark, kernel: &impl Kernel) -> Result<(), Refusal> {
+    let Some(there) = own(name, kernel)? else {
+        return Ok(());
+    };
+    of_kind(&there, BRIDGE)?;
+    if mark_of(&there).as_ref() == Some(mark) {
+        return Ok(());
+    }
+    let reason = format!("the bridge {name} is another network's");
+    Err(Refusal::new(Why::InUse, reason))
 }
 
 /// What the kernel calls taps and bridges.
