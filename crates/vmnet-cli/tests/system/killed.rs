@@ -61,11 +61,11 @@ fn both_are_killed_and_the_next_one_goes_on() {
     ];
     let said = machine.says(Who::Root, &create);
     assert_eq!(said.status, Some(0), "{}", said.stderr);
-    // A link of a network that is kept, and one of a network that is not.
+    // A link of a network that is kept, beside its bridge, and one of a network that is not.
     let kept = machine.says(Who::Root, &["--system", "network", "show", "lab", "--json"]);
     let kept: serde_json::Value = serde_json::from_str(&kept.stdout).unwrap();
     let kept = kept["uuid"].as_str().unwrap();
-    for (name, network) in [("vmnet0", kept), ("vmnet1", NETWORK)] {
+    for (name, network) in [("vmnet77", kept), ("vmnet78", NETWORK)] {
         let alias = format!("openvmnet {network} bridge");
         machine.host.ip(&["link", "add", name, "type", "bridge"]);
         machine.host.ip(&["link", "set", name, "alias", &alias]);
@@ -77,10 +77,10 @@ fn both_are_killed_and_the_next_one_goes_on() {
     let service = machine.service(&[]);
     let links = machine.ip("-br link");
     assert!(
-        links.contains("vmnet0"),
+        links.contains("vmnet77"),
         "it is its network's to take over: {links}"
     );
-    assert!(!links.contains("vmnet1"), "{links}");
+    assert!(!links.contains("vmnet78"), "{links}");
     let said = machine.says(Who::Root, &["--system", "network", "list"]);
     assert!(said.stdout.contains("10.212.1.0/24"), "{}", said.stdout);
     assert_eq!(service.terminate(), Some(0));
