@@ -122,6 +122,11 @@ impl Events {
         }
     }
 
+    /// An event is with its handler.
+    pub(super) fn is_out(&self) -> bool {
+        lock(&self.state).out
+    }
+
     /// No event comes any more, and none is with its handler; unless that is who asks.
     pub(super) fn end(&self) {
         let mut state = lock(&self.state);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::packet::WritePacket;
-use super::{ENDED, RUNNING, Shared, datapath, stopped};
+use super::{ENDED, RUNNING, STOPPING, Shared, datapath, stopped};
 use crate::client::{CallError, Client};
 use crate::membership::{in_a_child, lock};
 use crate::service::{self, ServiceError};
@@ -18,7 +18,17 @@ impl Shared {
         if self.mark.is_original() && self.state.load(Ordering::Relaxed) == RUNNING {
             return Ok(());
         }
+        if self.is_in_last_event() {
+            return Ok(());
+        }
         Err(self.why_not())
+    }
+
+    /// It is being stopped, which waits for a handler.
+    #[cold]
+    fn is_in_last_event(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        self.mark.is_original() && state == STOPPING && self.events.is_out()
     }
 
     #[cold]

@@ -117,6 +117,8 @@ struct AtService {
 
 /// It runs.
 const RUNNING: u8 = 0;
+/// It is being stopped by the program: a handler that runs may still read what it was told of.
+const STOPPING: u8 = 3;
 /// It was stopped by the program.
 const STOPPED: u8 = 1;
 /// Somebody else ended it at the service.
@@ -253,10 +255,15 @@ impl Interface {
         if !shared.mark.is_original() {
             return Err(in_a_child());
         }
-        if shared.state.swap(STOPPED, Ordering::Relaxed) == STOPPED {
-            return Err(stopped());
-        }
+        let begun =
+            shared
+                .state
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
+                    (!matches!(state, STOPPING | STOPPED)).then_some(STOPPING)
+                });
+        begun.map_err(|_| stopped())?;
         shared.events.end();
+        shared.state.store(STOPPED, Ordering::Relaxed);
         let service = lock(&shared.service).take();
         if let Some(AtService {
             membership, number, ..
@@ -268,6 +275,12 @@ impl Interface {
         }
         shared.datapath.end();
         Ok(())
+    }
+
+    /// Whether an event of it is with its handler.
+    #[must_use]
+    pub fn is_in_event(&self) -> bool {
+        self.shared.events.is_out()
     }
 
     // ---- packets -----------------------------------------------------------------------------

@@ -33,8 +33,8 @@ const TRANSMIT_LARGE: u16 = 512;
 const BUFFER: u32 = 25 * 64;
 /// A buffer of an interface with larger frames, which take several.
 const BUFFER_LARGE: u32 = 65 * 64;
-/// How long a write waits for room, before it drops as a switch does.
-pub(super) const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a write waits for room, before it drops as a switch does. The service may have to wait for a processor.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Rings that the service serves.
 #[derive(Debug)]

@@ -108,11 +108,14 @@ impl Interface {
         &self,
         work: impl FnOnce(&openvmnet::Interface) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        if self.over.load(Ordering::Acquire) {
+        let over = self.over.load(Ordering::Acquire);
+        let started = self.started.read().unwrap_or_else(PoisonError::into_inner);
+        let started = started.as_ref().ok_or(Status::SetupIncomplete)?;
+        // A handler that runs may still read what it was told of: there are programs that end if they cannot.
+        if over && !started.is_in_event() {
             return Err(Status::SetupIncomplete);
         }
-        let started = self.started.read().unwrap_or_else(PoisonError::into_inner);
-        work(started.as_ref().ok_or(Status::SetupIncomplete)?)
+        work(started)
     }
 
     /// It has started, or failed to. Who started it is told; who wants it stopped already comes after.
