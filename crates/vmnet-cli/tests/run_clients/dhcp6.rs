@@ -5,7 +5,7 @@ use vmnet_lab::prerequisite::find_program;
 use vmnet_lab::process::Process;
 use vmnet_lab::stage::Stage;
 
-use super::{SOON, service_of, stage};
+use super::{SOON, restart, service_of, stage};
 
 const PREFIX: &str = "fd12:3456:789a:1::/64";
 /// How the addresses begin that the server gives.
@@ -157,13 +157,12 @@ fn udhcpc6_takes_an_address() {
 /// One list of both families; a reserved address; both are there again after the service was killed.
 #[test]
 fn leases_of_both_families_are_listed_kept_and_released() {
-    let Some(stage) = stage(&["dhclient", "unshare"]) else {
+    let Some(mut stage) = stage(&["dhclient", "unshare"]) else {
         return;
     };
     let vmnet = |words: &[&str]| Process::run(stage.vmnet(words), SOON);
     let mac = "52:54:00:12:34:56";
     vmnet(&["network", "create", "lab", "--ipv6-prefix", PREFIX]).success();
-    let service = service_of(&stage);
     let kept = "fd12:3456:789a:1::10";
     vmnet(&["lease", "reserve", "lab", kept, "--mac", mac]).success();
     // As many ways to write it as there are.
@@ -191,7 +190,7 @@ fn leases_of_both_families_are_listed_kept_and_released() {
     });
     assert!(said.contains(&format!("inet6 {kept}/")), "{said}");
     let bound = || {
-        let leases = service.leases("lab").into_iter();
+        let leases = service_of(&stage).leases("lab").into_iter();
         let bound = leases.filter(|lease| lease.mac == mac && lease.state == LeaseState::Bound);
         bound.collect::<Vec<_>>()
     };
@@ -212,10 +211,10 @@ fn leases_of_both_families_are_listed_kept_and_released() {
 
     guest.write_line("go");
     guest.wait(SOON).success();
-    service.kill();
-    // It starts again for whoever asks first.
+    restart(&mut stage);
+    let vmnet = |words: &[&str]| Process::run(stage.vmnet(words), SOON);
     let known = || {
-        let leases = service.leases("lab").into_iter();
+        let leases = service_of(&stage).leases("lab").into_iter();
         leases.map(|lease| lease.address).collect::<Vec<_>>()
     };
     vmnet(&["network", "show", "lab"]).success();

@@ -3,13 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use vmnet_lab::client;
-use vmnet_lab::namespace::Namespace;
 use vmnet_lab::process::Process;
 use vmnet_lab::stage::Stage;
 use vmnet_lab::world::dns::Transport;
 use vmnet_lab::world::{FAR6, HOST, HOST6, SERVER, SERVER6};
 
-use super::{SOON, stage};
+use super::{SOON, await_forwards, stage};
 
 const PREFIX: &str = "fd12:3456:789a:1::/64";
 const GATEWAY: &str = "fd12:3456:789a:1::1";
@@ -152,13 +151,13 @@ fn names_have_addresses_of_both_families() {
     stage.must("get six.example.test:80 100000", SOON);
 }
 
-fn listening(stage: &Stage, options: &[&str], words: &str) -> Process {
+pub(crate) fn listening(stage: &Stage, options: &[&str], words: &str) -> Process {
     let process = Process::spawn(stage.client(options, words));
     process.wait_for_output("ready", SOON, |text| text.contains("ready\n").then_some(()));
     process
 }
 
-fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
+pub(crate) fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(address.into(), port)
 }
 
@@ -166,6 +165,7 @@ fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
 fn a_forwarded_port_is_reached_by_both_families_and_the_clients_are_seen() {
     let Some(stage) = stage(&[]) else { return };
     let inside = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
+    await_forwards(&stage, &["tcp4", "tcp6"]);
     stage.world.outside().enter(|| {
         client::connect::at_once(at(HOST6, 8080), 20).expect("by IPv6");
         client::connect::at_once(at(HOST, 8080), 20).expect("by IPv4");
@@ -181,6 +181,7 @@ fn a_forwarded_port_is_reached_by_both_families_and_the_clients_are_seen() {
 fn a_forwarded_port_for_datagrams_is_reached_by_both_families() {
     let Some(stage) = stage(&[]) else { return };
     let inside = listening(&stage, &["-p", "5353:53/udp"], "listen-udp 53");
+    await_forwards(&stage, &["udp4", "udp6"]);
     stage.world.outside().enter(|| {
         client::datagram::echo(at(HOST, 5353), 100, 1200).expect("by IPv4");
         client::datagram::echo(at(HOST6, 5353), 100, 1200).expect("by IPv6");
@@ -189,21 +190,6 @@ fn a_forwarded_port_for_datagrams_is_reached_by_both_families() {
     for client in [format!("udp [{SERVER6}]:"), format!("udp {SERVER}:")] {
         assert!(seen.contains(&client), "{client}: {seen}");
     }
-}
-
-#[test]
-fn one_address_is_one_family() {
-    let Some(stage) = stage(&[]) else { return };
-    let _inside = listening(&stage, &["-p", "[::1]:8080:80"], "listen-tcp 80");
-    stage.world.host().enter(|| {
-        let local = "[::1]:8080".parse().unwrap();
-        client::connect::at_once(local, 5).expect("the host reaches it");
-        let by_v4 = "127.0.0.1:8080".parse().unwrap();
-        assert_eq!(client::connect::outcome(by_v4, SOON).0, "refused");
-    });
-    stage.world.outside().enter(|| {
-        assert_eq!(client::connect::outcome(at(HOST6, 8080), SOON).0, "refused");
-    });
 }
 
 #[test]
@@ -226,6 +212,7 @@ fn a_host_without_ipv6_says_so_at_once() {
     assert!(ping.stdout.contains("No route"), "{ping:?}");
     // A port without an address is IPv4's then, and nobody hears of it.
     let inside = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
+    await_forwards(&stage, &["tcp4"]);
     stage.world.outside().enter(|| {
         client::connect::at_once(at(HOST, 8080), 5).expect("by IPv4");
     });
@@ -303,7 +290,7 @@ fn a_host_that_gets_ipv6_while_a_guest_runs_gives_it_to_the_guest() {
 }
 
 /// What a tool says behind the first words of a line.
-fn said_behind<'a>(text: &'a str, words: &str) -> Vec<&'a str> {
+pub(crate) fn said_behind<'a>(text: &'a str, words: &str) -> Vec<&'a str> {
     let lines = text.lines().map(str::trim);
     lines
         .filter_map(|line| line.strip_prefix(words))
@@ -452,11 +439,11 @@ fn guests_of_a_named_network_reach_each_other() {
 
 #[test]
 fn a_network_keeps_its_prefix_and_a_guest_its_address() {
-    let Some(stage) = stage(&[]) else { return };
+    let Some(mut stage) = stage(&[]) else { return };
     let options = ["--network", "lab", "--name", "web"];
     let script = "ip -6 -o address show dev eth0 scope global | tr -s ' ' | cut -d ' ' -f 4";
     let before = Process::run(stage.shell(&options, script), SOON).success();
-    super::service_of(&stage).end();
+    super::restart(&mut stage);
     let after = Process::run(stage.shell(&options, script), SOON).success();
     assert_eq!(before, after);
     assert!(before.starts_with("fd"), "{before}");
@@ -500,52 +487,4 @@ fn a_datagram_too_large_for_the_path_is_cut_by_the_guest() {
     let finished = Process::run(stage.shell(&[], ping), SOON);
     let said = finished.stdout + &finished.stderr;
     assert!(said.contains("Packet too big: mtu=1400"), "{said}");
-}
-
-#[test]
-fn what_leaves_leaves_by_the_external_interface() {
-    let Some(stage) = stage(&["ping"]) else {
-        return;
-    };
-    // The host's routes prefer another way, which leads nowhere.
-    let nowhere = Namespace::new();
-    let host = stage.world.host();
-    host.connect("other", &nowhere, "wire");
-    host.ip(&[
-        "address",
-        "add",
-        "2001:db8:77::2/64",
-        "dev",
-        "other",
-        "nodad",
-    ]);
-    nowhere.ip(&[
-        "address",
-        "add",
-        "2001:db8:77::1/64",
-        "dev",
-        "wire",
-        "nodad",
-    ]);
-    let by_other = ["via", "2001:db8:77::1", "dev", "other", "metric", "1"];
-    host.ip(&[&["-6", "route", "add", "default"][..], &by_other].concat());
-    let words = "outcome [2001:db8:9::9]:7 2";
-    let said = stage.must(words, SOON);
-    assert!(!said.starts_with("connected"), "{said}");
-    let make = ["network", "create", "lab", "--external-interface", "uplink"];
-    Process::run(stage.vmnet(&make), SOON).success();
-    let options = ["--network", "lab"];
-    let script = format!(
-        "{client} {words} && {client} udp-echo [2001:db8:9::9]:7 100 1000 && ping -6 -c 1 -W 5 2001:db8:9::9",
-        client = stage.client_path()
-    );
-    let said = Process::run(stage.shell(&options, &script), SOON).success();
-    assert!(said.starts_with("connected"), "{said}");
-    // The gateway is the host at that interface.
-    stage.world.serve_echo_on_host(at(HOST6, 8888));
-    let shown = Process::run(stage.vmnet(&["network", "show", "lab"]), SOON).success();
-    let gateway = said_behind(&shown, "ipv6 gateway")[0].to_owned();
-    let words = format!("outcome [{gateway}]:8888 5");
-    let said = Process::run(stage.client(&options, &words), SOON).success();
-    assert!(said.starts_with("connected"), "{said}");
 }

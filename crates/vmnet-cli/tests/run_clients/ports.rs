@@ -8,7 +8,7 @@ use vmnet_lab::process::Process;
 use vmnet_lab::stage::Stage;
 use vmnet_lab::world::{HOST, SERVER};
 
-use super::{SOON, stage};
+use super::{SOON, await_forwards, stage};
 
 fn listening(stage: &Stage, options: &[&str], words: &str) -> Process {
     let process = Process::spawn(stage.client(options, words));
@@ -28,6 +28,7 @@ fn outcome(to: SocketAddr) -> String {
 fn tcp_is_forwarded_and_the_client_is_seen() {
     let Some(stage) = stage(&[]) else { return };
     let inside = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
+    await_forwards(&stage, &["tcp4"]);
     stage.world.outside().enter(|| {
         client::connect::at_once(at(HOST, 8080), 50).expect("the forwarded port answers");
         assert_eq!(outcome(at(HOST, 80)), "refused", "only 8080 is forwarded");
@@ -44,6 +45,7 @@ fn tcp_is_forwarded_and_the_client_is_seen() {
 fn udp_is_forwarded_and_the_client_is_seen() {
     let Some(stage) = stage(&[]) else { return };
     let inside = listening(&stage, &["-p", "5353:53/udp"], "listen-udp 53");
+    await_forwards(&stage, &["udp4"]);
     stage.world.outside().enter(|| {
         client::datagram::echo(at(HOST, 5353), 50, 1200).expect("the forwarded port answers");
     });
@@ -55,6 +57,7 @@ fn udp_is_forwarded_and_the_client_is_seen() {
 fn an_address_limits_who_reaches_a_forwarded_port() {
     let Some(stage) = stage(&[]) else { return };
     let _inside = listening(&stage, &["-p", "127.0.0.1:8080:80"], "listen-tcp 80");
+    await_forwards(&stage, &["tcp4-at"]);
     stage.world.host().enter(|| {
         let local = at([127, 0, 0, 1], 8080);
         client::connect::at_once(local, 5).expect("the host reaches it");
@@ -91,6 +94,7 @@ fn a_port_that_is_taken_is_named() {
 fn a_hundred_megabytes_come_in_by_a_forwarded_port() {
     let Some(stage) = stage(&[]) else { return };
     let _inside = listening(&stage, &["-p", "9002:9002"], "serve-pattern 9002");
+    await_forwards(&stage, &["tcp4"]);
     stage.world.outside().enter(|| {
         client::transfer::close_first(at(HOST, 9002), 100_000_000).expect("it comes back whole");
     });

@@ -1,10 +1,7 @@
 //! What a command can reach, what is refused, and how soon it knows.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
 use vmnet_lab::process::Process;
-use vmnet_lab::stage::Stage;
-use vmnet_lab::world::{HOST, HTTP_PORT};
+use vmnet_lab::world::HOST;
 
 use super::{SOON, stage};
 
@@ -90,63 +87,6 @@ fn ping_reaches_the_gateway_and_the_world() {
         for role in [&[][..], &["--root"]] {
             Process::run(stage.shell(&[&OPTIONS, role].concat(), &script), SOON).success();
         }
-    }
-}
-
-fn services_of_the_host(stage: &Stage) {
-    stage
-        .world
-        .serve_echo_on_host(SocketAddr::new(IpAddr::V4(HOST), 8888));
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    stage
-        .world
-        .serve_echo_on_host(SocketAddr::new(loopback, 8889));
-}
-
-fn outcome(stage: &Stage, options: &[&str], address: &str) -> String {
-    let options = [&OPTIONS, options].concat();
-    let command = stage.client(&options, &format!("outcome {address} 10"));
-    let said = Process::run(command, SOON).success();
-    said.split_whitespace().next().expect("a word").to_owned()
-}
-
-#[test]
-fn the_gateway_reaches_services_on_the_hosts_outside_address_only() {
-    let Some(stage) = stage(&[]) else { return };
-    services_of_the_host(&stage);
-    assert_eq!(outcome(&stage, &[], "198.51.100.2:8888"), "connected");
-    assert_eq!(outcome(&stage, &[], "10.77.5.1:8888"), "connected");
-    assert_ne!(outcome(&stage, &[], "10.77.5.1:8889"), "connected");
-}
-
-#[test]
-fn host_loopback_opens_the_services_on_loopback() {
-    let Some(stage) = stage(&[]) else { return };
-    services_of_the_host(&stage);
-    assert_eq!(
-        outcome(&stage, &["--host-loopback"], "10.77.5.1:8889"),
-        "connected"
-    );
-}
-
-#[test]
-fn a_host_without_ipv6_has_its_services_at_the_gateways_ipv6_address_all_the_same() {
-    let Some(stage) = stage(&[]) else { return };
-    services_of_the_host(&stage);
-    stage.world.switch_ipv6_off();
-    let options = ["--host-loopback", "--ipv6-prefix", "fd12:3456:789a:1::/64"];
-    // The loopback has no IPv6; the outside address has the service.
-    let said = outcome(&stage, &options, "[fd12:3456:789a:1::1]:8888");
-    assert_eq!(said, "connected");
-}
-
-#[test]
-fn two_networks_of_the_same_subnet_do_not_meet() {
-    let Some(stage) = stage(&[]) else { return };
-    let words = format!("get 198.51.100.1:{HTTP_PORT} 30000000");
-    let both = [0, 1].map(|_| Process::spawn(stage.client(&OPTIONS, &words)));
-    for mut one in both {
-        one.wait(SOON).success();
     }
 }
 
