@@ -18,6 +18,7 @@ use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
 use vmnet_linux::kernel::route::Routes;
+use vmnet_linux::kernel::sysctl;
 use vmnet_linux::kernel::tap;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
@@ -96,6 +97,7 @@ impl Supervisor {
         let trunk = named(&format!("{bridge}-gw"))?;
         let plain = rules(plan, &bridge, &trunk);
         let wanted = wanted(plan, &plain);
+        warn_of_bridged_rules();
         let made = (|| {
             let (name, mark) = (bridge.clone(), role(BRIDGE));
             helper.done(&Request::BridgeEstablish {
@@ -359,6 +361,22 @@ pub(super) fn remove(helper: &mut Helper, bridge: &LinkName) -> Result<(), Helpe
         bridge: bridge.clone(),
     })?;
     helper.delete_link(bridge.clone())
+}
+
+/// Where bridged packets pass the rules of routed ones, the kernel bridges what a forwarded port turns back to the bridge that
+/// it came from, and a member gets nothing back that came from it. The setting is the host's, and others need it.
+fn warn_of_bridged_rules() {
+    let is_on = |setting| sysctl::read(setting).is_some_and(|value| value == "1");
+    for setting in [
+        "net.bridge.bridge-nf-call-iptables",
+        "net.bridge.bridge-nf-call-ip6tables",
+    ] {
+        if is_on(setting) {
+            tracing::warn!(
+                "guests do not reach forwarded ports of the host that lead to guests, all others do: `sysctl {setting}=0` changes that, if no program here (as Docker) needs it"
+            );
+        }
+    }
 }
 
 pub(super) fn refused(error: HelperError) -> ServiceError {
