@@ -97,6 +97,10 @@ fn filter(rules: &Rules) -> String {
     input.add(format!("iifname != \"{own}\" accept"));
     // The gateway's services are not the host's, and the host's are not the gateway's.
     input.add("udp dport { 67, 547 } drop");
+    // The services are the router that answers. The host would remember whoever asks, and its table is of one size for all.
+    if rules.serves {
+        input.add("icmpv6 type nd-router-solicit drop");
+    }
     input.add("meta l4proto { tcp, udp } th dport 53 reject with icmpx port-unreachable");
     if let Some(ipv4) = rules.ipv4 {
         input.add(format!("ip saddr != {} drop", subnet(ipv4)));
