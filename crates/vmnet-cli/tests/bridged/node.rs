@@ -164,12 +164,11 @@ impl Guest {
         shell.write_line(&format!(
             "echo @{count}@; {{ {line}; }} 2>&1; echo; echo \"@@{count} $?\""
         ));
-        let said = shell.wait_for_output(line, LONG, |text| {
+        shell.wait_for_output(line, LONG, |text| {
             let (_, said) = text.split_once(&begin)?;
             let (said, status) = said.split_once(&end)?;
             status.contains('\n').then(|| said.trim().to_owned())
-        });
-        said
+        })
     }
 }
 
