@@ -90,44 +90,7 @@ fn filter(rules: &Rules) -> String {
     raw.add(format!("iifname \"{own}\" ip daddr 127.0.0.0/8 drop"));
     text += &raw.end();
 
-    let mut input = Lines::chain(
-        "input",
-        "type filter hook input priority filter; policy accept;",
-    );
-    input.add(format!("iifname != \"{own}\" accept"));
-    // The gateway's services are not the host's, and the host's are not the gateway's.
-    input.add("udp dport { 67, 547 } drop");
-    // The services are the router that answers. The host would remember whoever asks, and its table is of one size for all.
-    if rules.serves {
-        input.add("icmpv6 type nd-router-solicit drop");
-    }
-    input.add("meta l4proto { tcp, udp } th dport 53 reject with icmpx port-unreachable");
-    if let Some(ipv4) = rules.ipv4 {
-        input.add(format!("ip saddr != {} drop", subnet(ipv4)));
-        if !ipv4.nat {
-            let own = ipv4.gateway;
-            input.add(format!(
-                "ip daddr != {own} meta pkttype host reject with icmpx admin-prohibited"
-            ));
-        }
-    } else {
-        input.add("meta nfproto ipv4 drop");
-    }
-    if let Some(ipv6) = rules.ipv6 {
-        input.add(format!(
-            "ip6 saddr != {{ {}, fe80::/10, :: }} drop",
-            prefix(ipv6)
-        ));
-        if !ipv6.nat {
-            input.add(format!(
-                "ip6 daddr != {{ {}, fe80::/10, ff00::/8 }} reject with icmpx admin-prohibited",
-                prefix(ipv6)
-            ));
-        }
-    } else {
-        input.add("meta nfproto ipv6 drop");
-    }
-    text += &input.end();
+    text += &input(rules);
 
     let mut forward = Lines::chain(
         "forward",
@@ -168,6 +131,49 @@ fn filter(rules: &Rules) -> String {
         ));
     }
     text + &forward.end()
+}
+
+/// What the host hears of guests.
+fn input(rules: &Rules) -> String {
+    let own = &rules.bridge;
+    let mut input = Lines::chain(
+        "input",
+        "type filter hook input priority filter; policy accept;",
+    );
+    input.add(format!("iifname != \"{own}\" accept"));
+    // The gateway's services are not the host's, and the host's are not the gateway's.
+    input.add("udp dport { 67, 547 } drop");
+    // The services are the router that answers. The host would remember whoever asks, and its table is of one size for all.
+    if rules.serves {
+        input.add("icmpv6 type nd-router-solicit drop");
+    }
+    input.add("meta l4proto { tcp, udp } th dport 53 reject with icmpx port-unreachable");
+    if let Some(ipv4) = rules.ipv4 {
+        input.add(format!("ip saddr != {} drop", subnet(ipv4)));
+        if !ipv4.nat {
+            let own = ipv4.gateway;
+            input.add(format!(
+                "ip daddr != {own} meta pkttype host reject with icmpx admin-prohibited"
+            ));
+        }
+    } else {
+        input.add("meta nfproto ipv4 drop");
+    }
+    if let Some(ipv6) = rules.ipv6 {
+        input.add(format!(
+            "ip6 saddr != {{ {}, fe80::/10, :: }} drop",
+            prefix(ipv6)
+        ));
+        if !ipv6.nat {
+            input.add(format!(
+                "ip6 daddr != {{ {}, fe80::/10, ff00::/8 }} reject with icmpx admin-prohibited",
+                prefix(ipv6)
+            ));
+        }
+    } else {
+        input.add("meta nfproto ipv6 drop");
+    }
+    input.end()
 }
 
 /// Whose address stands for whom.
