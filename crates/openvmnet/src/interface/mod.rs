@@ -255,12 +255,11 @@ impl Interface {
         if !shared.mark.is_original() {
             return Err(in_a_child());
         }
-        let begun =
-            shared
-                .state
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
-                    (!matches!(state, STOPPING | STOPPED)).then_some(STOPPING)
-                });
+        let begun = shared
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
+                (!matches!(state, STOPPING | STOPPED)).then_some(STOPPING)
+            });
         begun.map_err(|_| stopped())?;
         shared.events.end();
         shared.state.store(STOPPED, Ordering::Relaxed);

@@ -29,7 +29,7 @@ pub struct Config {
     /// The gateway's MAC address. Nobody else may have it, unless there is no gateway.
     pub gateway_mac: Mac,
     /// The host itself has the gateway's addresses, at this MAC address behind the port that is the
-    /// [`trunk`](crate::Port::trunk): it answers for them, translates and filters. What is here are the switch and the
+    /// [trunk](crate::Role::Trunk): it answers for them, translates and filters. What is here are the switch and the
     /// gateway's services alone (DHCP, DNS, advertisements in the host's name), whose own MAC address is `gateway_mac`.
     pub host: Option<Mac>,
     /// The largest IP packet on the network, [`MTU_MIN`] to [`MTU_MAX`]; with `ipv6` at least [`MTU_MIN_IPV6`].

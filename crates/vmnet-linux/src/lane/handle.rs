@@ -36,7 +36,7 @@ pub struct Settings {
     /// The subnet and the gateway's address; `None`: a switch, on which guests are among themselves.
     pub ipv4: Option<Ipv4>,
     /// The host itself has the gateway's addresses, at this MAC address behind the port that is the
-    /// [trunk](PortOptions::trunk); the lane has the gateway's services alone.
+    /// [trunk](Role::Trunk); the lane has the gateway's services alone.
     pub host: Option<Mac>,
     /// Which addresses guests are given, if any.
     pub dhcp: Option<Dhcp>,
