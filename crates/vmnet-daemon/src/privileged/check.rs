@@ -104,8 +104,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
     Ok(match request {
         Request::LinkList => Permitted::LinkList,
         Request::LinkDelete { name } => {
-            let found = own(&name, kernel)?;
-            Permitted::LinkDelete(found.map(|link| link.index))
+            Permitted::LinkDelete(own(&name, kernel)?.map(|link| link.index))
         }
         Request::LinkSweep => Permitted::LinkSweep,
         Request::TapCreate { name, mark, stays } => {
