@@ -175,6 +175,8 @@ fn packets_go_from_process_to_process() {
                 answer[11] = 0x99;
                 interface.write_packet(&answer).unwrap();
                 if number == 499 {
+                    // What is still in the ring goes with the interface: it stays until the parent has all.
+                    std::io::stdin().read_line(&mut String::new()).unwrap();
                     return;
                 }
             }
