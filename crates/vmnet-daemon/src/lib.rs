@@ -7,7 +7,7 @@
 //! | `transport` | varlink over a unix socket, with limits |
 //! | `call` | what a message asks for, and whether it fits |
 //! | `rpc` | the calls |
-//! | `shared` | interfaces of the host that can be bridged to |
+//! | `bridgeable` | interfaces of the host that can be bridged to |
 //! | `supervisor/` | which networks there are, who holds them, what is on them |
 //! | `plan/` | what a network is, with everything decided |
 //! | `descriptor` | what a client's descriptor must be |
@@ -17,6 +17,7 @@
 //! | [`privileged`] | what takes privileges, done by another process |
 //! | `life` | from the start to the end of the process |
 
+mod bridgeable;
 mod call;
 mod connection;
 mod descriptor;
@@ -26,14 +27,13 @@ mod listening;
 mod plan;
 pub mod privileged;
 mod rpc;
-mod shared;
 pub mod store;
 mod supervisor;
 mod system;
 mod transport;
 
+pub use bridgeable::interfaces as shared_interfaces;
 pub use file::ConfigurationError;
 pub use life::{DaemonError, Idle, Options, State, run};
 pub use listening::ListenError;
-pub use shared::interfaces as shared_interfaces;
 pub use system::SystemError;

@@ -1,6 +1,6 @@
 //! The calls of `org.openvmnet.Service`, given to the supervisor.
 
-use crate::shared;
+use crate::bridgeable;
 use crate::supervisor::{ConnectionId, Supervisor};
 use openvmnet::service::{
     BridgeMethod, Counters, Datapath, Forward, ForwardRule, Forwards, Guest, Identities, Identity,
@@ -128,7 +128,7 @@ impl Session {
     }
 
     async fn list_shared_interfaces(&self) -> Result<SharedInterfaces, ServiceError> {
-        shared::interfaces()
+        bridgeable::interfaces()
     }
 
     async fn add_forward(

@@ -16,9 +16,10 @@
 //! | `finish` | offloads, for programs without a virtio header |
 //! | `events` | [`Event`]: telling a program that there is something to read |
 //! | `forwarding` | [`PortForwardingRule`]: ports of the host that lead to guests |
-//! | `shared` | interfaces of the host that can be bridged to |
+//! | `bridgeable` | interfaces of the host that can be bridged to |
 
 mod arriving;
+mod bridgeable;
 mod builder;
 mod configuration;
 mod datagrams;
@@ -31,7 +32,6 @@ mod packet;
 mod parameters;
 mod plan;
 mod rings;
-mod shared;
 mod start;
 
 use std::io::{IoSlice, IoSliceMut};
@@ -51,13 +51,13 @@ use crate::network::Network;
 use crate::service::{ForwardRule, InterfaceOptions, Kind};
 use crate::status::{Error, Status};
 
+pub use bridgeable::{SharedInterface, SharedInterfaceKind, shared_interfaces};
 pub use builder::{BridgedMode, HostMode, InterfaceBuilder, OnNetwork, PrivateMode, SharedMode};
 pub use configuration::{InterfaceConfiguration, InterfaceKeys};
 pub use events::{Event, PendingEvent};
 pub use forwarding::{AddressFamily, PortForwardingRule};
 pub use packet::{PacketBuffers, ReadPacket, WritePacket};
 pub use parameters::{InterfaceParameters, MAX_PACKETS};
-pub use shared::{SharedInterface, SharedInterfaceKind, shared_interfaces};
 
 use configuration::Target;
 use datapath::Datapath;

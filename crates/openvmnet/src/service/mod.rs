@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `network` | networks, and what they are made of |
 //! | `interface` | places on a network |
-//! | `shared` | interfaces of the host whose LAN guests can be on |
+//! | `bridgeable` | interfaces of the host whose LAN guests can be on |
 //! | `forward` | ports of the host that lead to guests |
 //! | `lease` | addresses: leases, reservations, identities |
 //! | `error` | why a call was refused |
@@ -13,15 +13,16 @@
 //! Addresses, MACs and UUIDs are text, times are seconds since 1970, sizes are bytes. A connection holds what it opened and
 //! started; when it ends, so does that.
 
+mod bridgeable;
 mod error;
 mod forward;
 mod interface;
 mod lease;
 mod network;
 mod proxy;
-mod shared;
 
 pub use crate::place::Scope;
+pub use bridgeable::{BridgeMethod, MethodState, SharedInterface, SharedInterfaces, SharedKind};
 pub use error::ServiceError;
 pub use forward::{Forward, ForwardRule, Forwards, Guest, Protocol};
 pub use interface::{Interface, InterfaceOptions, Interfaces, Kind, Started, Tap};
@@ -32,7 +33,6 @@ pub use network::{
     Counters, Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks, Status,
 };
 pub use proxy::Calls;
-pub use shared::{BridgeMethod, MethodState, SharedInterface, SharedInterfaces, SharedKind};
 
 /// The name of the varlink interface.
 pub const INTERFACE: &str = "org.openvmnet.Service";

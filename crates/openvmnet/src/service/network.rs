@@ -1,7 +1,7 @@
 //! Networks.
 
 use super::Scope;
-use super::shared::BridgeMethod;
+use super::bridgeable::BridgeMethod;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use zlink::introspect::CustomType;

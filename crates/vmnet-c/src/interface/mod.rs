@@ -9,20 +9,20 @@
 //! | [`packets`] | reading and writing |
 //! | [`events`] | the callback that packets can be read |
 //! | [`rules`] | port forwarding |
-//! | [`shared`] | the host's interfaces that can be bridged to |
+//! | [`bridgeable`] | the host's interfaces that can be bridged to |
 //! | [`completion`] | blocks and functions that are called |
 //!
 //! A handle stays valid after its interface has stopped, so that a program that uses it too late hears
 //! `VMNET_SETUP_INCOMPLETE` and does not crash. It has two references: the program's, which few give back (by `CFRelease`),
 //! and one of the running interface.
 
+pub mod bridgeable;
 pub mod completion;
 mod description;
 pub mod events;
 pub mod packets;
 mod parameters;
 pub mod rules;
-pub mod shared;
 pub mod start;
 
 use crate::argument::status_of;

@@ -2,7 +2,6 @@
 
 #[path = "../asking/mod.rs"]
 mod asking;
-mod common;
 mod dhcp;
 mod dhcp6;
 mod dns;
@@ -10,8 +9,9 @@ mod ipv6;
 mod life;
 mod ports;
 mod reach;
+mod scene;
 
-use common::{SOON, await_forwards, restart, service_of, stage};
+use scene::{SOON, await_forwards, restart, service_of, stage};
 
 /// The kernel carries the frames.
 const KERNEL: bool = true;

@@ -16,7 +16,6 @@
 
 #[path = "../asking/mod.rs"]
 mod asking;
-mod common;
 mod dhcp;
 mod dhcp6;
 mod dns;
@@ -25,8 +24,9 @@ mod life;
 mod own;
 mod ports;
 mod reach;
+mod scene;
 
-use common::{SOON, await_forwards, restart, service_of, stage};
+use scene::{SOON, await_forwards, restart, service_of, stage};
 
 /// The kernel carries the frames.
 const KERNEL: bool = false;

@@ -5,13 +5,13 @@
 //! | `machine` | where these tests play |
 //! | `rights` | what the two processes may do, and who may speak to them |
 //! | `killed` | the service, the helper or both are killed |
-//! | `helper` | what the helper does, and refuses |
+//! | `privileged` | what the helper does, and refuses |
 //! | `side_by_side` | the machine's service beside a user's |
 //! | `doctor` | `vmnet doctor` on hosts with rules of others |
 
 mod doctor;
-mod helper;
 mod killed;
 mod machine;
+mod privileged;
 mod rights;
 mod side_by_side;
