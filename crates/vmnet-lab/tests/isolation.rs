@@ -168,6 +168,46 @@ fn an_isolated_guest_has_the_gateway_and_the_outside() {
     assert!(lan.run_until(SECOND, |lan| talk.state(lan) == State::Established));
 }
 
+/// Who has no lease has an address all the same, as long as it is heard.
+#[test]
+fn an_isolated_guest_takes_nobodys_address() {
+    let mut lan = Lan::default();
+    let echo = vmnet_lab::sim::UdpHost::Echo;
+    lan.internet.serve_udp("10.0.0.1:7", echo);
+    let (ports, macs) = raw(&mut lan, [true, true, false]);
+    let gateway = lan.network.gateway_mac();
+    let spoofed = |lan: &Lan| lan.network.drops().of(Drop::Spoofed);
+    for (thief, victim) in [(0, 1), (1, 0), (2, 0), (0, 2)] {
+        let address = at(2 + u8::try_from(victim).unwrap());
+        let before = spoofed(&lan);
+        let ends = Ends {
+            macs: (macs[thief], gateway),
+            ips: (address, [10, 0, 0, 1].into()),
+        };
+        lan.inject(ports[thief], packets::udp(ends, (5000, 7), 64, b"mine"));
+        let claim = packets::arp_request(macs[thief], (macs[thief], address), at(1));
+        lan.inject(ports[thief], claim);
+        assert_eq!(spoofed(&lan), before + 2, "{thief} as {victim}");
+    }
+    assert!(lan.internet.sent.is_empty());
+    // Each has its own, and a guest that was not heard for long has none.
+    let ends = Ends {
+        macs: (macs[0], gateway),
+        ips: (at(2), [10, 0, 0, 1].into()),
+    };
+    lan.inject(ports[0], packets::udp(ends, (5000, 7), 64, b"mine"));
+    lan.run_for(SECOND);
+    assert_eq!(lan.internet.sent.len(), 1);
+    lan.run_for(400 * SECOND);
+    let ends = Ends {
+        macs: (macs[1], gateway),
+        ..ends
+    };
+    lan.inject(ports[1], packets::udp(ends, (5001, 7), 64, b"mine"));
+    lan.run_for(SECOND);
+    assert_eq!(lan.internet.sent.len(), 2);
+}
+
 #[test]
 fn an_isolated_guest_takes_nobodys_place() {
     let mut lan = Lan::default();

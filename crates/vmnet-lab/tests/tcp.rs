@@ -513,6 +513,106 @@ fn bytes_out_of_order_and_beyond_the_window_are_not_taken() {
 }
 
 #[test]
+fn bytes_beside_an_acknowledgement_that_cannot_be_are_not_taken() {
+    let out_of_window = |hand: &Hand| hand.lan.network.drops().of(vmnet_core::Drop::OutOfWindow);
+    let mut hand = Hand::new(Server::Echo);
+    hand.shake(&[], 4000);
+    let right = hand.ack;
+    // Before the handshake is over: told by a reset with that very number, and the connection goes on waiting.
+    for wrong in [right.wrapping_add(500), right.wrapping_sub(1)] {
+        hand.ack = wrong;
+        let heard = hand.say(Flags::ACK, 4000, &[], b"forged");
+        let (reset, _) = heard.first().expect("a reset");
+        assert_eq!((reset.flags, reset.sequence), (Flags::RST, Seq(wrong)));
+        assert_eq!(hand.lan.internet.only().read, b"");
+    }
+    assert_eq!((hand.lan.network.flows(), out_of_window(&hand)), (1, 2));
+    hand.ack = right;
+    hand.say(Flags::ACK, 4000, &[], b"right");
+    assert_eq!(hand.lan.internet.only().read, b"right");
+    // Later: of a byte that was never sent, or of one of long ago, is told what is right.
+    hand.seq += 5;
+    for wrong in [right.wrapping_add(70_000), right.wrapping_sub(70_000)] {
+        hand.ack = wrong;
+        let heard = hand.say(Flags::ACK | Flags::FIN, 4000, &[], b"forged");
+        let (told, _) = heard.first().expect("an answer");
+        assert_eq!(
+            (told.flags, told.acknowledgement),
+            (Flags::ACK, Seq(hand.seq))
+        );
+        assert_eq!(hand.lan.internet.only().read, b"right");
+    }
+    assert_eq!(out_of_window(&hand), 4);
+    hand.ack = right;
+    hand.say(Flags::ACK, 4000, &[], b" on");
+    assert_eq!(hand.lan.internet.only().read, b"right on");
+}
+
+#[test]
+fn an_acknowledgement_outside_the_window_says_nothing() {
+    let mut hand = Hand::new(Server::Source(10_000));
+    hand.shake(&[2, 4, 5, 0xb4], 1000);
+    hand.say(Flags::ACK, 1000, &[], &[]);
+    let (seq, ack) = (hand.seq, hand.ack);
+    for wrong in [seq.wrapping_sub(100), seq.wrapping_add(0x4000_0000)] {
+        (hand.seq, hand.ack) = (wrong, ack + 1000);
+        let heard = hand.say(Flags::ACK, 1000, &[], &[]);
+        assert_eq!(heard.len(), 1, "told what is right, and sent no more");
+        assert_eq!(
+            (heard[0].0.acknowledgement, heard[0].1.len()),
+            (Seq(seq), 0)
+        );
+    }
+    hand.seq = seq;
+    let heard = hand.say(Flags::ACK, 1000, &[], &[]);
+    let got: usize = heard.iter().map(|(_, payload)| payload.len()).sum();
+    assert_eq!(got, 1000);
+}
+
+#[test]
+fn who_does_not_know_the_numbers_draws_no_connection_to_itself() {
+    let mut hand = Hand::new(Server::Manual);
+    let thief = hand.lan.add_raw(7);
+    hand.shake(&[], 4000);
+    hand.say(Flags::ACK, 4000, &[], b"mine");
+    let mac = hand.lan.guest(thief).mac;
+    let ends = Ends {
+        macs: (mac, hand.ends.macs.1),
+        ..hand.ends
+    };
+    for (flags, sequence) in [
+        (Flags::ACK, hand.seq.wrapping_add(0x4000_0000)),
+        (Flags::RST, hand.seq.wrapping_add(0x4000_0000)),
+        (Flags::SYN, hand.seq.wrapping_add(0x4000_0000)),
+    ] {
+        let fields = Fields {
+            source_port: 5000,
+            destination_port: 80,
+            sequence: Seq(sequence),
+            acknowledgement: Seq(hand.ack),
+            flags,
+            window: 4000,
+        };
+        let frame = packets::tcp(ends, &fields, &[], b"");
+        hand.lan.inject(thief, frame);
+    }
+    // What they said is not believed, and what comes for the connection comes to its guest.
+    hand.lan.run_for(Duration::from_millis(10));
+    hand.lan.heard(thief);
+    hand.lan.internet.only().say(b"for the guest alone");
+    hand.lan.settle();
+    let heard = hand.hear(Duration::from_millis(10));
+    let said: Vec<u8> = heard.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(said, b"for the guest alone");
+    let stolen = hand.lan.heard(thief);
+    assert!(
+        stolen
+            .iter()
+            .all(|frame| packets::read_tcp(frame).is_none())
+    );
+}
+
+#[test]
 fn urgent_bytes_are_bytes() {
     let mut hand = Hand::new(Server::Echo);
     hand.shake(&[], 4000);

@@ -15,7 +15,7 @@ use crate::drop::Drop;
 use crate::event::Event;
 use crate::gateway::guest_names::GuestNames;
 use crate::gateway::leases::Leasing;
-use crate::gateway::register::Reservee;
+use crate::gateway::register::{Address, Register, Reservee};
 use crate::gateway::{dhcp, dhcp6, dns};
 use crate::link::{Link, Route};
 use crate::nat::destination::DNS;
@@ -282,25 +282,13 @@ impl Services {
         dhcp6.flat_map(|dhcp6| dhcp6.register().leases())
     }
 
-    /// The address is leased, and not to this MAC.
-    pub(crate) fn is_anothers(&self, address: Ipv4Addr, mac: Mac) -> bool {
-        let lease = (self.dhcp.as_ref()).and_then(|dhcp| dhcp.register().lease(address));
-        lease.is_some_and(|lease| lease.state == dhcp::State::Bound && lease.mac != mac)
-    }
-
-    /// Whether an IPv6 address is leased to this MAC or to another; if to nobody, whether it is kept for this one.
-    /// `None`: it is neither leased nor kept.
-    pub(crate) fn is_its_own6(&self, address: Ipv6Addr, mac: Mac) -> Option<bool> {
-        let register = self.dhcp6.as_ref()?.register();
-        let lease = register.lease(address);
-        let bound = lease.filter(|lease| lease.state == dhcp::State::Bound);
-        // Who is meant by an id or a name is known when it takes the lease.
-        let kept = || {
-            register
-                .kept_for(address)
-                .map(|of| *of == Reservee::Mac(mac))
-        };
-        bound.map(|lease| lease.mac == mac).or_else(kept)
+    /// Whether an address is leased to this MAC or to another; if to nobody, whether it is kept for this one. `None`: it is
+    /// neither leased nor kept.
+    pub(crate) fn is_its_own(&self, address: IpAddr, mac: Mac) -> Option<bool> {
+        match address {
+            IpAddr::V4(address) => whose(self.dhcp.as_ref()?.register(), address, mac),
+            IpAddr::V6(address) => whose(self.dhcp6.as_ref()?.register(), address, mac),
+        }
     }
 
     /// The IPv6 address that a MAC has leased, if several the one that it keeps longest.
@@ -320,6 +308,19 @@ impl Services {
             .max_by_key(|(seen, lease)| (*seen, lease.expires))
             .map(|(_, lease)| lease.address)
     }
+}
+
+/// See [`Services::is_its_own`].
+fn whose<A: Address>(register: &Register<A>, address: A, mac: Mac) -> Option<bool> {
+    let lease = register.lease(address);
+    let bound = lease.filter(|lease| lease.state == dhcp::State::Bound);
+    // Who is meant by an id or a name is known when it takes the lease.
+    let kept = || {
+        register
+            .kept_for(address)
+            .map(|of| *of == Reservee::Mac(mac))
+    };
+    bound.map(|lease| lease.mac == mac).or_else(kept)
 }
 
 /// All questions from one MAC are one guest's.

@@ -170,19 +170,20 @@ impl Nat {
         let Some(body) = packet.behind(segment.header_len) else {
             return link.drop(Drop::Malformed);
         };
-        let arrival = Arrival { segment, body };
+        let mac = packet.mac;
+        let arrival = Arrival { mac, segment, body };
         let guest = SocketAddr::new(packet.source, segment.fields.source_port);
         let peer = SocketAddr::new(packet.destination, segment.fields.destination_port);
         let key = Key::new(Protocol::TCP, guest, peer);
         if let Some(id) = self.table.look_up(&key) {
-            self.continue_tcp(link, id, packet, &arrival);
+            self.continue_tcp(link, id, &arrival);
             // What is not there any more may be opened again by the very SYN that ended it.
             if self.table.look_up(&key).is_some() || !is_opening(segment.fields.flags) {
                 return;
             }
         }
         if !is_opening(segment.fields.flags) {
-            return refuse(link, packet.mac, guest, peer, &arrival);
+            return refuse(link, guest, peer, &arrival);
         }
         self.open_tcp(
             link,
@@ -197,17 +198,10 @@ impl Nat {
         );
     }
 
-    fn continue_tcp(
-        &mut self,
-        link: &mut Link<'_>,
-        id: SocketId,
-        packet: &Outward<'_>,
-        arrival: &Arrival<'_>,
-    ) {
+    fn continue_tcp(&mut self, link: &mut Link<'_>, id: SocketId, arrival: &Arrival<'_>) {
         let Some(Flow::Tcp(flow)) = self.table.get_mut(id) else {
             return;
         };
-        flow.mac = packet.mac;
         if flow.receive(link, &mut self.agenda, arrival) == Fate::Ended {
             self.table.remove(id);
         }
@@ -241,11 +235,12 @@ impl Nat {
                 Err(Drop::NoService) => {
                     let body = Span { start: 0, len: 0 };
                     let arrival = Arrival {
+                        mac: ends.mac,
                         segment: *syn,
                         body,
                     };
                     link.drop(Drop::NoService);
-                    return refuse(link, ends.mac, ends.guest, ends.peer, &arrival);
+                    return refuse(link, ends.guest, ends.peer, &arrival);
                 }
                 Err(cause) => return link.drop(cause),
             }

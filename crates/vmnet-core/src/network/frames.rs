@@ -1,6 +1,6 @@
 //! A frame came from a guest: who takes it? The switch, the gateway, or its NAT.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use vmnet_wire::arp::Packet as ArpPacket;
@@ -146,9 +146,24 @@ impl Network {
         !is_given && (self.is_isolated(before) || self.is_isolated(port))
     }
 
-    /// The guest at an isolated port speaks from an address that another has leased.
-    fn is_anothers(&self, from: From, address: Ipv4Addr) -> bool {
-        self.is_isolated(from.port) && self.services.is_anothers(address, from.mac)
+    /// The guest at an isolated port wants an address that is another's: leased, kept for it, or spoken from first. What
+    /// a guest has leased is its own, whoever spoke from it.
+    pub(super) fn is_taken(&self, now: Instant, from: From, address: IpAddr) -> bool {
+        if !self.some_isolated {
+            return false;
+        }
+        let isolated = self.is_isolated(from.port);
+        match self.services.is_its_own(address, from.mac) {
+            Some(true) => return false,
+            Some(false) if isolated => return true,
+            Some(false) | None => {}
+        }
+        let known = self.neighbours.look_up(now, address);
+        known.filter(|mac| *mac != from.mac).is_some_and(|mac| {
+            let port = self.fdb.look_up(now, mac);
+            let elsewhere = port.filter(|port| *port != from.port);
+            elsewhere.is_some_and(|port| isolated || self.is_isolated(port))
+        })
     }
 
     /// To the port where `to` is, or to all others if nobody knows or all are meant; never between a port that is
@@ -210,7 +225,7 @@ impl Network {
                         Err(Drop::Malformed)
                     };
                 };
-                if self.is_anothers(from, packet.sender()) {
+                if self.is_taken(now, from, IpAddr::V4(packet.sender())) {
                     return Err(Drop::Spoofed);
                 }
                 let mut link = link!(self, gateway, now, out);
@@ -269,7 +284,7 @@ impl Network {
         if !gateway.is_guest(IpAddr::V4(source)) {
             return Err(Drop::ForeignSource);
         }
-        if self.is_anothers(from, source) {
+        if self.is_taken(now, from, IpAddr::V4(source)) {
             return Err(Drop::Spoofed);
         }
         let place = (from.mac, Some(from.port));

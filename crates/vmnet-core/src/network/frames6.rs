@@ -208,25 +208,6 @@ impl Network {
         Ok(taken || from.for_gateway)
     }
 
-    /// The guest at an isolated port wants an address that is another's: leased, kept for it, or spoken from first. What
-    /// a guest has leased is its own, whoever spoke from it.
-    fn is_taken(&self, now: Instant, from: From, address: IpAddr) -> bool {
-        let isolated = self.is_isolated(from.port);
-        if let IpAddr::V6(address) = address {
-            match self.services.is_its_own6(address, from.mac) {
-                Some(true) => return false,
-                Some(false) if isolated => return true,
-                Some(false) | None => {}
-            }
-        }
-        let known = self.neighbours.look_up(now, address);
-        known.filter(|mac| *mac != from.mac).is_some_and(|mac| {
-            let port = self.fdb.look_up(now, mac);
-            let elsewhere = port.filter(|port| *port != from.port);
-            elsewhere.is_some_and(|port| isolated || self.is_isolated(port))
-        })
-    }
-
     /// Tells a guest what of its packet must not be passed over (RFC 4443 §3.4).
     fn tell_problem(
         &mut self,

@@ -65,6 +65,8 @@ pub struct Network {
     gateway: Option<Gateway>,
     /// No port exchanges frames with another.
     isolation: bool,
+    /// Some port is isolated, by itself or as all are.
+    some_isolated: bool,
     ports: SlotMap<PortId, Port>,
     /// Where the host is, if it has the gateway's addresses.
     trunk: Option<PortId>,
@@ -106,6 +108,7 @@ impl Network {
             mtu: config.mtu,
             gateway,
             isolation: config.isolation,
+            some_isolated: config.isolation,
             ports: SlotMap::with_key(),
             trunk: None,
             bridged: false,
@@ -131,6 +134,7 @@ impl Network {
     /// The first port that is not a guest's makes a network without a gateway a bridged one.
     pub fn add_port(&mut self, port: Port) -> PortId {
         let role = port.role;
+        self.some_isolated |= port.isolated;
         let port = self.ports.insert(port);
         match role {
             Role::Guest => {}
@@ -172,6 +176,7 @@ impl Network {
         self.changed_macs = true;
         self.reassembly.forget_port(port);
         self.ports.remove(port);
+        self.some_isolated = self.isolation || self.ports.values().any(|port| port.isolated);
         self.trunk = self.trunk.filter(|trunk| *trunk != port);
         if let Some(advertiser) = &mut self.advertiser {
             advertiser.unplugged(port);

@@ -3,7 +3,6 @@
 use core::net::SocketAddr;
 use std::time::Instant;
 
-use vmnet_wire::ethernet::Mac;
 use vmnet_wire::tcp::{Fields, Flags, Seq};
 
 use crate::drop::Drop;
@@ -128,10 +127,9 @@ impl Tcp {
     }
 }
 
-/// Answers a segment that belongs to no connection (RFC 9293 §3.10.7.1).
+/// Answers a segment that belongs to no connection, or to none that it could belong to (RFC 9293 §3.10.7.1).
 pub(crate) fn refuse(
     link: &mut Link<'_>,
-    mac: Mac,
     guest: SocketAddr,
     peer: SocketAddr,
     arrival: &Arrival<'_>,
@@ -159,5 +157,5 @@ pub(crate) fn refuse(
         flags,
         window: 0,
     };
-    send_alone(link, mac, (peer, guest), &reset);
+    send_alone(link, arrival.mac, (peer, guest), &reset);
 }

@@ -1,8 +1,10 @@
 //! Bytes of an established connection, both ways (RFC 9293 §3.10.7.4, RFC 5681 §3.2, RFC 6298).
 
+use core::ops::ControlFlow;
+
 use vmnet_wire::ip;
 use vmnet_wire::offload::{Kind, Offload, Segmentation};
-use vmnet_wire::tcp::{Fields, Flags, Header, Seq};
+use vmnet_wire::tcp::{Flags, Header, Seq};
 use vmnet_wire::{ethernet, ipv4, ipv6};
 use zerocopy::IntoBytes;
 
@@ -10,7 +12,9 @@ use crate::drop::Drop;
 use crate::event::{Read, ReadTo};
 use crate::frame::Span;
 use crate::link::Link;
-use crate::nat::tcp::{ACK_DELAY, Agenda, Arrival, Fate, RETRANSMIT, RETRIES_MAX, State, Tcp};
+use crate::nat::tcp::{
+    ACK_DELAY, Agenda, Arrival, Fate, RETRANSMIT, RETRIES_MAX, State, Tcp, refuse,
+};
 use crate::outbox::Action;
 
 /// The largest payload that one large frame carries: what is left of IPv4's 65,535 bytes.
@@ -32,34 +36,51 @@ pub(crate) struct Peek {
 }
 
 impl Tcp {
-    /// The guest acknowledges, and says what it takes.
+    /// Whether a segment can be of this connection by its number (RFC 9293 §3.10.7.4, first step): something of it lies in
+    /// the window, or just behind one that is full.
+    pub(super) fn is_in_window(&self, arrival: &Arrival<'_>) -> bool {
+        let fields = &arrival.segment.fields;
+        let len = u32::try_from(arrival.body.len).unwrap_or(u32::MAX);
+        let end = fields
+            .sequence
+            .advance(len.saturating_add(u32::from(fields.flags.has(Flags::FIN))));
+        self.window.next().at_or_before(end) && fields.sequence.at_or_before(self.window.edge())
+    }
+
+    /// The guest acknowledges, and says what it takes. What acknowledges a byte that was never sent, or one of long ago, is
+    /// no part of the connection: nothing else of it counts (RFC 9293 §3.10.7.4, fifth step; RFC 5961 §5.2).
     pub(super) fn receive_acknowledgement(
         &mut self,
         link: &mut Link<'_>,
         agenda: &mut Agenda,
-        fields: &Fields,
-        payload: usize,
-    ) -> Fate {
+        arrival: &Arrival<'_>,
+    ) -> ControlFlow<Fate> {
+        let fields = &arrival.segment.fields;
         let number = fields.acknowledgement;
-        if self.furthest.before(number) || number.before(self.unacknowledged) {
-            // Old ones are harmless; of a byte that was never sent, the guest must be told.
-            if self.furthest.before(number) {
-                link.drop(Drop::OutOfWindow);
-                self.acknowledge(link);
-            }
-            return Fate::Lives;
-        }
+        let newer = self.unacknowledged.before(number);
         if self.state == State::Answering {
-            if number == self.unacknowledged {
-                return Fate::Lives;
+            if !newer || self.furthest.before(number) {
+                link.drop(Drop::OutOfWindow);
+                refuse(link, self.guest, self.peer, arrival);
+                return ControlFlow::Break(Fate::Lives);
             }
             self.established(number);
+        }
+        // Nothing older can be on its way: the guest never took so much at once.
+        let most = u32::from(u16::MAX) << self.guest_scale.unwrap_or(0);
+        if self.furthest.before(number) || (!newer && self.unacknowledged - number > most) {
+            link.drop(Drop::OutOfWindow);
+            self.acknowledge(link);
+            return ControlFlow::Break(Fate::Lives);
+        }
+        if number.before(self.unacknowledged) {
+            return ControlFlow::Continue(());
         }
         let window = u32::from(fields.window) << self.guest_scale.unwrap_or(0);
         let newly = number - self.unacknowledged;
         if newly > 0 {
             self.advance(link, number, newly);
-        } else if payload == 0
+        } else if arrival.body.len == 0
             && window == self.guest_window
             && self.unacknowledged != self.furthest
             && !fields.flags.has(Flags::FIN)
@@ -79,10 +100,10 @@ impl Tcp {
         self.guest_window = window;
         if self.is_done() {
             link.out.push(Action::Close { socket: self.id });
-            return Fate::Ended;
+            return ControlFlow::Break(Fate::Ended);
         }
         self.want_read(agenda);
-        Fate::Lives
+        ControlFlow::Continue(())
     }
 
     /// The guest has everything before `number`.
@@ -153,10 +174,6 @@ impl Tcp {
         let len = u32::try_from(arrival.body.len).unwrap_or(u32::MAX);
         let next = self.window.next();
         if len == 0 && !fin {
-            // A keep-alive or a probe asks whether we are there (RFC 9293 §3.8.4).
-            if fields.sequence.before(next) {
-                self.acknowledge(link);
-            }
             return;
         }
         if next.before(fields.sequence) {

@@ -24,6 +24,7 @@ mod open;
 mod window;
 
 use core::net::SocketAddr;
+use core::ops::ControlFlow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,8 @@ pub(crate) enum Fate {
 /// A guest's segment, its payload in the hand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival<'a> {
+    /// Who sent it.
+    pub(crate) mac: Mac,
     pub(crate) segment: Segment<'a>,
     pub(crate) body: Span,
 }
@@ -178,7 +181,7 @@ impl Tcp {
         }
     }
 
-    /// RFC 9293 §3.10.7.4, in its order: reset, SYN, acknowledgement, bytes, FIN.
+    /// RFC 9293 §3.10.7.4: reset, SYN, number, acknowledgement, bytes, FIN.
     fn receive_synchronised(
         &mut self,
         link: &mut Link<'_>,
@@ -197,8 +200,18 @@ impl Tcp {
             link.drop(Drop::OutOfWindow);
             return Fate::Lives;
         }
-        if self.receive_acknowledgement(link, agenda, fields, arrival.body.len) == Fate::Ended {
-            return Fate::Ended;
+        if !self.is_in_window(arrival) {
+            // A keep-alive or a probe asks whether we are there (RFC 9293 §3.8.4); all others are none of ours.
+            if arrival.body.len > 0 || self.window.edge().before(fields.sequence) {
+                link.drop(Drop::OutOfWindow);
+            }
+            self.acknowledge(link);
+            return Fate::Lives;
+        }
+        // Only who knows the numbers says where the guest is now.
+        self.mac = arrival.mac;
+        if let ControlFlow::Break(fate) = self.receive_acknowledgement(link, agenda, arrival) {
+            return fate;
         }
         self.receive_bytes(link, agenda, arrival);
         self.schedule(agenda);

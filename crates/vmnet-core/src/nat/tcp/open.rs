@@ -140,9 +140,10 @@ impl Tcp {
     }
 
     pub(super) fn receive_while_opening(&mut self, link: &mut Link<'_>, fields: &Fields) -> Fate {
-        // A repeated SYN needs no answer yet; a new one means that the guest forgot the first.
-        let known = fields.sequence.advance(1) == self.window.next();
-        if fields.flags.has(Flags::RST) || (fields.flags.has(Flags::SYN) && !known) {
+        // A repeated SYN needs no answer yet; a new one means that the guest forgot the first. A reset has the number behind it.
+        let (reset, syn) = (fields.flags.has(Flags::RST), fields.flags.has(Flags::SYN));
+        let next = self.window.next();
+        if reset && fields.sequence == next || !reset && syn && fields.sequence.advance(1) != next {
             link.out.push(Action::Reset { socket: self.id });
             return Fate::Ended;
         }
@@ -251,7 +252,7 @@ impl Tcp {
         if fields.acknowledgement != self.next {
             // The guest still has an old connection between these ends: told that it is none, it
             // forgets it, and will answer our next SYN (RFC 9293 §3.10.7.3).
-            refuse(link, self.mac, self.guest, self.peer, arrival);
+            refuse(link, self.guest, self.peer, arrival);
             return Fate::Lives;
         }
         if fields.flags.has(Flags::RST) {
@@ -261,6 +262,7 @@ impl Tcp {
         if !fields.flags.has(Flags::SYN) {
             return Fate::Lives;
         }
+        self.mac = arrival.mac;
         self.learn_options(link, &arrival.segment);
         self.window.start(
             fields.sequence.advance(1),
