@@ -35,6 +35,7 @@ fuzz_target!(|data: &[u8]| {
         now += Duration::from_secs(u64::from(*wait));
         let request = Request {
             ethernet_source: Mac([2, 0, 0, 0, 0, guest % 32]),
+            port: None,
             ip_source: if guest & 32 == 0 { [0; 4].into() } else { address(guest % 16) },
             ip_destination: if guest & 64 == 0 { [255; 4].into() } else { address(1) },
             payload,

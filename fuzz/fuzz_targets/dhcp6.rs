@@ -35,6 +35,7 @@ fuzz_target!(|data: &[u8]| {
         let number = guest % GUESTS;
         let request = Request {
             ethernet_source: Mac([2, 0, 0, 0, 0, number]),
+            port: None,
             source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number.into()),
             to_one: guest & 32 != 0,
             payload,

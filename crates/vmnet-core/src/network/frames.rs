@@ -269,6 +269,7 @@ impl Network {
             let mut link = link!(self, gateway, now, out);
             let request = dhcp::Request {
                 ethernet_source: from.mac,
+                port: from.own_port(),
                 ip_source: source,
                 ip_destination: to,
                 payload: datagram(packet)?.1,

@@ -19,7 +19,7 @@ use crate::nat::destination::DNS;
 use crate::nat::outward::Outward;
 use crate::network::Network;
 use crate::network::frames::{From, Piece, datagram_in, is_dns_stream};
-use crate::outbox::{Action, Outbox};
+use crate::outbox::{Action, Outbox, PortId};
 use crate::reassembly::Key;
 
 /// Every node of the link, and every router (RFC 4291 §2.7.1).
@@ -114,6 +114,7 @@ impl Network {
                 let (_, payload) = datagram_in(packet.payload)?;
                 let request = dhcp6::Request {
                     ethernet_source: from.mac,
+                    port: from.own_port(),
                     source,
                     to_one: ours,
                     payload,
@@ -284,6 +285,11 @@ impl Network {
 }
 
 impl From {
+    /// The port that is the guest's own: behind the trunk are all guests that the kernel carries.
+    pub(super) fn own_port(self) -> Option<PortId> {
+        (!self.by_trunk).then_some(self.port)
+    }
+
     /// The gateway does not take a packet. Others of a group may.
     fn refused(self, cause: Drop) -> Result<bool, Drop> {
         if self.for_gateway {

@@ -2,6 +2,7 @@
 //! shares nothing with `message.rs`.
 
 use super::{Answer, Config, Drop, Outcome, Reply, Request, Server};
+use crate::outbox::PortId;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use vmnet_wire::ethernet::Mac;
@@ -48,6 +49,7 @@ pub(super) fn config(first: u8, last: u8) -> Config {
 pub(super) struct Wire {
     pub(super) bytes: Vec<u8>,
     pub(super) source: Mac,
+    pub(super) port: Option<PortId>,
     pub(super) ip_source: Ipv4Addr,
     pub(super) ip_destination: Ipv4Addr,
 }
@@ -64,6 +66,7 @@ impl Wire {
         Self {
             bytes,
             source,
+            port: None,
             ip_source,
             ip_destination,
         }
@@ -101,6 +104,11 @@ impl Wire {
         self
     }
 
+    pub(super) fn behind(self, port: PortId) -> Self {
+        let port = Some(port);
+        Self { port, ..self }
+    }
+
     pub(super) fn ciaddr(mut self, address: Ipv4Addr) -> Self {
         self.ip_source = address;
         self.field(12, &address.octets())
@@ -116,6 +124,7 @@ impl Wire {
         payload.push(255);
         let request = Request {
             ethernet_source: self.source,
+            port: self.port,
             ip_source: self.ip_source,
             ip_destination: self.ip_destination,
             payload: &payload,

@@ -30,6 +30,7 @@ pub use config::{Config, ConfigError};
 pub use server::Server;
 
 use super::register;
+use crate::outbox::PortId;
 use std::net::Ipv4Addr;
 use vmnet_wire::ethernet::Mac;
 
@@ -58,6 +59,8 @@ pub const CLIENT_PORT: u16 = 68;
 pub struct Request<'a> {
     /// Who sent the frame.
     pub ethernet_source: Mac,
+    /// Behind which port that is; `None`: one of many guests, each of which counts for itself.
+    pub port: Option<PortId>,
     /// Who sent the packet; zero while the guest has no address.
     pub ip_source: Ipv4Addr,
     /// To whom: the gateway or a broadcast address.

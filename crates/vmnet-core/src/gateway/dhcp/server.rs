@@ -17,7 +17,8 @@ use super::config::{Config, ConfigError, MIN_LEASE};
 use super::message::{self, Kind, Message};
 use super::reply::{self, Grant};
 use super::{Answer, Drop, Lease, LeaseChange, Outcome, Reply, Request};
-use crate::gateway::register::{self, HasRegister, Register};
+use crate::gateway::register::{self, HasRegister, Register, Station};
+use crate::outbox::PortId;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -95,7 +96,7 @@ impl Server {
         if message.chaddr != request.ethernet_source {
             return Err(Drop::Impostor);
         }
-        let client = self.client(&message);
+        let client = self.client(&message, request.port);
         if message
             .server
             .is_some_and(|server| server != self.config.gateway)
@@ -114,11 +115,13 @@ impl Server {
         }
     }
 
-    fn client(&self, message: &Message) -> Client {
+    fn client(&self, message: &Message, port: Option<PortId>) -> Client {
         let host_name = (message.host_name.as_deref().and_then(register::label))
             .or_else(|| message.fqdn.as_deref().and_then(register::label_of_fqdn));
         let id = message.client_id.clone();
-        self.register.client(id, None, message.chaddr, host_name)
+        let mac = message.chaddr;
+        let station = Station { mac, port };
+        self.register.client(id, None, station, host_name)
     }
 
     /// RFC 2131 §4.3.1.

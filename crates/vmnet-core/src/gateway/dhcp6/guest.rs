@@ -138,6 +138,7 @@ impl Wire {
     pub(super) fn send(&self, server: &mut Server, now: Instant) -> super::Answer {
         let request = Request {
             ethernet_source: self.mac,
+            port: None,
             source: self.source,
             to_one: self.to_one,
             payload: &self.bytes,

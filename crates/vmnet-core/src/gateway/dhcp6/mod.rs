@@ -30,6 +30,7 @@ pub use config::{Config, ConfigError};
 pub use server::Server;
 
 use super::register;
+use crate::outbox::PortId;
 use std::net::Ipv6Addr;
 use vmnet_wire::ethernet::Mac;
 
@@ -60,6 +61,8 @@ pub type Outcome = register::Outcome<Ipv6Addr, Drop>;
 pub struct Request<'a> {
     /// Who sent the frame.
     pub ethernet_source: Mac,
+    /// Behind which port that is; `None`: one of many guests, each of which counts for itself.
+    pub port: Option<PortId>,
     /// Who sent the packet: the guest's address on the link.
     pub source: Ipv6Addr,
     /// It was sent to an address of the gateway, and not to [`ALL_SERVERS`].

@@ -17,10 +17,9 @@ use super::config::{Config, ConfigError};
 use super::message::{self, Kind, Message, Of};
 use super::reply::{Draft, Granted, Told, Verdict};
 use super::{Answer, CLIENT_PORT, Drop, Lease, LeaseChange, Outcome, Reply, Request, register};
-use crate::gateway::register::{HasRegister, Register};
+use crate::gateway::register::{HasRegister, Register, Station};
 use std::net::Ipv6Addr;
 use std::time::Instant;
-use vmnet_wire::ethernet::Mac;
 
 /// A DHCPv6 server for one network.
 #[derive(Debug)]
@@ -92,32 +91,33 @@ impl Server {
             return Err(Drop::BadSource);
         }
         let message = message::read(request.payload)?;
-        let mac = request.ethernet_source;
-        self.check(&message, mac)?;
+        let (mac, port) = (request.ethernet_source, request.port);
+        let station = Station { mac, port };
+        self.check(&message, station)?;
         if request.to_one {
             return self.unicast(&message);
         }
         let draft = match message.kind {
-            Kind::Solicit => self.solicit(now, &message, mac, changes),
-            Kind::Request => self.each(now, &message, mac, changes, |case| Some(case.take())),
+            Kind::Solicit => self.solicit(now, &message, station, changes),
+            Kind::Request => self.each(now, &message, station, changes, |case| Some(case.take())),
             Kind::Renew | Kind::Rebind => {
-                self.each(now, &message, mac, changes, |case| Some(case.extend()))
+                self.each(now, &message, station, changes, |case| Some(case.extend()))
             }
             Kind::Confirm => return self.confirm(&message),
-            Kind::Release => self.end(now, &message, mac, changes, |case| case.release()),
-            Kind::Decline => self.end(now, &message, mac, changes, |case| case.decline()),
+            Kind::Release => self.end(now, &message, station, changes, |case| case.release()),
+            Kind::Decline => self.end(now, &message, station, changes, |case| case.decline()),
             Kind::InformationRequest => Draft {
                 settings: true,
                 ..Draft::reply(&message)
             },
         };
-        let name = self.name(&message, &draft.granted, mac);
+        let name = self.name(&message, &draft.granted, station);
         let name = name.as_deref();
         Ok(Draft { name, ..draft }.write(&self.config))
     }
 
     /// What a message must have and may not have (§16).
-    fn check(&mut self, message: &Message, mac: Mac) -> Result<(), Drop> {
+    fn check(&mut self, message: &Message, station: Station) -> Result<(), Drop> {
         let is_ours = |server: &Vec<u8>| *server == self.config.duid();
         let (client, server) = (message.client.is_some(), message.server.as_ref());
         let valid = match message.kind {
@@ -136,7 +136,7 @@ impl Server {
         // The client chose another server: what we offered is free again.
         if message.kind == Kind::Request {
             for association in &message.associations {
-                let client = self.client(message, association.iaid, mac);
+                let client = self.client(message, association.iaid, station);
                 self.register.withdraw_offer(&client);
             }
         }
@@ -166,11 +166,11 @@ impl Server {
         &mut self,
         now: Instant,
         message: &'a Message,
-        mac: Mac,
+        station: Station,
         changes: &mut Vec<LeaseChange>,
     ) -> Draft<'a> {
         if message.rapid_commit {
-            let draft = self.each(now, message, mac, changes, |case| Some(case.take_any()));
+            let draft = self.each(now, message, station, changes, |case| Some(case.take_any()));
             let has_any = |granted: &Granted| !granted.addresses.is_empty();
             if draft.granted.iter().any(has_any) {
                 let rapid_commit = true;
@@ -181,7 +181,7 @@ impl Server {
             }
         }
         let verdict = Verdict::Advertise;
-        let draft = self.each(now, message, mac, changes, |case| Some(case.offer()));
+        let draft = self.each(now, message, station, changes, |case| Some(case.offer()));
         Draft { verdict, ..draft }
     }
 
@@ -214,14 +214,14 @@ impl Server {
         &mut self,
         now: Instant,
         message: &'a Message,
-        mac: Mac,
+        station: Station,
         changes: &mut Vec<LeaseChange>,
         deed: Deed,
     ) -> Draft<'a> {
         Draft {
             told: Some(Told::Success),
             settings: false,
-            ..self.each(now, message, mac, changes, deed)
+            ..self.each(now, message, station, changes, deed)
         }
     }
 
@@ -230,7 +230,7 @@ impl Server {
         &mut self,
         now: Instant,
         message: &'a Message,
-        mac: Mac,
+        station: Station,
         changes: &mut Vec<LeaseChange>,
         deed: Deed,
     ) -> Draft<'a> {
@@ -240,7 +240,7 @@ impl Server {
                 granted.extend(refused(association));
                 continue;
             };
-            let mut client = self.client(message, association.iaid, mac);
+            let mut client = self.client(message, association.iaid, station);
             // What is kept for a guest is one address, of the first association.
             let given = granted.iter().flat_map(|granted| &granted.addresses);
             let given: Vec<_> = given.map(|(address, _)| *address).collect();
@@ -263,20 +263,20 @@ impl Server {
         }
     }
 
-    fn client(&self, message: &Message, iaid: u32, mac: Mac) -> Client {
+    fn client(&self, message: &Message, iaid: u32, station: Station) -> Client {
         let host_name = message.fqdn.as_ref();
         let host_name = host_name.and_then(|(_, name)| register::label_of_wire_name(name));
         let id = message.client.clone();
-        self.register.client(id, Some(iaid), mac, host_name)
+        self.register.client(id, Some(iaid), station, host_name)
     }
 
     /// The name that the guest has by its first address, or would get.
-    fn name(&self, message: &Message, granted: &[Granted], mac: Mac) -> Option<String> {
+    fn name(&self, message: &Message, granted: &[Granted], station: Station) -> Option<String> {
         let first = granted
             .iter()
             .find(|granted| !granted.addresses.is_empty())?;
         let (address, _) = first.addresses.first()?;
-        let client = self.client(message, first.iaid, mac);
+        let client = self.client(message, first.iaid, station);
         self.register.name_of(*address, &client)
     }
 }

@@ -6,6 +6,7 @@
 use super::Address;
 use super::identity::Key;
 use super::lease::{Lease, State};
+use crate::outbox::PortId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use vmnet_wire::ethernet::Mac;
@@ -23,6 +24,16 @@ pub(super) struct Entry<A> {
     /// How long a bound lease runs as the store has it: its guest was told of no more. `None` before it is
     /// stored the first time, and on networks whose leases are not stored.
     pub(super) stored: Option<Instant>,
+    /// Behind which port its guest asked for it; `None` for what was put back.
+    pub(super) port: Option<PortId>,
+}
+
+impl<A> Entry<A> {
+    /// The port that it is held for, while it is.
+    fn holder(&self) -> Option<PortId> {
+        let held = matches!(self.lease.state, State::Offered | State::Bound);
+        self.port.filter(|_| held)
+    }
 }
 
 /// In which queue an entry waits; in each the earliest comes first.
@@ -56,6 +67,8 @@ pub(super) struct Book<A> {
     by_key: BTreeMap<Key, A>,
     by_mac: BTreeSet<(Mac, A)>,
     by_name: BTreeMap<String, A>,
+    /// How many are held for guests behind each port.
+    per_port: BTreeMap<PortId, usize>,
     idle: BTreeSet<(Instant, A)>,
     offered: BTreeSet<(Instant, A)>,
     bound: BTreeSet<(Instant, A)>,
@@ -69,6 +82,7 @@ impl<A> Default for Book<A> {
             by_key: BTreeMap::new(),
             by_mac: BTreeSet::new(),
             by_name: BTreeMap::new(),
+            per_port: BTreeMap::new(),
             idle: BTreeSet::new(),
             offered: BTreeSet::new(),
             bound: BTreeSet::new(),
@@ -102,6 +116,9 @@ impl<A: Address> Book<A> {
             debug_assert_eq!(other, None, "one lease for one name");
         }
         self.by_mac.insert((lease.mac, address));
+        if let Some(port) = entry.holder() {
+            *self.per_port.entry(port).or_default() += 1;
+        }
         let waiting = (lease.expires, address);
         self.waiting_mut(lease.state.into()).insert(waiting);
         self.entries.insert(address, entry);
@@ -118,6 +135,14 @@ impl<A: Address> Book<A> {
             self.by_name.remove(name);
         }
         self.by_mac.remove(&(lease.mac, address));
+        if let Some(port) = entry.holder()
+            && let Some(held) = self.per_port.get_mut(&port)
+        {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.per_port.remove(&port);
+            }
+        }
         let waiting = (lease.expires, address);
         self.waiting_mut(lease.state.into()).remove(&waiting);
         Some(entry)
@@ -156,6 +181,11 @@ impl<A: Address> Book<A> {
     pub(super) fn held_by(&self, mac: Mac) -> usize {
         let held = |entry: &&Entry<A>| matches!(entry.lease.state, State::Offered | State::Bound);
         self.of(mac).filter(held).count()
+    }
+
+    /// How many addresses are held for the guests behind a port, offers included.
+    pub(super) fn held_behind(&self, port: PortId) -> usize {
+        self.per_port.get(&port).copied().unwrap_or(0)
     }
 
     /// A queue's addresses, the earliest first.

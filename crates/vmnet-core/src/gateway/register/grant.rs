@@ -4,7 +4,7 @@
 
 use super::Address;
 use super::book::{Entry, Queue};
-use super::identity::{self, Client};
+use super::identity::{self, Client, Station};
 use super::lease::{self, Lease, LeaseChange, State};
 use super::pool::{Pool, Range};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub(super) const OFFER_TIME: Duration = Duration::from_secs(60);
 /// How long a declined address rests.
 const DECLINE_TIME: Duration = Duration::from_secs(600);
 /// Addresses that one MAC holds at most: firmware, boot loader and system may each have their own client id.
-const MAX_PER_MAC: usize = 8;
+pub(super) const MAX_PER_MAC: usize = 8;
 
 /// All addresses of one family on a network: whose they are, were, and are to be.
 #[derive(Debug)]
@@ -84,9 +84,10 @@ impl<A: Address> Register<A> {
         &self,
         id: Option<Vec<u8>>,
         iaid: Option<u32>,
-        mac: Mac,
+        station: Station,
         host_name: Option<String>,
     ) -> Client<A> {
+        let mac = station.mac;
         let whole = lease::id(id.as_deref(), iaid);
         let (key, own) = identity::resolve(self.pool.book(), whole.as_deref(), mac);
         let reservations = self.pool.reservations();
@@ -94,7 +95,7 @@ impl<A: Address> Register<A> {
         Client {
             key,
             own,
-            mac,
+            station,
             id,
             iaid,
             host_name,
@@ -117,14 +118,20 @@ impl<A: Address> Register<A> {
         self.pool.is_guest_address(address)
     }
 
-    /// One MAC with many client ids does not get the whole pool: whether it may hold one more.
+    /// One MAC with many client ids does not get the whole pool, nor does one port with many MACs: whether it may hold one
+    /// more.
     pub(in crate::gateway) fn has_share(&self, client: &Client<A>) -> bool {
         let live = |state| matches!(state, State::Bound | State::Offered);
         let own = client
             .own
             .and_then(|own| self.lease(own))
             .is_some_and(|lease| live(lease.state));
-        own || self.pool.book().held_by(client.mac) < MAX_PER_MAC
+        let book = self.pool.book();
+        let port_has_room = || {
+            let port = client.station.port;
+            port.is_none_or(|port| book.held_behind(port) < self.pool.port_share())
+        };
+        own || book.held_by(client.station.mac) < MAX_PER_MAC && port_has_room()
     }
 
     /// Holds an address, which [`choose`](Self::choose) has named, for a guest that may come for it.
@@ -223,7 +230,9 @@ impl<A: Address> Register<A> {
     pub(in crate::gateway) fn withdraw_offer(&mut self, client: &Client<A>) {
         let offered = |address: &A| {
             let own = self.lease(*address);
-            own.is_some_and(|lease| lease.state == State::Offered && lease.mac == client.mac)
+            own.is_some_and(|lease| {
+                lease.state == State::Offered && lease.mac == client.station.mac
+            })
         };
         let Some(address) = client.own.filter(offered) else {
             return;
@@ -279,8 +288,8 @@ impl<A: Address> Register<A> {
     /// Takes out a client's own entry, if it is in one of these states.
     fn take_own(&mut self, address: A, client: &Client<A>, states: &[State]) -> Option<Entry<A>> {
         let own = self.lease(address).filter(|_| client.own == Some(address));
-        let held =
-            own.is_some_and(|lease| states.contains(&lease.state) && lease.mac == client.mac);
+        let held = own
+            .is_some_and(|lease| states.contains(&lease.state) && lease.mac == client.station.mac);
         if held { self.pool.take(address) } else { None }
     }
 }
@@ -289,7 +298,7 @@ impl<A: Address> Register<A> {
 fn written<A>(client: &Client<A>, address: A, state: State, expires: Instant) -> Entry<A> {
     let lease = Lease {
         address,
-        mac: client.mac,
+        mac: client.station.mac,
         client_id: client.id.clone(),
         iaid: client.iaid,
         host_name: client.host_name.clone(),
@@ -302,6 +311,7 @@ fn written<A>(client: &Client<A>, address: A, state: State, expires: Instant) ->
         key: Some(client.key.clone()),
         former: None,
         stored: None,
+        port: client.station.port,
     }
 }
 

@@ -79,6 +79,7 @@ impl<A: Address> Register<A> {
             key: Some(key),
             former: None,
             stored,
+            port: None,
         });
         Ok(())
     }

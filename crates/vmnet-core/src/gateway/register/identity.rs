@@ -11,6 +11,7 @@
 use super::Address;
 use super::book::Book;
 use super::lease::State;
+use crate::outbox::PortId;
 use vmnet_wire::ethernet::Mac;
 
 /// Longest client id that is taken; a DUID has at most 130 bytes, RFC 4361 adds 5.
@@ -47,6 +48,14 @@ impl Key {
     }
 }
 
+/// Where a message came from.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::gateway) struct Station {
+    pub(in crate::gateway) mac: Mac,
+    /// `None`: a place of many guests, each of which counts for itself.
+    pub(in crate::gateway) port: Option<PortId>,
+}
+
 /// Who sent a message.
 #[derive(Debug)]
 pub(in crate::gateway) struct Client<A> {
@@ -54,8 +63,8 @@ pub(in crate::gateway) struct Client<A> {
     pub(super) key: Key,
     /// The address the book has for it.
     pub(in crate::gateway) own: Option<A>,
-    /// Its station.
-    pub(super) mac: Mac,
+    /// Where it is.
+    pub(super) station: Station,
     /// As it calls itself: option 61, or its DUID.
     pub(super) id: Option<Vec<u8>>,
     /// Which of its addresses is meant, in DHCPv6.

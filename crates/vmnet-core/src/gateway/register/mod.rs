@@ -35,7 +35,7 @@ pub use ledger::{LeaseWrite, Ledger, Settled, StoreTicket};
 pub use reservation::{ReserveError, Reservee};
 
 pub(super) use free::size;
-pub(super) use identity::{Client, MAX_CLIENT_ID};
+pub(super) use identity::{Client, MAX_CLIENT_ID, Station};
 pub(super) use name::{label, label_of_fqdn, label_of_wire_name};
 pub(super) use pool::Range;
 

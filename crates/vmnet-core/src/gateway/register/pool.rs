@@ -17,6 +17,7 @@
 use super::Address;
 use super::book::{Book, Entry, Queue};
 use super::free::FreeMap;
+use super::grant::MAX_PER_MAC;
 use super::identity::Client;
 use super::lease::State;
 use super::reservation::{Reservations, Reservee};
@@ -118,6 +119,13 @@ impl<A: Address> Pool<A> {
         usize::try_from(self.free.size() / 4)
             .unwrap_or(usize::MAX)
             .max(1)
+    }
+
+    /// How many addresses the guests behind one port may hold: half of them, so that no guest takes all under many names; a
+    /// few in any pool.
+    pub(super) fn port_share(&self) -> usize {
+        let half = usize::try_from(self.free.size() / 2).unwrap_or(usize::MAX);
+        half.max(MAX_PER_MAC)
     }
 
     /// Who has what.

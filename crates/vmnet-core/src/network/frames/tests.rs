@@ -5,6 +5,7 @@ use crate::network::{Config, Dns};
 use crate::subnet::Ipv4;
 use crate::switch::fdb::AGEING;
 use crate::switch::port::{Port, Role};
+use core::net::Ipv4Addr;
 use core::time::Duration;
 use proptest::prelude::*;
 use vmnet_wire::arp::Packet;

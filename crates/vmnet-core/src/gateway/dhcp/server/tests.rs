@@ -1,7 +1,7 @@
 use super::*;
 use crate::gateway::dhcp::guest::{
-    ACK, DECLINE, DISCOVER, GATEWAY, INFORM, LEASE, NAK, OFFER, RELEASE, REQUEST, Wire, XID, boot,
-    config, ip, mac,
+    ACK, DECLINE, DISCOVER, GATEWAY, INFORM, LEASE, NAK, OFFER, RELEASE, REQUEST, Read, Wire, XID,
+    boot, config, ip, mac,
 };
 use crate::gateway::dhcp::{ReserveError, Reservee, RestoreError, State};
 use std::time::Duration;
@@ -173,7 +173,7 @@ fn a_reply_fits_into_what_the_client_takes() {
 fn destinations() {
     let (mut server, now) = server(10, 20);
     let everybody = (Mac::BROADCAST, Ipv4Addr::BROADCAST);
-    let to = |read: crate::gateway::dhcp::guest::Read| (read.reply.mac, read.reply.address);
+    let to = |read: Read| (read.reply.mac, read.reply.address);
     let broadcast = |wire: Wire| wire.field(10, &[0x80, 0]);
     let offer = discover(1).ask(&mut server, now);
     let address = offer.yiaddr();
@@ -381,6 +381,39 @@ fn a_flood_of_discovers_keeps_nobody_out_and_moves_no_lease() {
     }
     assert_eq!(server.timeout(now + secs(60)).len(), 0);
     assert_eq!(server.leases().count(), 11, "offers leave no trace");
+}
+
+#[test]
+fn one_port_with_many_stations_leaves_half_of_the_pool_to_others() {
+    let (mut server, now) = server(10, 49);
+    let mut ports = slotmap::SlotMap::<PortId, ()>::with_key();
+    let [greedy, modest] = [ports.insert(()), ports.insert(())];
+    let answered = |server: &mut Server, from: std::ops::Range<u8>, port| {
+        let asked = from.filter(|n| {
+            let offered = discover(*n).behind(port).send(server, now);
+            let Outcome::Reply(offer) = offered.outcome else {
+                return false;
+            };
+            let address = Read::new(offer).yiaddr();
+            let taken = select(*n, address).behind(port).ask(server, now);
+            assert_eq!(taken.kind(), ACK);
+            true
+        });
+        asked.count()
+    };
+    assert_eq!(answered(&mut server, 0..40, greedy), 20);
+    let refused = discover(60).behind(greedy).refused(&mut server, now);
+    assert_eq!(refused, Drop::TooManyAddresses);
+    assert_eq!(answered(&mut server, 100..140, modest), 20);
+    // Who has an address keeps it, and may come back behind another port; what is given back may be asked for.
+    let own = server.leases().next().expect("a lease").clone();
+    let renewed = select(own.mac.0[5], own.address).behind(modest);
+    assert_eq!(renewed.ask(&mut server, now).kind(), ACK);
+    assert_eq!(answered(&mut server, 60..62, greedy), 0, "none is free");
+    let other = server.leases().nth(1).expect("a lease").clone();
+    let release = Wire::new(other.mac, RELEASE).ciaddr(other.address);
+    release.server(GATEWAY).unicast().send(&mut server, now);
+    assert_eq!(answered(&mut server, 60..62, greedy), 1);
 }
 
 #[test]

@@ -186,7 +186,7 @@ impl Model {
         self.follow(answer.changes);
         match answer.outcome {
             Outcome::Reply(reply) => {
-                let read = crate::gateway::dhcp::guest::Read::new(reply);
+                let read = Read::new(reply);
                 let believes = self.guests.get_mut(&guest).unwrap();
                 match read.kind() {
                     OFFER => {

@@ -89,7 +89,7 @@ fn check(before: Before, sent: Sent, address: Ipv4Addr, then: Then) -> (Server, 
     let answer = wire(sent, address).send(&mut server, now);
     let seen = match answer.outcome {
         Outcome::Reply(reply) => {
-            let read = crate::gateway::dhcp::guest::Read::new(reply);
+            let read = Read::new(reply);
             if read.kind() == ACK {
                 assert_eq!(read.yiaddr(), address);
             }
