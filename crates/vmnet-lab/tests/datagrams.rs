@@ -1,6 +1,6 @@
 //! UDP and echo of guests through the NAT; destinations; forwarded ports.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use smoltcp::socket::tcp::State;
@@ -534,6 +534,43 @@ fn a_forwarded_udp_port_follows_its_guest() {
         "one socket as long as the rule"
     );
     assert_eq!((lan.network.flows(), lan.contract.living()), (1, 1));
+}
+
+/// A guest that moves all the time makes the gateway look at its many rules now and then, and not at each packet.
+#[test]
+fn many_rules_follow_a_restless_guest_at_their_leisure() {
+    let mut lan = Lan::default();
+    let (port, _) = raw(&mut lan, [0; 4]);
+    let guest = lan.guest(port).mac;
+    let gateway = lan.gateway();
+    let speak_from = |lan: &mut Lan, last: u8| {
+        let hello = packets::arp_request(guest, (guest, [192, 168, 64, last].into()), gateway);
+        lan.inject(port, hello);
+        lan.heard(port);
+    };
+    let mut socket = None;
+    for number in 0..500 {
+        let rule = Forward {
+            listen: SocketAddr::from(([0, 0, 0, 0], 10_000 + number)),
+            ..rule(ForwardProtocol::Udp, ForwardGuest::Mac(guest))
+        };
+        socket = lan.forward(rule).1;
+    }
+    let led_to = |lan: &mut Lan| {
+        lan.datagram(socket.unwrap(), "203.0.113.9:7000", b"x");
+        let heard = lan.heard(port);
+        heard.last().map(|frame| frame[14 + 16 + 3])
+    };
+    lan.run_for(SECOND);
+    speak_from(&mut lan, 10);
+    assert_eq!(led_to(&mut lan), Some(10), "at once");
+    for last in [11, 12, 13, 14] {
+        speak_from(&mut lan, last);
+        assert_eq!(led_to(&mut lan), Some(10), "not again so soon");
+    }
+    // Nothing has to happen for it.
+    lan.run_for(Duration::from_millis(20));
+    assert_eq!(led_to(&mut lan), Some(14));
 }
 
 #[test]

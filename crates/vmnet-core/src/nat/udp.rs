@@ -115,8 +115,11 @@ impl Mapping {
 
     /// As whom the guest knows a peer of the host side.
     pub(crate) fn seen_as(&mut self, real: SocketAddr, gateway: &Gateway) -> SocketAddr {
-        if let Some(alias) = self.aliases.iter().find(|alias| alias.real == real) {
-            return alias.seen;
+        let known = self.aliases.iter().position(|alias| alias.real == real);
+        if let Some(used) = known.and_then(|index| self.aliases.get_mut(index..)) {
+            // Of too many the one goes that was quiet for longest.
+            used.rotate_left(1);
+            return used.last().map_or(real, |alias| alias.seen);
         }
         if self.forward.is_none() {
             return real;
@@ -217,6 +220,21 @@ mod tests {
 
     fn gateway() -> Gateway {
         Gateway::shared("192.168.64.0/24")
+    }
+
+    #[test]
+    fn a_busy_client_keeps_its_port_among_many() {
+        let guest = "192.168.64.2:53".parse().unwrap();
+        let forward = slotmap::SlotMap::with_key().insert(());
+        let mut mapping = Mapping::new(Instant::now(), guest, Mac([4; 6]), Some(forward));
+        let client = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let busy = mapping.seen_as(client(700), &gateway());
+        for port in 1000..3000 {
+            mapping.seen_as(client(port), &gateway());
+            assert_eq!(mapping.seen_as(client(700), &gateway()), busy);
+            assert_eq!(mapping.real(busy), Some(client(700)));
+            assert!(mapping.aliases.len() <= ALIASES_MAX);
+        }
     }
 
     #[test]

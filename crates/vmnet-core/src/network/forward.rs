@@ -210,10 +210,11 @@ impl Network {
             .map(|(port, _)| port)
     }
 
-    /// Sockets of UDP rules follow their guests to their addresses, and lead nowhere while these have none.
-    pub(super) fn follow_forwards(&mut self, now: Instant, out: &mut Outbox) {
+    /// Sockets of UDP rules follow their guests to their addresses, and lead nowhere while these have none. Answers how many
+    /// rules were looked at.
+    pub(super) fn follow_forwards(&mut self, now: Instant, out: &mut Outbox) -> usize {
         let Some(gateway) = self.gateway else {
-            return;
+            return 0;
         };
         // Many rules may lead to few guests.
         let mut known: HashMap<(ForwardGuest, bool), Option<IpAddr>> = HashMap::new();
@@ -230,9 +231,11 @@ impl Network {
                 (id, SocketAddr::new(address, rule.guest_port))
             })
             .collect();
+        let rules = follow.len();
         for (rule, guest) in follow {
             let mut link = link!(self, gateway, now, out);
             self.nat.forward_socket(&mut link, rule, guest);
         }
+        rules
     }
 }
