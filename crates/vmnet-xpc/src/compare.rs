@@ -4,13 +4,22 @@ use crate::array::Array;
 use crate::border::border;
 use crate::dictionary::Dictionary;
 use crate::object::{Body, Object, Raw, look};
+use crate::wire::MOST_DEPTH;
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ptr;
 
+/// Containers are compared, hashed and copied as deep as they can be sent; what lies deeper is only equal to itself. One that
+/// is in itself has no end.
+const DEPTH: usize = MOST_DEPTH;
+
 /// Whether two objects hold the same. Descriptors, connections and endpoints are only equal to themselves.
 #[must_use]
 pub fn equal(one: &Body, other: &Body) -> bool {
+    equal_within(DEPTH, one, other)
+}
+
+fn equal_within(depth: usize, one: &Body, other: &Body) -> bool {
     match (one, other) {
         (Body::Null, Body::Null) => true,
         (Body::Bool(a), Body::Bool(b)) => a == b,
@@ -21,31 +30,38 @@ pub fn equal(one: &Body, other: &Body) -> bool {
         (Body::String(a), Body::String(b)) => a == b,
         (Body::Uuid(a), Body::Uuid(b)) => a == b,
         (Body::Error(a), Body::Error(b)) => a == b,
-        (Body::Array(a), Body::Array(b)) => ptr::eq(a, b) || arrays_equal(a, b),
-        (Body::Dictionary(a), Body::Dictionary(b)) => ptr::eq(a, b) || dictionaries_equal(a, b),
+        (Body::Array(a), Body::Array(b)) => {
+            ptr::eq(a, b) || depth > 0 && arrays_equal(depth - 1, a, b)
+        }
+        (Body::Dictionary(a), Body::Dictionary(b)) => {
+            ptr::eq(a, b) || depth > 0 && dictionaries_equal(depth - 1, a, b)
+        }
         _ => ptr::eq(one, other),
     }
 }
 
-fn arrays_equal(one: &Array, other: &Array) -> bool {
+fn arrays_equal(depth: usize, one: &Array, other: &Array) -> bool {
     let (one, other) = (one.snapshot(), other.snapshot());
     one.len() == other.len()
         && one
             .iter()
             .zip(&other)
-            .all(|(a, b)| equal(a.body(), b.body()))
+            .all(|(a, b)| equal_within(depth, a.body(), b.body()))
 }
 
-fn dictionaries_equal(one: &Dictionary, other: &Dictionary) -> bool {
+fn dictionaries_equal(depth: usize, one: &Dictionary, other: &Dictionary) -> bool {
     let (one, other) = (one.snapshot(), other.snapshot());
     one.len() == other.len()
         && one
             .iter()
             .zip(&other)
-            .all(|((a, x), (b, y))| a == b && equal(x.body(), y.body()))
+            .all(|((a, x), (b, y))| a == b && equal_within(depth, x.body(), y.body()))
 }
 
-fn hash_into(body: &Body, hasher: &mut DefaultHasher) {
+fn hash_into(depth: usize, body: &Body, hasher: &mut DefaultHasher) {
+    let Some(deeper) = depth.checked_sub(1) else {
+        return;
+    };
     std::mem::discriminant(body).hash(hasher);
     match body {
         Body::Null => {}
@@ -63,11 +79,11 @@ fn hash_into(body: &Body, hasher: &mut DefaultHasher) {
         Body::Array(array) => array
             .snapshot()
             .iter()
-            .for_each(|value| hash_into(value.body(), hasher)),
+            .for_each(|value| hash_into(deeper, value.body(), hasher)),
         Body::Dictionary(dictionary) => {
             for (key, value) in dictionary.snapshot() {
                 key.hash(hasher);
-                hash_into(value.body(), hasher);
+                hash_into(deeper, value.body(), hasher);
             }
         }
         Body::Fd(_) | Body::Connection(_) | Body::Endpoint(_) => ptr::from_ref(body).hash(hasher),
@@ -78,20 +94,31 @@ fn hash_into(body: &Body, hasher: &mut DefaultHasher) {
 #[must_use]
 pub fn hash(body: &Body) -> u64 {
     let mut hasher = DefaultHasher::new();
-    hash_into(body, &mut hasher);
+    hash_into(DEPTH, body, &mut hasher);
     hasher.finish()
 }
 
 /// An object that is changed by itself: containers are copied with what is in them, others are the same object.
 #[must_use]
 pub fn copy(object: &Object) -> Object {
+    copy_within(DEPTH, object)
+}
+
+fn copy_within(depth: usize, object: &Object) -> Object {
+    let Some(deeper) = depth.checked_sub(1) else {
+        return object.clone();
+    };
     match object.body() {
-        Body::Array(array) => Object::new(Body::Array(array.snapshot().iter().map(copy).collect())),
+        Body::Array(array) => {
+            let values = array.snapshot();
+            let copies = values.iter().map(|value| copy_within(deeper, value));
+            Object::new(Body::Array(copies.collect()))
+        }
         Body::Dictionary(dictionary) => {
             let new = Dictionary::default();
             for (key, value) in dictionary.snapshot() {
                 let key: &CStr = &key;
-                drop(new.set(key, Some(copy(&value))));
+                drop(new.set(key, Some(copy_within(deeper, &value))));
             }
             Object::new(Body::Dictionary(new))
         }
@@ -129,4 +156,33 @@ pub unsafe extern "C" fn xpc_copy(object: Raw) -> Raw {
         let object = unsafe { Object::retained(object) };
         object.map_or(ptr::null_mut(), |object| copy(&object).into_raw())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_itself() -> Object {
+        let object = Object::new(Body::Array(Array::default()));
+        let Body::Array(array) = object.body() else {
+            unreachable!("just made");
+        };
+        array.push(object.clone());
+        object
+    }
+
+    #[test]
+    fn a_container_in_itself_has_an_end() {
+        let [one, other] = [in_itself(), in_itself()];
+        assert!(equal(one.body(), one.body()));
+        assert!(!equal(one.body(), other.body()));
+        assert_eq!(hash(one.body()), hash(one.body()));
+        assert!(matches!(copy(&one).body(), Body::Array(copied) if copied.snapshot().len() == 1));
+        for object in [one, other] {
+            let Body::Array(array) = object.body() else {
+                unreachable!("just made");
+            };
+            array.set(0, Object::new(Body::Null));
+        }
+    }
 }

@@ -23,6 +23,9 @@ use vmnet_queue::{Target, fork};
 const MANY_EVENTS: usize = 1024;
 /// With so few it is read again.
 const FEW_EVENTS: usize = 256;
+/// While an answer is awaited reading cannot wait, as it may come behind them: a peer that sends more events than this and
+/// no answer is given up.
+const MOST_EVENTS: usize = 16 * MANY_EVENTS;
 /// How much is read of one peer before the others' turn.
 const READS: usize = 16;
 
@@ -284,8 +287,10 @@ impl Core {
     /// False if the socket is of no more use.
     fn write_more(self: &Arc<Self>, link: &Arc<Link>) -> bool {
         let mut state = self.lock();
+        let had = !state.outgoing.is_empty();
         let taken = state.outgoing.flush(link).is_ok();
-        if let Some(reactor) = reactor::get() {
+        // To be waited for as before is to be told as before.
+        if let Some(reactor) = reactor::get().filter(|_| had) {
             reactor.wait_for(
                 link,
                 !state.paused && !state.dead,
@@ -315,7 +320,11 @@ impl Core {
             stream.push(buffer.get(..count).unwrap_or_default(), descriptors);
             loop {
                 match stream.next_frame() {
-                    Ok(Some(frame)) => self.arrived(frame),
+                    Ok(Some(frame)) => {
+                        if !self.arrived(frame) {
+                            return false;
+                        }
+                    }
                     Ok(None) => break,
                     Err(_) => return false,
                 }
@@ -324,8 +333,8 @@ impl Core {
         true
     }
 
-    /// A message or an answer has come.
-    fn arrived(self: &Arc<Self>, frame: Frame) {
+    /// A message or an answer has come. False if it is one too many.
+    fn arrived(self: &Arc<Self>, frame: Frame) -> bool {
         let mut state = self.lock();
         let stage = match frame.purpose {
             Purpose::Reply => {
@@ -335,21 +344,25 @@ impl Core {
                 if let Some(waiter) = waiter {
                     waiter.answer(Object::new(Body::Dictionary(frame.message)));
                 }
-                return;
+                return true;
             }
             Purpose::Message => Stage::Came,
             Purpose::Question => Stage::Asked(frame.id),
         };
         // Looked at first: an object that is let go of here, and is the last reference, would need the lock.
         if state.dead {
-            return;
+            return true;
+        }
+        if self.mailbox.len() >= MOST_EVENTS {
+            return false;
         }
         let Some(connection) = Self::object(&state) else {
-            return;
+            return true;
         };
         drop(frame.message.origin.set(Origin { connection, stage }));
         self.tell(Object::new(Body::Dictionary(frame.message)));
         self.look_again(&mut state);
+        true
     }
 
     /// Stops reading a peer with many events waiting, and goes on when there are few.

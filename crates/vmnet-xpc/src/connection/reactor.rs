@@ -61,8 +61,10 @@ pub(super) fn get() -> Option<&'static Reactor> {
     Some(reactor)
 }
 
+/// That the peer is gone is told always: who does not read yet is told once, and again when it does.
 fn interest(read: bool, write: bool) -> EventFlags {
     let mut flags = EventFlags::empty();
+    flags.set(EventFlags::ET, !read);
     flags.set(EventFlags::IN | EventFlags::RDHUP, read);
     flags.set(EventFlags::OUT, write);
     flags

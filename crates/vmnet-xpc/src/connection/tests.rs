@@ -270,6 +270,89 @@ fn a_question_before_the_beginning_fails_at_once() {
     ));
 }
 
+/// What the thread that waits for sockets has spent.
+fn spent() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let folders = tasks.map(|task| task.unwrap().path());
+    let own = folders.filter(|task| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "vmnet-xpc")
+    });
+    let spent = own.map(|task| {
+        let stat = std::fs::read_to_string(task.join("schedstat")).unwrap();
+        Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+    });
+    spent.max().expect("a thread")
+}
+
+/// A peer that has gone while its messages wait for their handler costs nothing until they are read.
+#[test]
+fn who_has_gone_is_not_asked_for_again_and_again() {
+    const COUNT: i64 = 1500;
+    let listener = new(Role::Anonymous);
+    let (gate, held) = mpsc::channel::<()>();
+    let (sender, receiver) = mpsc::channel();
+    let peers = Mutex::new(Some((Mutex::new(held), sender)));
+    handle(&listener, move |event| {
+        let Body::Connection(_) = event.body() else {
+            return;
+        };
+        let (held, sender) = peers.lock().unwrap().take().unwrap();
+        handle(event, move |event| {
+            let _go_on = held.lock().unwrap().recv();
+            sender.send(event.clone()).unwrap();
+        });
+        core(event).resume();
+    });
+    core(&listener).resume();
+    let client = client_of(&listener);
+    for value in 0..COUNT {
+        core(&client).send(&message(value));
+    }
+    core(&client).die();
+    std::thread::sleep(Duration::from_millis(200));
+    let before = spent();
+    std::thread::sleep(Duration::from_millis(400));
+    let more = spent() - before;
+    assert!(more < Duration::from_millis(100), "{more:?}");
+    drop(gate);
+    for value in 0..COUNT {
+        assert_eq!(number(&receiver.recv_timeout(LONG).unwrap()), value);
+    }
+    assert!(is(&receiver.recv_timeout(LONG).unwrap(), Failure::Invalid));
+}
+
+/// Reading goes on behind a question, for the answer to come; not for ever.
+#[test]
+fn a_peer_that_answers_by_floods_is_given_up() {
+    let listener = new(Role::Anonymous);
+    let (sender, receiver) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    handle(&listener, move |event| {
+        if let Body::Connection(_) = event.body() {
+            handle(event, |_| {});
+            core(event).resume();
+            sender.lock().unwrap().send(event.clone()).unwrap();
+        }
+    });
+    core(&listener).resume();
+    let client = client_of(&listener);
+    let (gate, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    handle(&client, move |_| {
+        let _go_on = held.lock().unwrap().recv();
+    });
+    let (asked, answer) = mpsc::channel();
+    let asker = client.clone();
+    std::thread::spawn(move || asked.send(core(&asker).ask_and_wait(&message(0))));
+    let peer = receiver.recv_timeout(LONG).unwrap();
+    for value in 0..50_000 {
+        core(&peer).send(&message(value));
+    }
+    let answer = answer.recv_timeout(LONG).unwrap();
+    assert!(matches!(answer.body(), Body::Error(_)), "{answer:?}");
+    drop(gate);
+}
+
 #[test]
 fn a_flood_waits_at_its_source() {
     let listener = new(Role::Anonymous);
