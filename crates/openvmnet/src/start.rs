@@ -7,6 +7,7 @@
 use crate::client::ConnectError;
 use crate::place::{self, Scope};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -114,23 +115,25 @@ pub fn remove_stale(socket: &Path) -> io::Result<()> {
 }
 
 /// Starts the service with the socket as its standard input. It puts itself into the background and its first process
-/// ends, so that no zombie is left with our caller.
+/// ends, so that no zombie is left with our caller. A caller that waits for all its children, or for none, may have been
+/// told before us how that ended: whether the service runs is then found out by connecting.
 fn start(listener: UnixListener) -> Result<(), ConnectError> {
     let executable = place::executable().ok_or(ConnectError::NoExecutable)?;
     let at = |source| ConnectError::Start(executable.clone(), source);
-    let started = Command::new(&executable)
+    let mut first = Command::new(&executable)
         .args(["daemon", "--activated"])
         .stdin(OwnedFd::from(listener))
         .stdout(Stdio::null())
         .stderr(log())
         .current_dir("/")
         .spawn()
-        .and_then(|mut first| first.wait())
         .map_err(at)?;
-    if started.success() {
-        return Ok(());
+    match first.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(at(io::Error::other(format!("it ended at once, {status}")))),
+        Err(error) if error.raw_os_error() == Some(Errno::CHILD.raw_os_error()) => Ok(()),
+        Err(error) => Err(at(error)),
     }
-    Err(at(io::Error::other(format!("it ended at once, {started}"))))
 }
 
 /// Where a service that was started on demand writes what it has to say.

@@ -143,9 +143,10 @@ pub unsafe extern "C" fn CFRetain(object: *const c_void) -> *const c_void {
 pub unsafe extern "C" fn CFRelease(object: *const c_void) {
     border((), || {
         // SAFETY: The caller has null or a live object.
-        if let Some(head) = unsafe { ours(object) } {
-            // SAFETY: The caller gives its reference away.
-            unsafe { release(NonNull::from(head)) };
+        let is_ours = unsafe { ours(object) }.is_some();
+        if let Some(whole) = NonNull::new(object.cast_mut()).filter(|_| is_ours) {
+            // SAFETY: The caller gives its reference away. The pointer is the caller's, and so one to the whole object.
+            unsafe { release(whole.cast()) };
         } else if let Some(release) = theirs(c"CFRelease").filter(|_| !object.is_null()) {
             // SAFETY: CoreFoundation's function of this name has this type.
             let release: unsafe extern "C" fn(*const c_void) =
