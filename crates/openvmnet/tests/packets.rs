@@ -3,10 +3,13 @@
 mod world;
 
 use std::io::{IoSlice, IoSliceMut};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use openvmnet::{Interface, InterfaceConfiguration, ReadPacket, Status, WritePacket};
-use world::{SOON, frame, inside, number_of, read_batch, read_numbers};
+use world::{SOON, frame, inside, inside_with, number_of, read_batch, read_numbers};
 
 fn host() -> Interface {
     Interface::start(&InterfaceConfiguration::host().build().unwrap()).unwrap()
@@ -215,8 +218,95 @@ fn isolated_interfaces_reach_nobody_but_the_host() {
         alone.write_packet(&elsewhere).unwrap();
         one.write_packet(&frame(2, 60)).unwrap();
         assert_eq!(read_numbers(&other, 1), [2]);
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         assert_eq!(other.packets_available(), 0);
         assert_eq!(alone.packets_available(), 0);
     });
+}
+
+#[test]
+fn what_was_written_before_a_stop_arrives() {
+    inside("what_was_written_before_a_stop_arrives", || {
+        wrote_and_stopped(FULL + 700);
+    });
+}
+
+#[test]
+fn what_was_written_before_a_stop_arrives_through_sockets_too() {
+    inside_with(
+        "what_was_written_before_a_stop_arrives_through_sockets_too",
+        &[("VMNET_DATAPATH", "socket")],
+        || wrote_and_stopped(100),
+    );
+}
+
+/// Packets that an interface keeps for a program that does not read.
+const FULL: u32 = 4096;
+
+/// Threads that compute keep the service from the processors, and the other program reads only when the stop has begun.
+fn wrote_and_stopped(count: u32) {
+    let computing = Arc::new(AtomicBool::new(true));
+    let busy: Vec<_> = (0..4)
+        .map(|_| {
+            let computing = Arc::clone(&computing);
+            thread::spawn(move || {
+                while computing.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    for round in 0..5 {
+        let (one, other) = (host(), host());
+        for number in 0..count {
+            one.write_packet(&frame(number, 60)).unwrap();
+        }
+        let stopping = thread::spawn(move || {
+            let began = Instant::now();
+            one.stop().unwrap();
+            assert!(began.elapsed() < SOON, "it hung");
+        });
+        thread::sleep(Duration::from_millis(5));
+        let numbers = read_numbers(&other, count as usize);
+        assert!(numbers.into_iter().eq(0..count), "round {round}");
+        stopping.join().unwrap();
+    }
+    computing.store(false, Ordering::Relaxed);
+    for thread in busy {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_service_that_stands_still_or_is_gone_keeps_no_stop_waiting() {
+    inside(
+        "a_service_that_stands_still_or_is_gone_keeps_no_stop_waiting",
+        || {
+            let one = host();
+            let pid = world::service().expect("it runs");
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+            for number in 0..1000 {
+                one.write_packet(&frame(number, 60)).unwrap();
+            }
+            let going_on = thread::spawn(move || {
+                // Later than the ring is waited for.
+                thread::sleep(Duration::from_secs(1));
+                rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+            });
+            let began = Instant::now();
+            one.stop().unwrap();
+            assert!(began.elapsed() < Duration::from_secs(10), "it hung");
+            going_on.join().unwrap();
+            let one = host();
+            let pid = world::service().expect("it runs");
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+            for number in 0..1000 {
+                one.write_packet(&frame(number, 60)).unwrap();
+            }
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            let began = Instant::now();
+            one.stop().unwrap();
+            assert!(began.elapsed() < Duration::from_secs(10), "it hung");
+        },
+    );
 }

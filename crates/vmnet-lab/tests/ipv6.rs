@@ -253,6 +253,35 @@ fn who_asks_for_a_router_is_answered() {
 }
 
 #[test]
+fn where_nothing_leads_out_only_who_asks_is_told() {
+    let quiet = |config: &mut vmnet_core::Config| (config.nat44, config.nat66) = (false, false);
+    let mut lan = Lan::dual(quiet);
+    let port = add_raw(&mut lan, 9);
+    lan.run_for(700 * SECOND);
+    assert_eq!(advertisements(&lan.heard(port)).len(), 0, "nobody asked");
+    lan.shutdown();
+    assert_eq!(advertisements(&lan.heard(port)).len(), 0, "nobody knows");
+    // Who asks is answered, and reminded; who comes later is not told at once.
+    let mut lan = Lan::dual(quiet);
+    let port = add_raw(&mut lan, 9);
+    let mac = lan.guest(port).mac;
+    lan.inject(port, packets6::router_solicitation(mac, at(9)));
+    assert_eq!(advertisements(&lan.heard(port)).len(), 1);
+    let other = add_raw(&mut lan, 8);
+    lan.run_for(100 * SECOND);
+    assert_eq!(advertisements(&lan.heard(other)).len(), 0);
+    lan.run_for(600 * SECOND);
+    assert!(!advertisements(&lan.heard(port)).is_empty());
+    lan.heard(other);
+    lan.shutdown();
+    assert_eq!(advertisements(&lan.heard(other)).len(), 1, "it ends");
+    // As most systems ask: without an address.
+    let mut lan = Lan::dual(quiet);
+    let port = lan.add_autonomous(2);
+    assert!(lan.guest(port).address6().is_some());
+}
+
+#[test]
 fn the_last_advertisement_takes_everything_back() {
     let mut lan = Lan::dual(|_| {});
     let port = lan.add_autonomous(2);

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use super::Statistics;
 use super::arriving::Arriving;
+use super::drain::Drain;
 use super::finish::{Agreed, HEAD, HEADER, header_of};
 use super::packet::{PacketBuffers, WritePacket};
 use super::parameters::MAX_PACKETS;
@@ -105,6 +106,16 @@ impl Datagrams {
         epoll::add(&self.ready, &socket, EventData::new_u64(0), EventFlags::IN)?;
         inner.socket = Some(socket);
         Ok(())
+    }
+
+    /// Waits until the service has taken what was written: it lets go when it has come to the end.
+    pub(super) fn drain(&self) {
+        let _written = lock(&self.writing);
+        let Some(socket) = self.line() else { return };
+        if rustix::net::shutdown(&socket, rustix::net::Shutdown::Write).is_ok() {
+            let drain = Drain::begin();
+            while drain.wait(None, socket.as_fd()) {}
+        }
     }
 
     pub(super) fn end(&self) {

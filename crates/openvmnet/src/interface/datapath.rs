@@ -88,6 +88,14 @@ impl Datapath {
         }
     }
 
+    /// Waits for a moment until the service has taken what was written.
+    pub(super) fn drain(&self) {
+        match self {
+            Self::Rings(rings) => rings.drain(),
+            Self::Socket(datagrams) => datagrams.drain(),
+        }
+    }
+
     pub(super) fn end(&self) {
         match self {
             Self::Rings(rings) => rings.end(),

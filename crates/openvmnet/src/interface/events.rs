@@ -212,7 +212,11 @@ fn wait(ours: &Weak<Shared>) {
                 // Its panic was reported, and is the program's; others are told all the same.
                 let _panicked = catch_unwind(AssertUnwindSafe(|| notifier(event)));
             }
-            Next::Sleep => look(&[events.wake.as_ref()], None, events),
+            Next::Sleep => {
+                // Whoever was just woken for the handler may have this core, which is awake.
+                thread::yield_now();
+                look(&[events.wake.as_ref()], None, events);
+            }
             Next::Await => {
                 let ready = shared.datapath.watch();
                 look(&[events.wake.as_ref(), ready], None, events);

@@ -56,6 +56,10 @@ impl Shared {
 
     /// The rings ended, and the service did not: somebody stopped the interface.
     pub(crate) fn hung_up(&self) {
+        if self.state.load(Ordering::Relaxed) != RUNNING {
+            // It is being stopped, and the service lets go of what has come to its end.
+            return;
+        }
         let at = lock(&self.service);
         let known = at
             .as_ref()

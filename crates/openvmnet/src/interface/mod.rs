@@ -13,6 +13,7 @@
 //! | `rings` | through shared memory |
 //! | `arriving` | a frame on its way to a program's buffers |
 //! | `datagrams` | through a socket, where there are no rings |
+//! | `drain` | what was written before an end goes out |
 //! | `finish` | offloads, for programs without a virtio header |
 //! | `events` | [`Event`]: telling a program that there is something to read |
 //! | `forwarding` | [`PortForwardingRule`]: ports of the host that lead to guests |
@@ -24,6 +25,7 @@ mod builder;
 mod configuration;
 mod datagrams;
 mod datapath;
+mod drain;
 mod events;
 mod finish;
 mod forwarding;
@@ -246,7 +248,8 @@ impl Interface {
     }
 
     /// Ends it (`vmnet_stop_interface`): its place on the network, its rules, and its packets. No handler of its events runs
-    /// any more when this returns, unless it is the one that calls this. A network that it was started on is let go.
+    /// any more when this returns, unless it is the one that calls this. A network that it was started on is let go. What was
+    /// written before goes out first, unless the service takes nothing for half a second, or is gone.
     ///
     /// # Errors
     /// [`Status::SetupIncomplete`]: it is stopped already.
@@ -263,6 +266,7 @@ impl Interface {
         begun.map_err(|_| stopped())?;
         shared.events.end();
         shared.state.store(STOPPED, Ordering::Relaxed);
+        shared.datapath.drain();
         let service = lock(&shared.service).take();
         if let Some(AtService {
             membership, number, ..
@@ -460,8 +464,9 @@ impl Drop for Interface {
     }
 }
 
-/// Readable exactly while packets can be read, for programs that wait for several things or have a runtime. When it is
-/// readable, [`Interface::read`] until there is none.
+/// Readable while packets can be read, for programs that wait for several things or have a runtime. When it is readable,
+/// [`Interface::read`] until there is none. Who reads a packet as soon as it is there may be told of it afterwards: then the
+/// next read finds none, and it is not readable any more.
 impl AsFd for Interface {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.datapath.watch()

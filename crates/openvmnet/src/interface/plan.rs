@@ -70,10 +70,6 @@ pub(super) fn open(
         let opened = client.open_network(Some(name), says_something.then_some(asked));
         return opened.map_err(failure);
     };
-    if service_mode == Mode::Host {
-        // As on macOS: guests of such a network hear nothing that they did not ask for.
-        asked.router_advertisement = Some(false);
-    }
     asked.uuid = Some(Uuid::new_v5(&RANGES, &start.octets()).to_string());
     asked.subnet = Some(with_len(start, mask));
     match first_guest(start, mask).filter(|first| *first <= end) {

@@ -18,6 +18,7 @@ use vmnet_virtio::net::Features;
 
 use super::Statistics;
 use super::arriving::Arriving;
+use super::drain::Drain;
 use super::finish::{Agreed, HEAD, HEADER, header_of};
 use super::packet::{PacketBuffers, WritePacket};
 use super::parameters::MAX_PACKETS;
@@ -166,6 +167,32 @@ impl Rings {
             transmitting.moves = true;
         }
         connected
+    }
+
+    /// Waits until the service has taken what was written, or does not go on to.
+    pub(super) fn drain(&self) {
+        let Some(line) = self.line() else { return };
+        let mut transmitting = lock(&self.transmitting);
+        let Some(queue) = &mut transmitting.queue else {
+            return;
+        };
+        let _told = queue.flush();
+        let mut drain = Drain::begin();
+        loop {
+            match queue.driver.reclaim() {
+                Ok(0) => {}
+                Ok(_) => drain.moved(),
+                Err(_) => return,
+            }
+            if queue.driver.pending() == 0 {
+                return;
+            }
+            let _taken = queue.clear();
+            // What comes back from now on is told.
+            if !queue.driver.enable_calls() && !drain.wait(Some(queue.call_fd()), line.as_fd()) {
+                return;
+            }
+        }
     }
 
     /// Ends them. Memory goes; the descriptor to wait for stays, and is readable.

@@ -4,6 +4,9 @@
 //! too many, hears the next one to all, and these are three seconds apart. A port is told when it is new, so that its
 //! guest hears something soon, whether it asks or not.
 //!
+//! Where nothing leads out, by neither family (host mode), a network is quiet: it tells nobody anything before somebody has
+//! asked, and a new port never. Programs on such a network, as on one of macOS, hear what they are sent and nothing else.
+//!
 //! Without NAT66 the router's lifetime is zero: guests get addresses and no way out. The resolver and the domain are those
 //! of the network (RFC 8106). Prefixes live for 30 days and are preferred for 7, as Apple's networks have it.
 
@@ -49,6 +52,8 @@ pub(crate) struct Contents {
     pub(crate) mac: Mac,
     /// There is a way out.
     pub(crate) router: bool,
+    /// Nobody is told who does not ask.
+    pub(crate) quiet: bool,
     /// A DHCPv6 server has addresses, and whatever else there is to know.
     pub(crate) dhcp6: bool,
     /// We are a resolver, and guests have names in this domain.
@@ -111,6 +116,10 @@ pub(crate) struct Advertiser {
     last_message: Vec<u8>,
     /// There is a way out.
     router: bool,
+    /// Ports that are new are not told.
+    quiet: bool,
+    /// Nobody has asked on a quiet network.
+    silent: bool,
     random: u64,
     /// When the next one to all is due, and how many of the first are left.
     next: Instant,
@@ -132,6 +141,8 @@ impl Advertiser {
             message: contents.message(false),
             last_message: contents.message(true),
             router: contents.router,
+            quiet: contents.quiet,
+            silent: contents.quiet,
             random: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             next: now,
             initial: INITIAL,
@@ -146,12 +157,14 @@ impl Advertiser {
 
     /// A port is new.
     pub(crate) fn plugged(&mut self, port: PortId) {
-        self.fresh.push(port);
+        if !self.quiet {
+            self.fresh.push(port);
+        }
     }
 
     /// A port's guest listens only now. It is told of a way out, as when it is plugged in; where there is none, it asks.
     pub(crate) fn listens(&mut self, port: PortId) {
-        if self.router && !self.fresh.contains(&port) {
+        if self.router && !self.quiet && !self.fresh.contains(&port) {
             self.fresh.push(port);
         }
     }
@@ -163,6 +176,11 @@ impl Advertiser {
 
     /// The guest at `mac` asks who is a router, from this address if it has one.
     pub(crate) fn asked(&mut self, link: &mut Link<'_>, mac: Mac, source: Ipv6Addr) {
+        if std::mem::take(&mut self.silent) {
+            // From now on there is somebody to whom lifetimes are to be renewed.
+            self.initial = 0;
+            self.next = link.now + self.chance(INTERVAL_MIN, INTERVAL_MAX);
+        }
         if !source.is_unspecified() && self.budgets.take(link, mac) {
             if let Some(frame) = frame(link, &self.message, mac, source) {
                 link.send(mac, &[&frame]);
@@ -191,13 +209,14 @@ impl Advertiser {
         }
     }
 
-    pub(crate) fn next_deadline(&self) -> Instant {
-        self.asked.map_or(self.next, |asked| asked.min(self.next))
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let next = self.asked.map_or(self.next, |asked| asked.min(self.next));
+        (!self.silent).then_some(next)
     }
 
     /// Sends what is due.
     pub(crate) fn timeout(&mut self, link: &mut Link<'_>) {
-        if link.now < self.next_deadline() {
+        if self.next_deadline().is_none_or(|due| link.now < due) {
             return;
         }
         if link.now >= self.next {
@@ -220,6 +239,9 @@ impl Advertiser {
 
     /// The network ends: guests look for another way out, and for other resolvers (§6.2.5).
     pub(crate) fn end(&mut self, link: &mut Link<'_>) {
+        if self.silent {
+            return;
+        }
         tell_all(link, &self.last_message);
     }
 

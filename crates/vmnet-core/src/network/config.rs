@@ -252,6 +252,7 @@ impl Config {
             mtu: self.mtu,
             mac: self.host.unwrap_or(self.gateway_mac),
             router: self.nat66,
+            quiet: !self.nat44 && !self.nat66,
             dhcp6: self.dhcp6.is_some(),
             domain: (self.dns != Dns::Off).then(|| self.domain.clone()),
         })

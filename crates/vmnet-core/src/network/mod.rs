@@ -299,7 +299,7 @@ impl Network {
             .next_deadline()
             .into_iter()
             .chain(self.services.next_deadline())
-            .chain(self.advertiser.as_ref().map(Advertiser::next_deadline))
+            .chain(self.advertiser.as_ref().and_then(Advertiser::next_deadline))
             .chain(self.follow.then_some(self.follows_from))
             .min()
     }

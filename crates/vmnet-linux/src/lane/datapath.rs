@@ -200,6 +200,9 @@ impl Lane {
         let (mut busy, mut had_frames) = (false, false);
         while !self.stopped {
             let moved = std::mem::take(&mut self.moved);
+            if moved > 0 {
+                self.patience.woke();
+            }
             let (timeout, looked) = self.before_sleep(busy, moved);
             if !(had_frames && self.patience.goes_on(moved)) {
                 let waited = self

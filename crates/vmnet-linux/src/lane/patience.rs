@@ -24,10 +24,13 @@ const BUSY_BYTES: usize = 64 << 10;
 /// The first and the longest time without looks after one that was in vain.
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// The longest time for which the lane does not give way, after it took long.
+const COURTESY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// When it is worth looking.
 #[derive(Debug)]
 pub(super) struct Patience {
+    courtesy: Courtesy,
     not_before: Instant,
     pause: Duration,
     /// Rings are being looked at since then, and were last at that time.
@@ -39,6 +42,7 @@ pub(super) struct Patience {
 impl Patience {
     pub(super) fn new(now: Instant) -> Self {
         Self {
+            courtesy: Courtesy::new(now),
             not_before: now,
             pause: PAUSE_MIN,
             looking: None,
@@ -57,11 +61,20 @@ impl Patience {
         moved: usize,
         events: &mut Vec<(Token, EventFlags)>,
     ) -> io::Result<()> {
-        let worth = (1..=SMALL).contains(&moved) && timeout != Some(Duration::ZERO);
+        let sleeps = timeout != Some(Duration::ZERO);
+        let worth = (1..=SMALL).contains(&moved) && sleeps;
         if worth && self.look(poller, events)? {
             return Ok(());
         }
+        if sleeps {
+            self.courtesy.give_way();
+        }
         poller.wait(timeout, events)
+    }
+
+    /// Somebody may have been woken in this turn.
+    pub(super) fn woke(&mut self) {
+        self.courtesy.due = true;
     }
 
     /// The turn before found frames in rings and moved `moved` bytes, and there will be more: whether to take them before
@@ -133,6 +146,46 @@ impl Patience {
     fn vain(&mut self, now: Instant) {
         self.not_before = now + self.pause;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Giving way once, after others were woken and before the lane sleeps.
+///
+/// Whoever is woken by a thread that sleeps a moment later is mostly put on another core by the kernel, and a core that
+/// rests takes tens of microseconds to come to life, ten times as long as all else. One that gives way leaves its own
+/// core, which is awake, to them. Where programs compute there, that may take long: then it is not done for a while.
+#[derive(Debug)]
+struct Courtesy {
+    due: bool,
+    not_before: Instant,
+    pause: Duration,
+}
+
+impl Courtesy {
+    fn new(now: Instant) -> Self {
+        Self {
+            due: false,
+            not_before: now,
+            pause: PAUSE_MIN,
+        }
+    }
+
+    fn give_way(&mut self) {
+        if !std::mem::take(&mut self.due) {
+            return;
+        }
+        let before = Instant::now();
+        if before < self.not_before {
+            return;
+        }
+        std::thread::yield_now();
+        let now = Instant::now();
+        if now.duration_since(before) > SCARCE {
+            self.not_before = now + self.pause;
+            self.pause = (self.pause * 2).min(COURTESY_PAUSE_MAX);
+        } else {
+            self.pause = PAUSE_MIN;
+        }
     }
 }
 

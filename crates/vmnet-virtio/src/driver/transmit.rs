@@ -127,6 +127,12 @@ impl Transmit {
         self.free.len()
     }
 
+    /// How many frames the device has, and has not given back.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        usize::from(self.ring.config().size).saturating_sub(self.free.len())
+    }
+
     /// Asks to be called when a buffer comes back. True if one has already.
     #[must_use]
     pub fn enable_calls(&mut self) -> bool {

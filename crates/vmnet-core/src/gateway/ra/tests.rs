@@ -8,6 +8,7 @@ fn contents() -> Contents {
         mtu: 1500,
         mac: Mac([2; 6]),
         router: true,
+        quiet: false,
         dhcp6: true,
         domain: Some("vmnet.internal".to_owned()),
     }
