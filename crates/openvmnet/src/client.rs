@@ -297,23 +297,31 @@ fn answer<T>(outcome: zlink::Result<Result<T, ServiceError>>) -> Result<T, CallE
 }
 
 impl Client {
-    /// Makes a tap on the bridge of a network whose frames the kernel carries, for a VMM: its name, and its descriptor. To be
-    /// given to [`start_interface`](Self::start_interface), as a duplicate, with the kind
+    /// Makes a tap on the bridge of a network whose frames the kernel carries, for a VMM: its name, and a descriptor of each of
+    /// its queues. Any of these is to be given to [`start_interface`](Self::start_interface), as a duplicate, with the kind
     /// [`BridgeTap`](crate::service::Kind::BridgeTap).
     ///
     /// # Errors
     /// See [`CallError`].
-    pub fn open_tap(&mut self, network: &str) -> Result<(Tap, OwnedFd), CallError> {
-        let answered = wait(self.connection.open_tap(network));
+    pub fn open_tap(
+        &mut self,
+        network: &str,
+        queues: u8,
+    ) -> Result<(Tap, Vec<OwnedFd>), CallError> {
+        let asked = (queues > 1).then(|| queues.into());
+        let answered = wait(self.connection.open_tap(network, asked));
         let (answered, descriptors) = match answered {
             Ok((answered, descriptors)) => (Ok(answered), descriptors),
             Err(error) => (Err(error), Vec::new()),
         };
         let tap = self.give_up_if_silent(answer(answered))?;
-        let descriptor = descriptors.into_iter().next();
-        let missing = || zlink::Error::from(io::Error::from(io::ErrorKind::UnexpectedEof));
-        let descriptor = descriptor.ok_or_else(missing);
-        Ok((tap, answer(descriptor.map(Ok))?))
+        if descriptors.len() != usize::from(queues.max(1)) {
+            let came = descriptors.len();
+            return Err(CallError::Strange(format!(
+                "{came} descriptors of {queues} queues"
+            )));
+        }
+        Ok((tap, descriptors))
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `cubic.rs` | the congestion control of every namespace, where the machine has to allow it first |
 //! | `process.rs` | processor time and memory from `/proc`, children that do not outlive us |
 //! | `library/` | frames from one program to another by `openvmnet`, beside sockets |
+//! | `privileged/` | networks that the kernel carries, and bridged ones, beside what is made by hand |
 //! | `service/` | the service: cold start, interfaces, memory, calls, recovery |
 //! | `report/` | the table, the JSON, facts about the machine |
 //! | `scratch.rs` | the run's directory, removed however the run ends |
@@ -30,6 +31,7 @@ mod pair;
 mod path;
 mod plan;
 mod ports;
+mod privileged;
 mod process;
 mod report;
 mod rows;
@@ -66,6 +68,12 @@ fn main() -> ExitCode {
         } => service::recovery::serve(server)
             .map(|()| true)
             .map_err(|error| format!("guest: {error}")),
+        options::Options {
+            command: Some(options::Mode::Relay(relay)),
+            ..
+        } => privileged::relay::run(&relay)
+            .map(|()| true)
+            .map_err(|error| format!("relay: {error}")),
         options => plan::run(&options),
     };
     match done {

@@ -74,9 +74,10 @@ impl<'a> Meter<'a> {
             Experiment::RequestResponse(by) => self.request_response(by, instance, testbed),
             Experiment::Connections(by) => self.connections(by, path, instance, testbed),
             Experiment::Memory => memory(instance, testbed),
-            Experiment::Service(_) | Experiment::Pair(_) | Experiment::Ports(_) => {
-                Err("this is not measured through a path".to_owned())
-            }
+            Experiment::Service(_)
+            | Experiment::Pair(_)
+            | Experiment::Ports(_)
+            | Experiment::Privileged(_) => Err("this is not measured through a path".to_owned()),
         }
     }
 
@@ -131,7 +132,7 @@ impl<'a> Meter<'a> {
                 client.bytes, server.bytes
             ));
         }
-        came_from_host(&server, by, testbed)?;
+        came_from_host(&server, by, (instance, testbed))?;
 
         let bytes = (last.bytes - first.bytes) as f64;
         if bytes == 0.0 {
@@ -284,7 +285,7 @@ impl<'a> Meter<'a> {
         if received.packets == 0 {
             return Err(format!("none of {} datagrams arrived", sent.packets));
         }
-        came_from_host(if up { &received } else { &sent }, by, testbed)?;
+        came_from_host(if up { &received } else { &sent }, by, (instance, testbed))?;
         Ok(Trial {
             arrived: (last.packets - first.packets) as f64 / elapsed(first, last),
             sent: (last_sent.packets - first_sent.packets) as f64 / elapsed(first_sent, last_sent),
@@ -307,7 +308,8 @@ impl<'a> Meter<'a> {
             millis,
             token,
         })?;
-        came_from_host(&testbed.server.totals(token)?, by, testbed)?;
+        let served = testbed.server.totals(token)?;
+        came_from_host(&served, by, (instance, testbed))?;
         match reply {
             Reply::Latency(latency) if latency.rounds >= 100 => Ok(vec![
                 (
@@ -384,11 +386,20 @@ struct Trial {
     lost: f64,
 }
 
-fn came_from_host(server: &Totals, by: Family, testbed: &Testbed) -> Result<(), Refusal> {
+fn came_from_host(
+    server: &Totals,
+    by: Family,
+    (instance, testbed): (&Instance, &Testbed),
+) -> Result<(), Refusal> {
+    let wanted = match (instance.seen, by) {
+        (None, _) => testbed.host_address(by),
+        (Some([v4, _]), Family::V4) => v4,
+        (Some([_, v6]), Family::V6) => v6,
+    };
     match server.peer {
-        Some(peer) if peer == testbed.host_address(by) => Ok(()),
+        Some(peer) if peer == wanted => Ok(()),
         peer => Err(format!(
-            "the server saw {peer:?} and not the host's address: the path was not used"
+            "the server saw {peer:?} and not {wanted}: the path was not used"
         )),
     }
 }

@@ -50,7 +50,7 @@ impl Namespace {
     }
 
     /// A path by which `ip` finds it.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd())
     }
 

@@ -69,6 +69,9 @@ pub(crate) enum Mode {
     /// The receiving process of the rows of the library, started by the bench itself.
     #[command(hide = true)]
     Receive(crate::library::Receiver),
+    /// A virtual machine, as far as its tap goes, started by the bench itself.
+    #[command(hide = true)]
+    Relay(crate::privileged::relay::Relay),
     /// What the rows of instructions run under callgrind, started by the bench itself.
     #[command(hide = true)]
     Forward {

@@ -6,6 +6,7 @@ use crate::options::Options;
 use crate::pair;
 use crate::path::{Instance, Kind, Path};
 use crate::ports;
+use crate::privileged;
 use crate::report;
 use crate::rows::{self, Experiment, Row, experiments};
 use crate::service;
@@ -253,6 +254,9 @@ fn attempt(
     }
     if let Experiment::Pair(part) = experiment {
         return pair::measure(part, path, testbed, options);
+    }
+    if let Experiment::Privileged(part) = experiment {
+        return privileged::measure(part, path, meter, testbed, options);
     }
     // Memory is that of a path which has moved nothing yet; the others share one that is warm.
     let kept = if experiment == Experiment::Memory {

@@ -12,7 +12,7 @@ pub(crate) const MTU: u32 = 1500;
 
 /// Ratios at the same MTU: a row of ours to another row, of kernel NAT or of ours. At least, where higher is better; at
 /// most, where lower is.
-const RATIOS: [(&str, Kind, &str, f64); 19] = [
+const RATIOS: [(&str, Kind, &str, f64); 31] = [
     ("tcp_up_1", Kind::Kernel, "tcp_up_1", 0.50),
     ("tcp_down_1", Kind::Kernel, "tcp_down_1", 0.50),
     ("rr_p50", Kind::Kernel, "rr_p50", 1.25),
@@ -31,6 +31,38 @@ const RATIOS: [(&str, Kind, &str, f64); 19] = [
     ("udp6_down_1400", Kind::Ours, "udp_down_1400", 0.95),
     ("rr6_p50", Kind::Ours, "rr_p50", 1.05),
     ("connections6", Kind::Ours, "connections", 0.95),
+    ("kernel_tcp_up_1", Kind::Kernel, "kernel_tcp_up_1", 0.95),
+    ("kernel_tcp_down_1", Kind::Kernel, "kernel_tcp_down_1", 0.95),
+    ("kernel_tcp_up_8", Kind::Kernel, "kernel_tcp_up_8", 0.95),
+    ("kernel_tcp_down_8", Kind::Kernel, "kernel_tcp_down_8", 0.95),
+    ("kernel_rr_p50", Kind::Kernel, "kernel_rr_p50", 1.05),
+    (
+        "kernel_connections",
+        Kind::Kernel,
+        "kernel_connections",
+        0.95,
+    ),
+    ("kernel_tcp6_up_1", Kind::Kernel, "kernel_tcp6_up_1", 0.95),
+    (
+        "kernel_tcp6_down_1",
+        Kind::Kernel,
+        "kernel_tcp6_down_1",
+        0.95,
+    ),
+    ("kernel_tcp6_up_8", Kind::Kernel, "kernel_tcp6_up_8", 0.95),
+    (
+        "kernel_tcp6_down_8",
+        Kind::Kernel,
+        "kernel_tcp6_down_8",
+        0.95,
+    ),
+    ("kernel_rr6_p50", Kind::Kernel, "kernel_rr6_p50", 1.05),
+    (
+        "kernel_connections6",
+        Kind::Kernel,
+        "kernel_connections6",
+        0.95,
+    ),
     ("library_64_32", Kind::Ours, "library_64_32_sockets", 3.0),
 ];
 
@@ -145,7 +177,10 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
         }
     }
     let compared: &[Kind] = match row.experiment {
-        Experiment::Service(_) | Experiment::Pair(_) | Experiment::Ports(_) => &[],
+        Experiment::Service(_)
+        | Experiment::Pair(_)
+        | Experiment::Ports(_)
+        | Experiment::Privileged(_) => &[],
         _ => &NOT_BEHIND,
     };
     for &kind in compared {

@@ -47,7 +47,7 @@ pub(crate) struct Testbed {
     scratch: Scratch,
     /// Paths that have an address of the server for their short connections, by its number.
     known: Vec<crate::path::Path>,
-    /// Names given by [`Self::fresh_name`].
+    /// Numbers given by [`Self::fresh_number`].
     names: usize,
     _cubic: Cubic,
 }
@@ -143,8 +143,18 @@ impl Testbed {
 
     /// A name that no path and no service had yet.
     pub(crate) fn fresh_name(&mut self, kind: &str) -> String {
+        format!("{kind}-{}", self.fresh_number())
+    }
+
+    /// A number that nobody had yet.
+    pub(crate) fn fresh_number(&mut self) -> usize {
         self.names += 1;
-        format!("{kind}-{}", self.names)
+        self.names
+    }
+
+    /// This program, where every user can execute it.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// The server with a port of its choice.
@@ -195,6 +205,16 @@ impl Testbed {
         name: &str,
     ) -> Result<Guarded, Refusal> {
         start(command, namespace, Some(self.user), &self.log(name))
+    }
+
+    /// The same as root.
+    pub(crate) fn start_as_root(
+        &self,
+        command: Command,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<Guarded, Refusal> {
+        start(command, namespace, None, &self.log(name))
     }
 
     /// Waits for the load generator `name`; answers it and its process number.

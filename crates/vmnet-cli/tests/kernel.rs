@@ -267,6 +267,37 @@ fn what_a_killed_service_has_left_is_taken_over_or_removed() {
     assert!(!host(&stage, "ip -o link").contains("vmnet"));
 }
 
+/// A VMM whose owner is gone: nobody will bring it back, and the bridge is its own as long as it is there.
+#[test]
+fn what_a_vmm_is_still_on_is_removed_when_that_ends() {
+    let Some(mut stage) = stage(&[]) else { return };
+    let before = host(&stage, "nft -s list ruleset");
+    // In the place of QEMU: what it leaves behind has inherited the tap.
+    let script = "sleep 1000 >/dev/null 2>&1 & echo at $!; wait";
+    let words = ["qemu", "--network", "held", "--nic", "tap", "--", "sh"];
+    let mut command = stage.vmnet(&words);
+    command.args(["-c", script]);
+    let mut owner = Process::spawn(command);
+    let vmm: i32 = owner.wait_for_output("the VMM", SOON, |text| {
+        let number = text.strip_prefix("at ")?.strip_suffix('\n')?;
+        number.parse().ok()
+    });
+    let links = |stage: &Stage| host(stage, "ip -o link");
+    assert!(links(&stage).contains("vmnet0-0"), "{}", links(&stage));
+    owner.signal(Signal::STOP);
+    stage.machine().signal(Signal::KILL);
+    stage.machine().wait(SOON);
+    drop(owner);
+    stage.start_machine();
+    assert!(!vmnet(&stage, "network list").contains("held"));
+    std::thread::sleep(2 * SECOND);
+    assert!(links(&stage).contains("vmnet0-0"), "{}", links(&stage));
+    let vmm = rustix::process::Pid::from_raw(vmm).unwrap();
+    rustix::process::kill_process(vmm, Signal::KILL).unwrap();
+    eventually("it is removed", || !links(&stage).contains("vmnet"));
+    assert_eq!(host(&stage, "nft -s list ruleset"), before);
+}
+
 #[test]
 fn the_kernel_is_for_the_machines_service_alone() {
     let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &[]) else {

@@ -61,7 +61,7 @@ const CALLS: [(&str, &[Parameter]); 22] = [
         "StartInterface",
         &[NETWORK, ("options", Form::Options, REQUIRED)],
     ),
-    ("OpenTap", &[NETWORK]),
+    ("OpenTap", &[NETWORK, ("queues", Form::Number, OPTIONAL)]),
     ("StopInterface", &[("interface", Form::Number, REQUIRED)]),
     ("ListInterfaces", &[ANY_NETWORK]),
     ("ListSharedInterfaces", &[]),

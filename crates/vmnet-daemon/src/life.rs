@@ -315,11 +315,12 @@ async fn live(
     outcome
 }
 
-/// Has rules in the kernel follow guests and the host's interfaces, for ever.
+/// Has rules in the kernel follow guests and the host's interfaces, and removes what had to wait, for ever.
 async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>) {
     while supervisor.borrow().has_helper() {
         tokio::time::sleep(LOOK).await;
         supervisor.borrow_mut().look_at_kernel();
+        supervisor.borrow_mut().look_at_leftovers();
     }
 }
 

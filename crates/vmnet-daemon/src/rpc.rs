@@ -111,9 +111,13 @@ impl Session {
     }
 
     #[zlink(return_fds)]
-    async fn open_tap(&self, network: String) -> (Result<Tap, ServiceError>, Vec<OwnedFd>) {
-        match self.supervisor().open_tap(&network) {
-            Ok((name, descriptor)) => (Ok(Tap { name }), vec![descriptor]),
+    async fn open_tap(
+        &self,
+        network: String,
+        queues: Option<u64>,
+    ) -> (Result<Tap, ServiceError>, Vec<OwnedFd>) {
+        match self.supervisor().open_tap(&network, queues) {
+            Ok((name, descriptors)) => (Ok(Tap { name }), descriptors),
             Err(error) => (Err(error), Vec::new()),
         }
     }

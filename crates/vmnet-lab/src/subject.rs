@@ -51,7 +51,9 @@ impl Subject {
     pub fn vmnet(&self, world: &World, arguments: &[&str]) -> Command {
         let mut command = world.command(&self.vmnet);
         if self.network.is_some() {
-            command.env("VMNET_SOCKET", world.machine_socket());
+            for variable in ["VMNET_SOCKET", "VMNET_SYSTEM_SOCKET"] {
+                command.env(variable, world.machine_socket());
+            }
         }
         command.args(arguments);
         command

@@ -49,12 +49,14 @@ pub trait Calls {
         options: InterfaceOptions,
         #[zlink(fds)] descriptors: Vec<OwnedFd>,
     ) -> zlink::Result<Result<Started, ServiceError>>;
-    /// Makes a tap on the bridge of a network whose frames the kernel carries. Its descriptor comes beside the reply, for a
-    /// VMM; frames pass when an interface of the kind `bridge_tap` is started with it. It ends when nobody has it open.
+    /// Makes a tap on the bridge of a network whose frames the kernel carries, with one queue or as many as are asked for. A
+    /// descriptor of each comes beside the reply, for a VMM; frames pass when an interface of the kind `bridge_tap` is started
+    /// with one of them. It ends when nobody has any of them open.
     #[zlink(return_fds)]
     async fn open_tap(
         &mut self,
         network: &str,
+        queues: Option<u64>,
     ) -> zlink::Result<(Result<Tap, ServiceError>, Vec<OwnedFd>)>;
     /// Ends an interface, of whichever connection, with its rules.
     async fn stop_interface(&mut self, interface: u64) -> zlink::Result<Result<(), ServiceError>>;

@@ -20,6 +20,7 @@ use crate::namespace::Namespace;
 use crate::options::Options;
 use crate::process::Guarded;
 use crate::testbed::Testbed;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Which path.
@@ -60,6 +61,8 @@ pub(crate) struct Instance {
     pub(crate) network: Option<u32>,
     /// Where its command is.
     inside: Namespace,
+    /// With which addresses the server sees it, if not with the host's.
+    pub(crate) seen: Option<[IpAddr; 2]>,
     /// Kept for its drop, which comes after that of the agent: most processes end when their command does.
     _processes: Vec<Guarded>,
 }
@@ -131,12 +134,27 @@ impl Instance {
             agent: started.agent,
             network: started.network,
             inside,
+            seen: None,
             _processes: started.processes,
         })
     }
-}
 
-impl Instance {
+    /// A load generator behind something that is no path of the usual testbed.
+    pub(crate) fn behind(
+        agent: Agent,
+        network: Option<u32>,
+        inside: Namespace,
+        seen: [IpAddr; 2],
+        process: Guarded,
+    ) -> Self {
+        Self {
+            agent,
+            network,
+            inside,
+            seen: Some(seen),
+            _processes: vec![process],
+        }
+    }
     /// Waits until the command has an IPv6 address and a way out.
     pub(crate) fn await_ipv6(&self) -> Result<(), Refusal> {
         let limit = Instant::now() + Duration::from_secs(10);

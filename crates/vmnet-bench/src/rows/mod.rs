@@ -5,6 +5,7 @@
 //! | `paths.rs` | of what a command sees behind a path |
 //! | `pairs.rs` | of two guests of one network |
 //! | `ports.rs` | of ports in shared memory |
+//! | `privileged.rs` | of networks that take privileges |
 //! | `library.rs` | of the library |
 //! | `service.rs` | of the service |
 
@@ -12,6 +13,7 @@ mod library;
 mod pairs;
 mod paths;
 mod ports;
+mod privileged;
 mod service;
 
 use crate::options::Options;
@@ -55,6 +57,8 @@ pub(crate) enum Experiment {
     Pair(crate::pair::Part),
     /// Ports in shared memory, measured once and not for each MTU.
     Ports(crate::ports::Part),
+    /// A network that takes privileges, measured once and not for each MTU.
+    Privileged(crate::privileged::Part),
     /// Something of the service, which is measured once and not for each MTU.
     Service(crate::service::Part),
 }
@@ -99,6 +103,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Row> {
     paths
         .chain(&pairs::ROWS)
         .chain(&ports::ROWS)
+        .chain(&privileged::ROWS)
         .chain(&library::ROWS)
         .chain(&service::ROWS)
 }
@@ -120,6 +125,7 @@ impl Experiment {
             Self::Service(part) => part.is_of(path.kind),
             Self::Pair(part) => part.is_of(path.kind),
             Self::Ports(part) => part.is_of(path.kind),
+            Self::Privileged(part) => part.is_of(path.kind),
             _ => true,
         };
         kind && self.is_at(path.mtu, options)
@@ -127,8 +133,11 @@ impl Experiment {
 
     /// Whether this is made at an MTU.
     pub(crate) fn is_at(self, mtu: u32, options: &Options) -> bool {
-        !matches!(self, Self::Service(_) | Self::Pair(_) | Self::Ports(_))
-            || crate::service::column(options) == Some(mtu)
+        let once = matches!(
+            self,
+            Self::Service(_) | Self::Pair(_) | Self::Ports(_) | Self::Privileged(_)
+        );
+        !once || crate::service::column(options) == Some(mtu)
     }
 }
 

@@ -223,7 +223,7 @@ pub(crate) struct Qemu {
     /// How frames travel between QEMU and the network.
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) nic: NicKind,
-    /// Pairs of rings, for a guest with several processors; by vhost-user only.
+    /// Pairs of rings, for a guest with several processors; by vhost-user or a tap.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) queues: u8,
     /// QEMU and its arguments.

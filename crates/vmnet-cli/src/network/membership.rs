@@ -147,9 +147,9 @@ impl Opened {
         self.network.datapath == Datapath::Kernel
     }
 
-    /// A tap on the network's bridge, for an interface of the kind [`Kind::BridgeTap`].
-    pub(crate) fn open_tap(&mut self) -> Result<OwnedFd, JoinError> {
-        let opened = self.client.open_tap(&self.network.uuid);
+    /// Queues of a tap on the network's bridge, for an interface of the kind [`Kind::BridgeTap`].
+    pub(crate) fn open_tap(&mut self, queues: u8) -> Result<Vec<OwnedFd>, JoinError> {
+        let opened = self.client.open_tap(&self.network.uuid, queues);
         let (_, tap) = opened.map_err(|source| JoinError::Interface {
             network: known_as(&self.network).to_owned(),
             source,

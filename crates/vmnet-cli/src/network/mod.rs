@@ -126,11 +126,11 @@ impl Network {
         }
     }
 
-    /// A tap for a VMM, on the bridge of a network that has one, and how it is joined with.
-    pub(crate) fn open_tap(&mut self) -> Result<OwnedFd, NetworkError> {
+    /// Queues of a tap for a VMM, on the bridge of a network that has one; with any of them it is joined.
+    pub(crate) fn open_tap(&mut self, queues: u8) -> Result<Vec<OwnedFd>, NetworkError> {
         match self {
             Self::Private(_) => Err(NetworkError::NoBridge),
-            Self::Service(opened) => Ok(opened.open_tap()?),
+            Self::Service(opened) => Ok(opened.open_tap(queues)?),
         }
     }
 

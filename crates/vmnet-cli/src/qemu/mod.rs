@@ -48,12 +48,11 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
     };
     let mut network = network::find(&qemu.joining, &qemu.making)?;
     let guest = network.guest(&qemu.joining, name, Some(&identity))?;
-    let by_tap = network.has_bridge()
-        && matches!(qemu.nic, NicKind::Auto | NicKind::Tap)
-        && qemu.queues == 1;
+    let by_tap = network.has_bridge() && matches!(qemu.nic, NicKind::Auto | NicKind::Tap);
     let (way, ours) = if by_tap {
-        let tap = network.open_tap()?;
-        (Way::Tap(tap.try_clone()?), Ours::Tap(tap))
+        let queues = network.open_tap(qemu.queues)?;
+        let first = queues.first().ok_or("a tap without queues")?.try_clone()?;
+        (Way::Tap(queues), Ours::Tap(first))
     } else {
         let (way, ours) = Way::choose(&qemu, network.is_of_service())?;
         (way, Ours::Port(ours))
@@ -77,7 +76,7 @@ pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
     };
     let program = Program::new(&nic.extend(&qemu.command))?;
     let (foreground, mask) = Foreground::take()?;
-    if let Some(inherited) = way.inherited() {
+    for inherited in way.inherited() {
         process::keep_over_exec(inherited)?;
     }
     let started = Gated::start(&program, &mask)?;

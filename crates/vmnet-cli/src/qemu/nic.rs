@@ -41,7 +41,8 @@ pub(super) enum Way {
     Stream(OwnedFd),
     Dgram(OwnedFd),
     VhostUser(Shared),
-    Tap(OwnedFd),
+    /// A descriptor of each of its queues.
+    Tap(Vec<OwnedFd>),
 }
 
 /// What QEMU is told to share its guest's memory.
@@ -90,7 +91,7 @@ impl Way {
             return Err("--nic tap needs a network whose frames the kernel carries: one of the machine's service (`vmnet daemon --system`)".into());
         }
         if qemu.queues > 1 {
-            return Err("--queues needs a card by vhost-user".into());
+            return Err("--queues needs a card by vhost-user, or a tap".into());
         }
         Ok(if of_service {
             let (ours, theirs) = UnixDatagram::pair()?;
@@ -126,10 +127,11 @@ impl Way {
     }
 
     /// What QEMU inherits.
-    pub(super) fn inherited(&self) -> Option<&OwnedFd> {
+    pub(super) fn inherited(&self) -> &[OwnedFd] {
         match self {
-            Self::Stream(theirs) | Self::Dgram(theirs) | Self::Tap(theirs) => Some(theirs),
-            Self::VhostUser(_) => None,
+            Self::Stream(theirs) | Self::Dgram(theirs) => std::slice::from_ref(theirs),
+            Self::Tap(queues) => queues,
+            Self::VhostUser(_) => &[],
         }
     }
 
@@ -170,9 +172,16 @@ impl Nic<'_> {
                     theirs.as_raw_fd()
                 )
             }
-            Way::Tap(theirs) => {
+            Way::Tap(queues) => {
                 let vhost = if vhost_net() { ",vhost=on" } else { "" };
-                format!("tap,id={id},fd={}{vhost}", theirs.as_raw_fd())
+                let numbers: Vec<_> = queues
+                    .iter()
+                    .map(|queue| queue.as_raw_fd().to_string())
+                    .collect();
+                let count = u8::try_from(queues.len()).unwrap_or(u8::MAX);
+                device.push_str(&several(count, kind, true));
+                let word = if count > 1 { "fds" } else { "fd" };
+                format!("tap,id={id},{word}={}{vhost}", numbers.join(":"))
             }
             Way::VhostUser(shared) => {
                 extended.extend(shared.memory.iter().cloned());
@@ -198,21 +207,28 @@ impl Shared {
     /// What the device is told besides.
     fn properties(&self, kind: &str) -> String {
         let mut properties = format!(",rx_queue_size={RING},tx_queue_size={RING}");
-        if self.queues > 1 {
-            properties.push_str(",mq=on");
-        }
-        // Only devices on PCI have vectors.
-        if kind == "virtio-net-pci" {
-            if !self.vectors {
-                properties.push_str(",vectors=0");
-            } else if self.queues > 1 {
-                // One for each ring, one for the control queue, one for the configuration.
-                let vectors = u16::from(self.queues) * 2 + 2;
-                properties.push_str(&format!(",vectors={vectors}"));
-            }
-        }
+        properties.push_str(&several(self.queues, kind, self.vectors));
         properties
     }
+}
+
+/// What a device is told of its pairs of rings.
+fn several(queues: u8, kind: &str, vectors: bool) -> String {
+    let mut properties = String::new();
+    if queues > 1 {
+        properties.push_str(",mq=on");
+    }
+    // Only devices on PCI have vectors.
+    if kind == "virtio-net-pci" {
+        if !vectors {
+            properties.push_str(",vectors=0");
+        } else if queues > 1 {
+            // One for each ring, one for the control queue, one for the configuration.
+            let vectors = u16::from(queues) * 2 + 2;
+            properties.push_str(&format!(",vectors={vectors}"));
+        }
+    }
+    properties
 }
 
 /// The kernel can move a VMM's frames, and this user may have it do so.
@@ -446,6 +462,21 @@ mod tests {
             line[2],
             format!("dgram,id=vmnet0,local.type=fd,local.str={descriptor}")
         );
+        // Descriptors of any kind: they are only named.
+        let queues: Vec<OwnedFd> = [UnixDatagram::pair(), UnixDatagram::pair()]
+            .into_iter()
+            .map(|pair| pair.unwrap().0.into())
+            .collect();
+        let numbers = [queues[0].as_raw_fd(), queues[1].as_raw_fd()];
+        let taps = Nic {
+            way: &Way::Tap(queues),
+            mtu: 1500,
+            ..dgram
+        };
+        let line = text(&taps.extend(&words("qemu")));
+        let netdev = format!("tap,id=vmnet0,fds={}:{}", numbers[0], numbers[1]);
+        assert!(line[2].starts_with(&netdev), "{line:?}");
+        assert!(line[4].ends_with(",mq=on,vectors=6"), "{line:?}");
     }
 
     #[test]

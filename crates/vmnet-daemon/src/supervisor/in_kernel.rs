@@ -35,6 +35,8 @@ const WHAT: &str = "the kernel datapath";
 const GUEST: &str = "guest";
 /// Taps that a bridge may have.
 const MEMBERS_MAX: u32 = 1000;
+/// Queues of a guest's tap.
+const QUEUES_MAX: u64 = 16;
 /// Bridges that a host may have.
 const BRIDGES_MAX: u32 = 10_000;
 
@@ -254,8 +256,18 @@ impl Supervisor {
         }
     }
 
-    /// Makes a tap for a guest of a network, which is no member of its bridge yet.
-    pub(crate) fn open_tap(&self, network: &str) -> Result<(String, OwnedFd), ServiceError> {
+    /// Makes a tap for a guest of a network, which is no member of its bridge yet, and opens so many queues of it.
+    pub(crate) fn open_tap(
+        &self,
+        network: &str,
+        queues: Option<u64>,
+    ) -> Result<(String, Vec<OwnedFd>), ServiceError> {
+        let queues = queues.unwrap_or(1);
+        if !(1..=QUEUES_MAX).contains(&queues) {
+            return Err(ServiceError::InvalidArgument {
+                reason: format!("a tap has 1 to {QUEUES_MAX} queues, not {queues}"),
+            });
+        }
         let network = self.find(network)?;
         let bridge = self.bridge_of(network)?;
         let mut helper = self.helper(WHAT)?;
@@ -267,10 +279,14 @@ impl Supervisor {
             reason: format!("the bridge {bridge} has {MEMBERS_MAX} members: end some"),
         })?;
         let mark = mark(network, &format!("{GUEST}-{number}"));
-        let tap = helper
-            .create_tap(named(&name)?, mark, false)
-            .map_err(refused)?;
-        Ok((name, tap))
+        let link = named(&name)?;
+        let first = helper.create_tap(link.clone(), mark, false);
+        let mut all = vec![first.map_err(refused)?];
+        for _ in 1..queues {
+            // It ends with its queues, if one cannot be had.
+            all.push(helper.open_tap(link.clone()).map_err(refused)?);
+        }
+        Ok((name, all))
     }
 
     fn bridge_of(&self, network: Uuid) -> Result<LinkName, ServiceError> {

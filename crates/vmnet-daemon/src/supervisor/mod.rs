@@ -62,6 +62,8 @@ pub(crate) struct Supervisor {
     helper: Option<RefCell<Helper>>,
     /// What was last asked for about forwarding.
     forwarding: Option<in_kernel::Forwarding>,
+    /// Something of an earlier service is in use by a VMM, and removed when that ends.
+    leftovers_wait: bool,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
@@ -79,6 +81,7 @@ impl Supervisor {
             store,
             helper: helper.map(RefCell::new),
             forwarding: None,
+            leftovers_wait: false,
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),
