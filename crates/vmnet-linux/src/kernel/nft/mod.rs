@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`render`] | the tables of one network, as text |
+//! | [`chains`] | chains of the host, and which of them block |
 //! | [`opening`] | rules in tables of others, where these block our networks |
 //! | [`forwarding`] | interfaces on which we have switched forwarding on, and what must not come of that |
 //! | [`program`] | running `nft` |
@@ -11,6 +12,7 @@
 //! of them is read back. An accept of ours ends nothing but our own chain, and a drop of ours is final: so what others let
 //! pass is not let pass by us, and where others block, a rule stands in their chain.
 
+pub mod chains;
 pub mod forwarding;
 pub mod opening;
 pub mod program;
