@@ -242,7 +242,6 @@ impl Supervisor {
                 reason: format!("the network {} has the UUID {uuid}", other.plan.label()),
             });
         }
-        self.may_bridge(&plan)?;
         let mut settings = plan.settings();
         settings.restored = keeper::restored(&self.store, uuid);
         settings.reservations = self.stored_reservations(uuid);
