@@ -79,10 +79,14 @@ pub struct Network {
     advertiser: Option<Advertiser>,
     nat: Nat,
     reassembly: Reassembly,
+    /// The largest packet that carried a piece of what was put together last.
+    largest_piece: usize,
     ids: PacketIds,
     drops: Drops,
     /// Guests may be at other addresses than before: rules follow them when the burst is over.
     follow: bool,
+    /// They were followed since somebody asked last.
+    followed: bool,
 }
 
 impl Network {
@@ -118,9 +122,11 @@ impl Network {
                 .map(|contents| Advertiser::new(now, &contents, config.seed)),
             nat: Nat::new(now, config.flows_max, host),
             reassembly: Reassembly::default(),
+            largest_piece: 0,
             ids: PacketIds::default(),
             drops: Drops::default(),
             follow: false,
+            followed: false,
         })
     }
 
@@ -258,6 +264,7 @@ impl Network {
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
         let moved = self.neighbours.take_moved();
         if core::mem::take(&mut self.follow) || moved {
+            self.followed = true;
             self.follow_forwards(now, out);
         }
         if let Some(gateway) = self.gateway {
