@@ -249,6 +249,7 @@ impl Supervisor {
             .dhcp
             .is_some()
             .then(|| keeper::keeper(&self.store, uuid));
+        settings.moved = self.moved.clone();
         let prepared = self.begin_in_kernel(&plan)?;
         let started = lane::start(settings).map_err(|error| {
             let reason = super::chain(&error);
