@@ -201,6 +201,7 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         dns: true,
         isolation: false,
         external: None,
+        members: Vec::new(),
         fixed: Vec::new(),
         forwards: Vec::new(),
     }
