@@ -201,7 +201,7 @@ pub enum Action {
 }
 
 /// Buffers for datagrams in fragments: each of 64 KiB.
-pub const HOLDS: usize = 16;
+pub const HOLDS: usize = 64;
 
 /// The list that every call fills.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ use core::net::IpAddr;
 use core::ops::Range;
 use std::time::{Duration, Instant};
 
+use vmnet_wire::ethernet::Mac;
 use vmnet_wire::ip::Protocol;
 
 use crate::drop::Drop;
@@ -15,7 +16,7 @@ use crate::outbox::{HOLDS, PortId};
 
 /// How long fragments wait for the others (RFC 1122 §3.3.2 says 60 to 120 s; a guest is near).
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Buffers that one port may hold: it takes those of its own oldest datagrams beyond that.
+/// Buffers that one sender may hold: it takes those of its own oldest datagrams beyond that.
 const SHARE: usize = HOLDS / 4;
 /// Pieces of one datagram: 64 KiB over an MTU of 576, and some.
 const PIECES_MAX: usize = 128;
@@ -26,7 +27,8 @@ const PAYLOAD_MAX: usize = 65_535 - 20;
 /// fragment header, which all have in common too).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Key {
-    pub(crate) port: PortId,
+    /// The port it came by; behind one that leads to many guests, the MAC too.
+    pub(crate) sender: (PortId, Option<Mac>),
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) protocol: Protocol,
@@ -54,12 +56,22 @@ pub(crate) struct Kept {
     pub(crate) buffer: usize,
     /// All are there: bytes of the whole payload.
     pub(crate) complete: Option<usize>,
+    /// Bytes of the largest piece so far.
+    pub(crate) largest: usize,
 }
 
 /// The datagrams of which some fragments are there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reassembly {
     slots: [Option<Partial>; HOLDS],
+}
+
+impl Default for Reassembly {
+    fn default() -> Self {
+        Self {
+            slots: [const { None }; HOLDS],
+        }
+    }
 }
 
 impl Reassembly {
@@ -108,11 +120,16 @@ impl Reassembly {
         }
         partial.pieces.push(place);
         let there: usize = partial.pieces.iter().map(Range::len).sum();
+        let largest = partial.pieces.iter().map(Range::len).max().unwrap_or(0);
         let complete = partial.end.filter(|end| *end == there);
         if complete.is_some() {
             *slot = None;
         }
-        Ok(Kept { buffer, complete })
+        Ok(Kept {
+            buffer,
+            complete,
+            largest,
+        })
     }
 
     /// The slot of a datagram; or a free one, or one whose patience has run out, while its port has less than its share;
@@ -120,7 +137,7 @@ impl Reassembly {
     fn slot_of(&self, now: Instant, key: Key) -> Option<usize> {
         let find = |wanted: &dyn Fn(&Option<Partial>) -> bool| self.slots.iter().position(wanted);
         let own = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let partial = slot.as_ref().filter(|p| p.key.port == key.port)?;
+            let partial = slot.as_ref().filter(|p| p.key.sender == key.sender)?;
             Some((partial.since, index))
         });
         let has_its_share = own.clone().count() >= SHARE;
@@ -143,7 +160,7 @@ impl Reassembly {
         for slot in &mut self.slots {
             if slot
                 .as_ref()
-                .is_some_and(|partial| partial.key.port == port)
+                .is_some_and(|partial| partial.key.sender.0 == port)
             {
                 *slot = None;
             }
@@ -159,7 +176,7 @@ mod tests {
 
     fn key(id: u32) -> Key {
         Key {
-            port: SlotMap::with_key().insert(()),
+            sender: (SlotMap::with_key().insert(()), None),
             source: [192, 168, 64, 2].into(),
             destination: [10, 0, 0, 1].into(),
             protocol: Protocol::UDP,
@@ -201,13 +218,13 @@ mod tests {
         let mut reassembly = Reassembly::default();
         for id in 0..100 {
             let of_flood = Key {
-                port: flooder,
+                sender: (flooder, None),
                 ..key(id)
             };
             reassembly.receive(now, of_flood, 0..8, true).unwrap();
         }
         let of_other = Key {
-            port: other,
+            sender: (other, None),
             ..key(1)
         };
         reassembly.receive(now, of_other, 0..8, true).unwrap();

@@ -13,6 +13,7 @@ use openvmnet::service::ServiceError;
 use sd_notify::NotifyState;
 use std::cell::RefCell;
 use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,8 +22,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use vmnet_linux::sys::{limits, process, signal as mask};
 
-/// How often it is looked whether rules in the kernel are still right.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether the host has other interfaces and routes than rules in the kernel know of.
+const LOOK: Duration = Duration::from_secs(1);
+/// How soon after guests have moved rules follow others that do: guests that go to and fro do not keep the service busy.
+const REST: Duration = Duration::from_millis(50);
 /// How long a service that was started on demand waits for the next client.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -196,6 +199,7 @@ fn serve(
         started: Instant::now(),
     };
     let mut supervisor = Supervisor::new(about, store, helper);
+    let moved = supervisor.watch_moves()?;
     supervisor.restore();
     for network in &configuration.networks {
         supervisor.configure(network).map_err(|error| {
@@ -215,7 +219,7 @@ fn serve(
         .enable_all()
         .build()?;
     let supervisor = Rc::new(RefCell::new(supervisor));
-    let life = live(listening, Rc::clone(&supervisor), admission, idle);
+    let life = live(listening, Rc::clone(&supervisor), admission, (idle, moved));
     let outcome = LocalSet::new().block_on(&runtime, life);
     supervisor.borrow_mut().end_all();
     outcome
@@ -272,7 +276,7 @@ async fn live(
     listening: &Listening,
     supervisor: Rc<RefCell<Supervisor>>,
     admission: Admission,
-    idle: Option<Duration>,
+    (idle, moved): (Option<Duration>, Option<UnixDatagram>),
 ) -> Result<(), DaemonError> {
     let mut child = signal(SignalKind::child())?;
     let mut outcome = Ok(());
@@ -284,7 +288,14 @@ async fn live(
     let connections = Rc::new(connections);
     let accepting = Rc::clone(&connections).accept(Rc::clone(&listener));
     let accepting = tokio::task::spawn_local(accepting);
-    let looking = tokio::task::spawn_local(look_at_kernel(Rc::clone(&supervisor)));
+    let looking = match moved {
+        Some(moved) => {
+            let moved = tokio::net::UnixDatagram::from_std(moved)?;
+            let look = look_at_kernel(Rc::clone(&supervisor), moved);
+            Some(tokio::task::spawn_local(look))
+        }
+        None => None,
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tell(&[NotifyState::Ready]);
@@ -309,18 +320,24 @@ async fn live(
     }
     tell(&[NotifyState::Stopping]);
     accepting.abort();
-    looking.abort();
+    if let Some(looking) = looking {
+        looking.abort();
+    }
     tracing::info!("the service ends");
     listening.remove();
     outcome
 }
 
-/// Has rules in the kernel follow guests and the host's interfaces, and removes what had to wait, for ever.
-async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>) {
-    while supervisor.borrow().has_helper() {
-        tokio::time::sleep(LOOK).await;
+/// Has rules in the kernel follow guests at once and the host's interfaces soon, and removes what had to wait, for ever.
+async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>, moved: tokio::net::UnixDatagram) {
+    loop {
+        let mut told = [0];
+        let _or_time_has_passed = tokio::time::timeout(LOOK, moved.recv(&mut told)).await;
+        // One look is for all.
+        while moved.try_recv(&mut told).is_ok() {}
         supervisor.borrow_mut().look_at_kernel();
         supervisor.borrow_mut().look_at_leftovers();
+        tokio::time::sleep(REST).await;
     }
 }
 

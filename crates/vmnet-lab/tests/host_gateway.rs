@@ -252,3 +252,52 @@ fn isolated_guests_have_the_host_and_nobody_behind_it() {
         assert!(lan.heard(heard).is_empty(), "{macs:?}");
     }
 }
+
+#[test]
+fn what_comes_in_pieces_goes_to_the_host_when_all_are_there() {
+    let (mut lan, trunk) = network(|_| {});
+    let port = lan.add_raw(9);
+    let services = lan.network.gateway_mac();
+    let own = to_host(&mut lan, port, [203, 0, 113, 5]);
+    let datagram = packets::udp(own, (5000, 7), 64, &[7; 4000]);
+    lan.heard(trunk);
+    // By a guest of ours, and by one behind the trunk, of which the host's bridge gives us the pieces.
+    let others = Ends {
+        macs: (Mac([0x52, 0x54, 0, 0, 0, 77]), services),
+        ips: (at(77), own.ips.1),
+    };
+    for (by, ends, from) in [(port, own, own.macs.0), (trunk, others, services)] {
+        for mtu in [1500, 1280] {
+            let pieces = |ends| packets::fragments(ends, Protocol::UDP, 7, &datagram[34..], mtu);
+            for piece in pieces(ends).into_iter().rev() {
+                assert!(lan.heard(trunk).is_empty());
+                lan.inject(by, piece);
+            }
+            // As large as the guest has made them: a path may take no larger ones.
+            let macs = (from, HOST);
+            assert_eq!(lan.heard(trunk), pieces(Ends { macs, ..ends }));
+        }
+    }
+}
+
+#[test]
+fn pieces_of_one_guest_leave_room_for_those_of_others() {
+    let (mut lan, trunk) = network(|_| {});
+    let services = lan.network.gateway_mac();
+    let behind = |last: u8| Ends {
+        macs: (Mac([0x52, 0x54, 0, 0, 0, last]), services),
+        ips: (at(last), [203, 0, 113, 5].into()),
+    };
+    let pieces = |last, id| packets::fragments(behind(last), Protocol::UDP, id, &[7; 4000], 1500);
+    let good = pieces(78, 1);
+    let (last, first) = good.split_last().unwrap();
+    for piece in first {
+        lan.inject(trunk, piece.clone());
+    }
+    for id in 0..500 {
+        lan.inject(trunk, pieces(77, id).remove(0));
+    }
+    lan.heard(trunk);
+    lan.inject(trunk, last.clone());
+    assert_eq!(lan.heard(trunk).len(), good.len());
+}

@@ -2,12 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vmnet_lab::sim::packets;
 use vmnet_linux::lane::{
-    self, Forward, ForwardError, ForwardGuest, Handle, Ipv4, Protocol, Settings,
+    self, Attachment, Forward, ForwardError, ForwardGuest, Handle, Ipv4, PortOptions, Protocol,
+    Settings,
 };
 use vmnet_linux::sys::limits;
+use vmnet_wire::ethernet::Mac;
 
 const PORTS: u16 = 10_000;
 const FIRST: u16 = 20_000;
@@ -116,4 +121,51 @@ fn one_that_fails_takes_all_with_it() {
     drop(taken);
     assert_eq!(handle.forward_all(forwards.collect()).unwrap().len(), 1000);
     TcpStream::connect((THERE, 21_500)).expect("listens");
+}
+
+/// Whoever leads others to guests by rules of the kernel's is told at once, and not again while nothing changes.
+#[test]
+fn it_is_told_that_guests_have_other_addresses() {
+    let ipv4 = Ipv4::new("192.168.77.0/24".parse().unwrap());
+    let mut settings = Settings::shared("moved", ipv4, Duration::from_secs(3600));
+    settings.resolvers = Some(Vec::new());
+    let (told, hears) = UnixDatagram::pair().unwrap();
+    told.set_nonblocking(true).unwrap();
+    settings.moved = Some(Arc::new(told));
+    let handle = lane::start(settings).unwrap();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    handle
+        .attach(Attachment::Dgram(theirs.into()), PortOptions::default())
+        .unwrap();
+    let (mac, guest) = (
+        Mac([0x52, 0x54, 0, 0, 0, 9]),
+        Ipv4Addr::new(192, 168, 77, 9),
+    );
+    let of = || handle.addresses_of(vec![ForwardGuest::Mac(mac)])[0].0;
+    assert_eq!(of(), None);
+    let speak = |address| {
+        let request = packets::arp_request(mac, (mac, address), Ipv4Addr::new(192, 168, 77, 1));
+        ours.send(&request).unwrap();
+    };
+    // What was told before is of no interest; what comes now is waited for, however long the machine takes.
+    hears
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    speak(guest);
+    while of() != Some(guest) {
+        hears.recv(&mut [0]).expect("it is told");
+    }
+    let other = Ipv4Addr::new(192, 168, 77, 10);
+    speak(other);
+    while of() != Some(other) {
+        hears.recv(&mut [0]).expect("it is told that it has moved");
+    }
+    hears.set_nonblocking(true).unwrap();
+    while hears.recv(&mut [0]).is_ok() {}
+    speak(other);
+    hears.set_nonblocking(false).unwrap();
+    hears
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    assert!(hears.recv(&mut [0]).is_err(), "nothing is new");
 }

@@ -43,6 +43,7 @@ fn settings(name: &str) -> Settings {
         host_loopback: false,
         resolvers: Some(Vec::new()),
         external_interface: None,
+        moved: None,
         leases: None,
         restored: Vec::new(),
         reservations: Vec::new(),

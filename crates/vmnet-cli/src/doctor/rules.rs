@@ -1,13 +1,11 @@
-//! Rules of others that forwarded packets meet. They are read to say what blocks, and never changed here.
-//!
-//! A packet that one chain lets pass can still be dropped by another of the same hook: so no rule in a table of ours helps
-//! against a policy of somebody else's, and it matters whose it is.
+//! Rules of others that forwarded packets meet. They are read to say what blocks and whose it is, and never changed here.
 
 use super::machine::program;
 use super::{Concern, Finding, State};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
+use vmnet_linux::kernel::nft::NftError;
+use vmnet_linux::kernel::nft::chains::{self, Chain};
 
 /// What the machine's service does about chains that block.
 const OURS: &str = "nothing for networks of users; where the kernel carries a network, the machine's service has a rule there while it is up (comment openvmnet)";
@@ -43,91 +41,35 @@ impl Owner {
     }
 }
 
-/// A chain, as far as it matters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Chain {
-    table: (String, String),
-    name: String,
-    /// It is the first one for forwarded packets.
-    forwards: bool,
-    /// What no rule decides is dropped.
-    drops: bool,
-}
-
 pub(super) fn examine() -> Vec<Finding> {
-    let mut findings = match chains() {
+    let mut findings = match chains::all() {
         Ok(chains) => findings(&chains),
-        Err(Unread::NoProgram) => Vec::new(),
-        Err(Unread::Refused(said)) => vec![
-            Finding::ok(
-                "firewall",
-                Concern::System,
-                format!("the rules of this host cannot be read: {said}"),
-            )
-            .but(State::Unknown, "sudo vmnet doctor"),
-        ],
+        Err(NftError::Missing) => Vec::new(),
+        Err(error) => {
+            let said = error.to_string();
+            let first = said.lines().next().unwrap_or_default();
+            let found = format!("the rules of this host cannot be read: {first}");
+            let finding = Finding::ok("firewall", Concern::System, found);
+            vec![finding.but(State::Unknown, "sudo vmnet doctor")]
+        }
     };
     findings.extend(legacy());
     findings
 }
 
-/// Rules could not be read.
-enum Unread {
-    NoProgram,
-    Refused(String),
-}
-
-fn chains() -> Result<Vec<Chain>, Unread> {
-    let nft = program("nft").ok_or(Unread::NoProgram)?;
-    let output = Command::new(nft)
-        .args(["-j", "list", "chains"])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| Unread::Refused(error.to_string()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let first = said.lines().next().unwrap_or_default().trim().to_owned();
-        return Err(Unread::Refused(first));
-    }
-    let said: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| Unread::Refused(format!("nft: {error}")))?;
-    Ok(parse(&said))
-}
-
-/// The chains of packets in what `nft -j list chains` says.
-fn parse(said: &Value) -> Vec<Chain> {
-    let all = said.get("nftables").and_then(Value::as_array);
-    let chain = |object: &Value| {
-        let chain = object.get("chain")?;
-        let text = |field: &str| chain.get(field).and_then(Value::as_str);
-        let family = text("family")?;
-        matches!(family, "ip" | "ip6" | "inet").then_some(())?;
-        let filters = text("type") == Some("filter");
-        Some(Chain {
-            table: (family.to_owned(), text("table")?.to_owned()),
-            name: text("name")?.to_owned(),
-            forwards: filters && text("hook") == Some("forward"),
-            drops: text("policy") == Some("drop"),
-        })
-    };
-    all.into_iter().flatten().filter_map(chain).collect()
-}
-
 fn findings(chains: &[Chain]) -> Vec<Finding> {
-    let mut tables: BTreeMap<&(String, String), Vec<&Chain>> = BTreeMap::new();
+    let mut tables: BTreeMap<(&str, &str), Vec<&Chain>> = BTreeMap::new();
     for chain in chains {
-        tables.entry(&chain.table).or_default().push(chain);
+        let table = (&*chain.family, &*chain.table);
+        tables.entry(table).or_default().push(chain);
     }
     let mut found: BTreeMap<Owner, Vec<String>> = BTreeMap::new();
     for (table, chains) in &tables {
-        let is_ours = table.1.starts_with("vmnet");
-        let owners = owners(table, chains);
+        let owners = owners(table.1, chains);
         for owner in &owners {
             found.entry(*owner).or_default();
         }
-        let blocks =
-            |chain: &&&Chain| chain.forwards && (chain.drops || owners.contains(&Owner::Firewalld));
-        let Some(blocking) = chains.iter().find(blocks).filter(|_| !is_ours) else {
+        let Some(blocking) = chains.iter().find(|chain| chain.blocks()) else {
             continue;
         };
         let place = format!("{} {} {}", table.0, table.1, blocking.name);
@@ -141,19 +83,19 @@ fn findings(chains: &[Chain]) -> Vec<Finding> {
 }
 
 /// Whose rules stand in a table; several may share one.
-fn owners(table: &(String, String), chains: &[&Chain]) -> Vec<Owner> {
+fn owners(table: &str, chains: &[&Chain]) -> Vec<Owner> {
     let some = |prefix: &str| chains.iter().any(|chain| chain.name.starts_with(prefix));
     let mut owners = Vec::new();
-    if some("DOCKER") || table.1.starts_with("docker") {
+    if some("DOCKER") || table.starts_with("docker") {
         owners.push(Owner::Docker);
     }
-    if table.1 == "firewalld" {
+    if table == "firewalld" {
         owners.push(Owner::Firewalld);
     }
     if some("ufw") {
         owners.push(Owner::Ufw);
     }
-    if some("LIBVIRT_") || table.1 == "libvirt_network" {
+    if some("LIBVIRT_") || table == "libvirt_network" {
         owners.push(Owner::Libvirt);
     }
     owners
@@ -208,7 +150,7 @@ fn legacy() -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn chain(family: &str, table: &str, name: &str) -> Value {
         json!({"chain": {"family": family, "table": table, "name": name, "handle": 1}})
@@ -223,7 +165,7 @@ mod tests {
 
     fn states(chains: &[Value]) -> Vec<(&'static str, State)> {
         let said = json!({ "nftables": chains });
-        let findings = findings(&parse(&said));
+        let findings = findings(&chains::parse(&said));
         findings.iter().map(|one| (one.name, one.state)).collect()
     }
 
@@ -275,12 +217,12 @@ mod tests {
             chain("ip", "filter", "DOCKER"),
             chain("ip6", "filter", "DOCKER"),
         ]});
-        let findings = findings(&parse(&said));
+        let findings = findings(&chains::parse(&said));
         let found = &findings[0].found;
         assert!(
             found.contains("ip filter FORWARD, ip6 filter FORWARD"),
             "{found}"
         );
-        assert_eq!(parse(&json!({"nftables": 7})), []);
+        assert_eq!(chains::parse(&json!({"nftables": 7})), []);
     }
 }

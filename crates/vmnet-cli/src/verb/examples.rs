@@ -2,6 +2,7 @@
 
 use super::lease::Addresses;
 use super::network::Shown;
+use super::scoped::Scoped;
 use super::status::{Closeup, Overview};
 use openvmnet::service::{
     BridgeMethod, Datapath, Forward, ForwardRule, Guest, Identity, Interface, Kind, Lease,
@@ -119,6 +120,10 @@ pub(super) fn bare_network() -> Network {
         interfaces: 0,
         configuration,
     }
+}
+
+pub(super) fn scoped<T>(row: T) -> Scoped<T> {
+    Scoped::new(Scope::User, row)
 }
 
 pub(super) fn interface() -> Interface {
@@ -369,17 +374,17 @@ pub(super) fn closeup() -> Closeup {
     Closeup {
         service: status(),
         network: network(),
-        interfaces: vec![interface()],
-        forwards: vec![forward()],
-        leases: vec![lease()],
-        reservations: vec![reserved()],
+        interfaces: vec![scoped(interface())],
+        forwards: vec![scoped(forward())],
+        leases: vec![scoped(lease())],
+        reservations: vec![scoped(reserved())],
     }
 }
 
 pub(super) fn addresses() -> Addresses {
     Addresses {
-        leases: vec![lease()],
-        reservations: vec![reserved()],
+        leases: vec![scoped(lease())],
+        reservations: vec![scoped(reserved())],
     }
 }
 

@@ -1,12 +1,15 @@
 //! `vmnet forward`.
 
+use super::network::scope;
+use super::scoped::Scoped;
 use super::table::{Table, or_none};
-use super::{VerbError, each, keeping_of, of, running, show};
+use super::{VerbError, each, keeping_of, listing, of, running, show};
 use crate::args::forward::{Add, ForwardVerb, List, Remove};
 use crate::forward_spec::{self, HostPorts};
 use crate::port_spec::ParsePortError;
 use openvmnet::client::{CallError, Client};
-use openvmnet::service::{Forward, ForwardRule, Forwards};
+use openvmnet::service::{Forward, ForwardRule};
+use serde::Serialize;
 
 /// What was typed fits no rule.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,12 @@ pub(crate) enum ForwardError {
     ExceptNothing { first: u16, last: u16 },
 }
 
+/// Rules of both services, or those that were added.
+#[derive(Debug, Serialize)]
+pub(super) struct Forwards {
+    pub(super) forwards: Vec<Scoped<Forward>>,
+}
+
 fn numbers(rules: &[Forward]) -> String {
     let numbers: Vec<String> = rules.iter().map(|rule| rule.forward.to_string()).collect();
     numbers.join(", ")
@@ -71,7 +80,10 @@ fn add(add: &Add) -> Result<(), VerbError> {
             }
         }
     }
-    let forwards = Forwards { forwards };
+    let added = |forward| Scoped::new(client.scope(), forward);
+    let forwards = Forwards {
+        forwards: forwards.into_iter().map(added).collect(),
+    };
     show(add.json, &forwards, || table(&forwards.forwards))
 }
 
@@ -101,11 +113,10 @@ fn withdraw(client: &mut Client, forwards: &[Forward]) {
 }
 
 fn list(list: &List) -> Result<(), VerbError> {
-    let forwards = match keeping_of(list.network.as_deref())? {
-        Some(mut client) => client.list_forwards(list.network.as_deref())?,
-        None => Forwards {
-            forwards: Vec::new(),
-        },
+    let network = list.network.as_deref();
+    let of = |client: &mut Client| Ok(client.list_forwards(network)?.forwards);
+    let forwards = Forwards {
+        forwards: Scoped::of_all(listing(network, keeping_of)?, of)?,
     };
     show(list.json, &forwards, || table(&forwards.forwards))
 }
@@ -197,10 +208,11 @@ fn find(network: &str, ports: HostPorts, forwards: &[Forward]) -> Result<u64, Fo
     }
 }
 
-pub(super) fn table(forwards: &[Forward]) -> String {
+pub(super) fn table(forwards: &[Scoped<Forward>]) -> String {
     let mut table = Table::new([
         "NUMBER",
         "NETWORK",
+        "SCOPE",
         "LISTEN",
         "GUEST",
         "PROTOCOL",
@@ -216,6 +228,7 @@ pub(super) fn table(forwards: &[Forward]) -> String {
                 .as_ref()
                 .unwrap_or(&forward.network)
                 .clone(),
+            scope(forward.scope).to_owned(),
             forward_spec::listen(rule),
             forward_spec::target(rule),
             forward_spec::protocol(rule).to_owned(),
@@ -237,11 +250,11 @@ mod tests {
 
     #[test]
     fn forwards_as_a_table() {
-        let forwards = [examples::forward(), examples::bare_forward()];
+        let forwards = [examples::forward(), examples::bare_forward()].map(examples::scoped);
         insta::assert_snapshot!(table(&forwards), @r"
-        NUMBER  NETWORK                               LISTEN             GUEST                   PROTOCOL  EXCEPT          INTERFACE
-        3       lab                                   0.0.0.0:8000-8009  10.77.0.2:80-89         tcp       8001-8003,8007  7
-        4       01234567-89ab-4cde-8f01-23456789abcd  [::1]:5353         [52:54:00:12:34:56]:53  udp       -               -
+        NUMBER  NETWORK                               SCOPE  LISTEN             GUEST                   PROTOCOL  EXCEPT          INTERFACE
+        3       lab                                   user   0.0.0.0:8000-8009  10.77.0.2:80-89         tcp       8001-8003,8007  7
+        4       01234567-89ab-4cde-8f01-23456789abcd  user   [::1]:5353         [52:54:00:12:34:56]:53  udp       -               -
         ");
     }
 

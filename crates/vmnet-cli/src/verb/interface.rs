@@ -1,9 +1,19 @@
 //! `vmnet interface`.
 
+use super::network::scope;
+use super::scoped::Scoped;
 use super::table::{Table, or_none};
-use super::{VerbError, each, running, running_of, show};
+use super::{VerbError, each, listing, running, running_of, show};
 use crate::args::interface::{InterfaceVerb, List, Stop};
-use openvmnet::service::{Interface, Interfaces, Kind};
+use openvmnet::client::Client;
+use openvmnet::service::{Interface, Kind};
+use serde::Serialize;
+
+/// Interfaces of both services.
+#[derive(Debug, Serialize)]
+pub(super) struct Interfaces {
+    pub(super) interfaces: Vec<Scoped<Interface>>,
+}
 
 pub(crate) fn run(verb: &InterfaceVerb) -> Result<(), VerbError> {
     match verb {
@@ -14,11 +24,10 @@ pub(crate) fn run(verb: &InterfaceVerb) -> Result<(), VerbError> {
 
 /// Interfaces end with the service: without one there are none.
 fn list(list: &List) -> Result<(), VerbError> {
-    let interfaces = match running_of(list.network.as_deref())? {
-        Some(mut client) => client.list_interfaces(list.network.as_deref())?,
-        None => Interfaces {
-            interfaces: Vec::new(),
-        },
+    let network = list.network.as_deref();
+    let of = |client: &mut Client| Ok(client.list_interfaces(network)?.interfaces);
+    let interfaces = Interfaces {
+        interfaces: Scoped::of_all(listing(network, running_of)?, of)?,
     };
     show(list.json, &interfaces, || table(&interfaces.interfaces))
 }
@@ -28,9 +37,9 @@ fn stop(stop: &Stop) -> Result<(), VerbError> {
     each(&stop.numbers, |&number| client.stop_interface(number))
 }
 
-pub(super) fn table(interfaces: &[Interface]) -> String {
+pub(super) fn table(interfaces: &[Scoped<Interface>]) -> String {
     let mut table = Table::new([
-        "NUMBER", "NETWORK", "KIND", "NAME", "ADDRESS", "MAC", "MTU", "PID", "ID",
+        "NUMBER", "NETWORK", "SCOPE", "KIND", "NAME", "ADDRESS", "MAC", "MTU", "PID", "ID",
     ]);
     for interface in interfaces {
         table.row([
@@ -40,6 +49,7 @@ pub(super) fn table(interfaces: &[Interface]) -> String {
                 .as_ref()
                 .unwrap_or(&interface.network)
                 .clone(),
+            scope(interface.scope).to_owned(),
             kind(interface.kind).to_owned(),
             or_none(interface.name.as_ref()),
             or_none(interface.address.as_ref()),
@@ -73,11 +83,11 @@ mod tests {
 
     #[test]
     fn interfaces_as_a_table() {
-        let interfaces = [examples::interface(), examples::bare_interface()];
+        let interfaces = [examples::interface(), examples::bare_interface()].map(examples::scoped);
         insta::assert_snapshot!(table(&interfaces), @r"
-        NUMBER  NETWORK                               KIND            NAME  ADDRESS    MAC                MTU   PID   ID
-        7       lab                                   stream          web   10.77.0.2  52:54:00:12:34:56  9000  4711  0b1d9f6e-2c1a-4b7e-9f0a-3d1c5e7f9a2b
-        12      01234567-89ab-4cde-8f01-23456789abcd  dgram-listener  -     -          -                  9000  4711  -
+        NUMBER  NETWORK                               SCOPE  KIND            NAME  ADDRESS    MAC                MTU   PID   ID
+        7       lab                                   user   stream          web   10.77.0.2  52:54:00:12:34:56  9000  4711  0b1d9f6e-2c1a-4b7e-9f0a-3d1c5e7f9a2b
+        12      01234567-89ab-4cde-8f01-23456789abcd  user   dgram-listener  -     -          -                  9000  4711  -
         ");
     }
 }

@@ -1,10 +1,12 @@
 //! `vmnet lease`.
 
+use super::network::scope;
+use super::scoped::Scoped;
 use super::table::{Table, or_none};
-use super::{VerbError, keeping_of, of, show};
+use super::{VerbError, keeping_of, listing, of, show};
 use crate::args::lease::{LeaseVerb, List, Reserve};
 use crate::span;
-use openvmnet::client::Client;
+use openvmnet::client::{CallError, Client};
 use openvmnet::service::{Lease, LeaseState, Reservation, Reserved};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -12,8 +14,8 @@ use std::net::IpAddr;
 /// Leases, and addresses that are kept.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Addresses {
-    pub(super) leases: Vec<Lease>,
-    pub(super) reservations: Vec<Reserved>,
+    pub(super) leases: Vec<Scoped<Lease>>,
+    pub(super) reservations: Vec<Scoped<Reserved>>,
 }
 
 pub(crate) fn run(verb: LeaseVerb) -> Result<(), VerbError> {
@@ -32,10 +34,14 @@ pub(crate) fn run(verb: LeaseVerb) -> Result<(), VerbError> {
 }
 
 fn list(list: &List) -> Result<(), VerbError> {
-    let addresses = match keeping_of(list.network.as_deref())? {
-        Some(mut client) => addresses(&mut client, list.network.as_deref())?,
-        None => Addresses::default(),
-    };
+    let network = list.network.as_deref();
+    let mut all = Addresses::default();
+    for mut client in listing(network, keeping_of)? {
+        let more = addresses(&mut client, network)?;
+        all.leases.extend(more.leases);
+        all.reservations.extend(more.reservations);
+    }
+    let addresses = all;
     show(list.json, &addresses, || table(&addresses, span::now()))
 }
 
@@ -43,10 +49,10 @@ fn list(list: &List) -> Result<(), VerbError> {
 pub(super) fn addresses(
     client: &mut Client,
     network: Option<&str>,
-) -> Result<Addresses, VerbError> {
+) -> Result<Addresses, CallError> {
     Ok(Addresses {
-        leases: client.list_leases(network)?.leases,
-        reservations: client.list_reservations(network)?.reservations,
+        leases: Scoped::of(client, |it| Ok(it.list_leases(network)?.leases))?,
+        reservations: Scoped::of(client, |it| Ok(it.list_reservations(network)?.reservations))?,
     })
 }
 
@@ -63,13 +69,14 @@ fn reserve(reserve: Reserve) -> Result<(), VerbError> {
 /// One line of the table.
 struct Row<'a> {
     network: &'a str,
+    scope: &'static str,
     address: &'a str,
     lease: Option<&'a Lease>,
     reservation: Option<&'a Reservation>,
 }
 
 impl Row<'_> {
-    fn cells(&self, now: u64) -> [String; 8] {
+    fn cells(&self, now: u64) -> [String; 9] {
         let lease = self.lease;
         let kept = self.reservation;
         let mac = lease.map(|lease| &lease.mac).or_else(|| kept?.mac.as_ref());
@@ -81,6 +88,7 @@ impl Row<'_> {
             .or_else(|| kept?.client_id.as_ref());
         [
             self.network.to_owned(),
+            self.scope.to_owned(),
             self.address.to_owned(),
             or_none(mac),
             or_none(name),
@@ -130,33 +138,44 @@ fn table(addresses: &Addresses, now: u64) -> String {
         .iter()
         .map(|lease| Row {
             network: lease.network_name.as_ref().unwrap_or(&lease.network),
+            scope: scope(lease.scope),
             address: &lease.address,
-            lease: Some(lease),
+            lease: Some(&lease.row),
             reservation: addresses
                 .reservations
                 .iter()
                 .find(|kept| {
-                    kept.network == lease.network && kept.reservation.address == lease.address
+                    (kept.scope, &kept.network) == (lease.scope, &lease.network)
+                        && kept.reservation.address == lease.address
                 })
                 .map(|kept| &kept.reservation),
         })
         .collect();
     for kept in &addresses.reservations {
         let leased = addresses.leases.iter().any(|lease| {
-            lease.network == kept.network && lease.address == kept.reservation.address
+            (lease.scope, &lease.network) == (kept.scope, &kept.network)
+                && lease.address == kept.reservation.address
         });
         if !leased {
             rows.push(Row {
                 network: kept.network_name.as_ref().unwrap_or(&kept.network),
+                scope: scope(kept.scope),
                 address: &kept.reservation.address,
                 lease: None,
                 reservation: Some(&kept.reservation),
             });
         }
     }
-    rows.sort_by_key(|row| (row.network, row.address.parse::<IpAddr>().ok()));
+    rows.sort_by_key(|row| {
+        (
+            row.scope == "system",
+            row.network,
+            row.address.parse::<IpAddr>().ok(),
+        )
+    });
     let mut table = Table::new([
         "NETWORK",
+        "SCOPE",
         "ADDRESS",
         "MAC",
         "NAME",
@@ -190,15 +209,19 @@ mod tests {
         let mut waiting = wanted.clone();
         waiting.reservation.address = "10.77.0.9".into();
         let addresses = Addresses {
-            leases: vec![examples::lease(), examples::bare_lease(), stranger],
-            reservations: vec![examples::reserved(), wanted, waiting],
+            leases: [examples::lease(), examples::bare_lease(), stranger]
+                .map(examples::scoped)
+                .into(),
+            reservations: [examples::reserved(), wanted, waiting]
+                .map(examples::scoped)
+                .into(),
         };
         insta::assert_snapshot!(table(&addresses, examples::NOW), @r"
-        NETWORK                               ADDRESS     MAC                NAME  STATE     EXPIRES    RESERVED FOR           CLIENT ID
-        6ba7b810-9dad-41d1-80b4-00c04fd430c8  10.77.0.11  52:54:00:00:00:11  -     expired   3d ago     -                      -
-        6ba7b810-9dad-41d1-80b4-00c04fd430c8  10.77.0.20  52:54:00:00:00:11  db    expired   3d ago     for another: name db   -
-        lab                                   10.77.0.9   -                  db    reserved  -          name db                -
-        lab                                   10.77.0.10  52:54:00:12:34:56  web   bound     in 11h56m  MAC 52:54:00:12:34:56  01525400123456
+        NETWORK                               SCOPE  ADDRESS     MAC                NAME  STATE     EXPIRES    RESERVED FOR           CLIENT ID
+        6ba7b810-9dad-41d1-80b4-00c04fd430c8  user   10.77.0.11  52:54:00:00:00:11  -     expired   3d ago     -                      -
+        6ba7b810-9dad-41d1-80b4-00c04fd430c8  user   10.77.0.20  52:54:00:00:00:11  db    expired   3d ago     for another: name db   -
+        lab                                   user   10.77.0.9   -                  db    reserved  -          name db                -
+        lab                                   user   10.77.0.10  52:54:00:12:34:56  web   bound     in 11h56m  MAC 52:54:00:12:34:56  01525400123456
         ");
     }
 }

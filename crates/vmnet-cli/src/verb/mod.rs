@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `network`, `interface`, `identity`, `forward`, `lease`, `status` | one file per noun |
+//! | `scoped` | rows of lists, with the service that each is of |
 //! | `bridgeable` | the host's interfaces that networks can be bridged to |
 //! | `table` | how lists look |
 //!
@@ -15,6 +16,7 @@ mod identity;
 mod interface;
 mod lease;
 mod network;
+mod scoped;
 mod status;
 mod table;
 
@@ -164,6 +166,19 @@ fn machines() -> Result<Option<Client>, ConnectError> {
     Ok(connected
         .inspect_err(|error| tracing::debug!(%error, "the machine's service is left out"))
         .ok())
+}
+
+/// The services whose list is asked for: of one network the one that has it, else both.
+fn listing(
+    network: Option<&str>,
+    own: impl FnOnce(Option<&str>) -> Result<Option<Client>, ConnectError>,
+) -> Result<Vec<Client>, ConnectError> {
+    let own = own(network)?;
+    let other = match network {
+        Some(_) => None,
+        None => machines()?,
+    };
+    Ok(own.into_iter().chain(other).collect())
 }
 
 /// Prints JSON, or the text.

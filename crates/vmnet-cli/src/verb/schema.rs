@@ -1,11 +1,13 @@
 //! `docs/json.md` says what is printed: each field of each object, its type, and when it is not there.
 
 use super::examples;
+use super::forward::Forwards;
+use super::interface::Interfaces;
 use super::lease::Addresses;
 use super::status::Overview;
 use openvmnet::service::{
-    BridgeMethod, Forwards, Identities, Interfaces, Kind, LeaseState, Lifetime, Mode,
-    NetworkConfiguration, Networks, Protocol, SharedInterfaces, SharedKind,
+    BridgeMethod, Identities, Kind, LeaseState, Lifetime, Mode, NetworkConfiguration, Networks,
+    Protocol, SharedInterfaces, SharedKind,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -85,7 +87,7 @@ fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
         networks: vec![network()],
     };
     let interfaces = Interfaces {
-        interfaces: vec![interface()],
+        interfaces: vec![scoped(interface())],
     };
     let shared = SharedInterfaces {
         interfaces: vec![shared_interface()],
@@ -94,7 +96,7 @@ fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
         identities: vec![identity()],
     };
     let forwards = Forwards {
-        forwards: vec![forward()],
+        forwards: vec![scoped(forward())],
     };
     let (rule, bare_rule) = (forward().rule, bare_forward().rule);
     let least = NetworkConfiguration::new(Mode::Shared);
@@ -108,7 +110,10 @@ fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
         ("ShownNetwork", only_counters()),
         ("NetworkConfiguration", printed(&configuration(), &least)),
         ("Interfaces", printed(&interfaces, &interfaces)),
-        ("Interface", printed(&interface(), &bare_interface())),
+        (
+            "Interface",
+            printed(&scoped(interface()), &scoped(bare_interface())),
+        ),
         ("SharedInterfaces", printed(&shared, &shared)),
         (
             "SharedInterface",
@@ -121,12 +126,18 @@ fn objects() -> BTreeMap<&'static str, BTreeMap<String, String>> {
         ("Identities", printed(&identities, &identities)),
         ("Identity", printed(&identity(), &bare_identity())),
         ("Forwards", printed(&forwards, &forwards)),
-        ("Forward", printed(&forward(), &bare_forward())),
+        (
+            "Forward",
+            printed(&scoped(forward()), &scoped(bare_forward())),
+        ),
         ("ForwardRule", printed(&rule, &bare_rule)),
         ("Guest", printed(&guest(), &nobody())),
         ("Addresses", printed(&addresses(), &Addresses::default())),
-        ("Lease", printed(&lease(), &bare_lease())),
-        ("Reserved", printed(&reserved(), &bare_reserved())),
+        ("Lease", printed(&scoped(lease()), &scoped(bare_lease()))),
+        (
+            "Reserved",
+            printed(&scoped(reserved()), &scoped(bare_reserved())),
+        ),
         ("Reservation", printed(&reservation(), &bare_reservation())),
         ("Overview", printed(&overview(), &Overview::default())),
         ("Closeup", printed(&closeup(), &closeup())),

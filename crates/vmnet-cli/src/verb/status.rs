@@ -1,6 +1,7 @@
 //! `vmnet status`: looks, and starts nothing.
 
 use super::lease::addresses;
+use super::scoped::Scoped;
 use super::table::sheet;
 use super::{VerbError, forward, interface, machines, network, running, running_of, show};
 use crate::args::status::Status as Asked;
@@ -24,10 +25,10 @@ pub(super) struct Overview {
 pub(super) struct Closeup {
     pub(super) service: Status,
     pub(super) network: Network,
-    pub(super) interfaces: Vec<Interface>,
-    pub(super) forwards: Vec<Forward>,
-    pub(super) leases: Vec<Lease>,
-    pub(super) reservations: Vec<Reserved>,
+    pub(super) interfaces: Vec<Scoped<Interface>>,
+    pub(super) forwards: Vec<Scoped<Forward>>,
+    pub(super) leases: Vec<Scoped<Lease>>,
+    pub(super) reservations: Vec<Scoped<Reserved>>,
 }
 
 pub(crate) fn run(asked: &Asked) -> Result<(), VerbError> {
@@ -68,8 +69,12 @@ fn closeups(mut client: Client, name: &str) -> Result<Vec<Closeup>, VerbError> {
         let addresses = addresses(&mut client, Some(&network.uuid))?;
         closeups.push(Closeup {
             service: client.status()?,
-            interfaces: client.list_interfaces(Some(&network.uuid))?.interfaces,
-            forwards: client.list_forwards(Some(&network.uuid))?.forwards,
+            interfaces: Scoped::of(&mut client, |it| {
+                Ok(it.list_interfaces(Some(&network.uuid))?.interfaces)
+            })?,
+            forwards: Scoped::of(&mut client, |it| {
+                Ok(it.list_forwards(Some(&network.uuid))?.forwards)
+            })?,
             leases: addresses.leases,
             reservations: addresses.reservations,
             network,
@@ -127,7 +132,7 @@ fn service(status: &Status) -> String {
 }
 
 fn describe_one(closeup: &Closeup) -> String {
-    let bound = |lease: &&Lease| lease.state == LeaseState::Bound;
+    let bound = |lease: &&Scoped<Lease>| lease.state == LeaseState::Bound;
     let leased = closeup.leases.iter().filter(bound).count();
     let reserved = closeup.reservations.len();
     let mut lines = network::properties(&closeup.network);
@@ -233,11 +238,11 @@ mod tests {
         interfaces            2
         addresses             1 leased, 1 reserved
 
-        NUMBER  NETWORK  KIND    NAME  ADDRESS    MAC                MTU   PID   ID
-        7       lab      stream  web   10.77.0.2  52:54:00:12:34:56  9000  4711  0b1d9f6e-2c1a-4b7e-9f0a-3d1c5e7f9a2b
+        NUMBER  NETWORK  SCOPE  KIND    NAME  ADDRESS    MAC                MTU   PID   ID
+        7       lab      user   stream  web   10.77.0.2  52:54:00:12:34:56  9000  4711  0b1d9f6e-2c1a-4b7e-9f0a-3d1c5e7f9a2b
 
-        NUMBER  NETWORK  LISTEN             GUEST            PROTOCOL  EXCEPT          INTERFACE
-        3       lab      0.0.0.0:8000-8009  10.77.0.2:80-89  tcp       8001-8003,8007  7
+        NUMBER  NETWORK  SCOPE  LISTEN             GUEST            PROTOCOL  EXCEPT          INTERFACE
+        3       lab      user   0.0.0.0:8000-8009  10.77.0.2:80-89  tcp       8001-8003,8007  7
         ");
     }
 }

@@ -1,6 +1,8 @@
 //! The machine's service beside a user's.
 
 use crate::machine::{GROUP, Machine, Running, Who};
+use std::io::Read as _;
+use std::process::Stdio;
 
 /// A user's service and the machine's, each with a network of its own and one of the same name.
 fn both(machine: &Machine) -> Running {
@@ -74,6 +76,81 @@ fn the_one_that_has_the_network_is_asked() {
     let said = machine.says(Who::Stranger, &["network", "list"]);
     assert_eq!(said.status, Some(0), "{}", said.stderr);
     assert!(!said.stdout.contains("common"), "{}", said.stdout);
+}
+
+#[test]
+fn lists_without_a_network_show_both_services() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let _service = both(&machine);
+    for (network, address, port) in [
+        ("own", "10.211.1.9", "18081"),
+        ("common", "10.211.3.9", "18083"),
+    ] {
+        let spec = format!("127.0.0.1:{port}:{address}:80");
+        for words in [
+            &["forward", "add", network, &spec][..],
+            &["lease", "reserve", network, address, "--name", "web"],
+        ] {
+            let said = machine.says(Who::Member, words);
+            assert_eq!(said.status, Some(0), "{words:?}: {}", said.stderr);
+        }
+    }
+    let mut guests = ["own", "common"].map(|network| {
+        let words = [
+            "run",
+            "--network",
+            network,
+            "--",
+            "sh",
+            "-c",
+            "echo up; cat",
+        ];
+        let mut command = machine.vmnet(Who::Member, &words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut guest = command.spawn().unwrap();
+        guest
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut [0; 3])
+            .unwrap();
+        guest
+    });
+    for (noun, rows) in [
+        ("interface", "interfaces"),
+        ("forward", "forwards"),
+        ("lease", "reservations"),
+        ("lease", "leases"),
+    ] {
+        let said = machine.says(Who::Member, &[noun, "list", "--json"]);
+        let list: serde_json::Value = serde_json::from_str(&said.stdout).expect(&said.stderr);
+        let of = |row: &serde_json::Value| {
+            let text = |field: &str| row[field].as_str().unwrap().to_owned();
+            (text("network_name"), text("scope"))
+        };
+        let found: Vec<_> = list[rows].as_array().unwrap().iter().map(of).collect();
+        let expected = [("own", "user"), ("common", "system")];
+        let expected = expected.map(|(name, scope)| (name.to_owned(), scope.to_owned()));
+        assert_eq!(found, expected, "{rows}");
+        let table = machine.says(Who::Member, &[noun, "list"]).stdout;
+        assert!(table.lines().next().unwrap().contains("SCOPE"), "{table}");
+        assert!(table.contains("own") && table.contains("common"), "{table}");
+        // One that is chosen is shown alone, as is one network's.
+        for words in [&["--system"][..], &["common"]] {
+            let all = [&[noun, "list"], words].concat();
+            let table = machine.says(Who::Member, &all).stdout;
+            assert!(
+                table.contains("common") && !table.contains("own"),
+                "{table}"
+            );
+        }
+    }
+    for guest in &mut guests {
+        drop(guest.stdin.take());
+        guest.wait().unwrap();
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ use crate::gateway::services::DnsProxy;
 /// Whose the addresses with names are.
 #[derive(Debug, Default)]
 pub(super) struct GuestNames {
+    /// Names that owners gave to guests which are at no port of ours.
+    given: BTreeMap<Mac, String>,
     /// Addresses of restored leases whose guests were not heard yet.
     restored: BTreeSet<IpAddr>,
     /// By address with a name. No larger than the table of names.
@@ -48,6 +50,26 @@ impl GuestNames {
         if dns.0.set_name(name, address).is_ok() {
             self.owners.insert(address, mac);
         }
+    }
+
+    /// The guest with this MAC is at no port of ours, and has a name from its owner, or no longer.
+    pub(super) fn give(&mut self, mac: Mac, name: Option<String>) {
+        match name {
+            Some(name) => self.given.insert(mac, name),
+            None => self.given.remove(&mac),
+        };
+        self.stale.insert(mac);
+    }
+
+    /// The name that its owner gave to a guest at no port of ours.
+    pub(super) fn given(&self, mac: Mac) -> Option<&str> {
+        self.given.get(&mac).map(String::as_str)
+    }
+
+    /// All guests with such names.
+    pub(super) fn all_given(&self) -> impl Iterator<Item = (Mac, &str)> {
+        let all = self.given.iter();
+        all.map(|(mac, name)| (*mac, name.as_str()))
     }
 
     /// An address is nobody's any more.

@@ -194,8 +194,11 @@ fn bound<A: Address>(names: &mut Naming<'_>, link: &mut Link<'_>, lease: &Lease<
         link.neighbours.hand_over(link.now, address, place);
     }
     let port = link.port_of(lease.mac);
-    let given = port.and_then(|(_, port)| port.name.as_deref());
-    let name = given.or(lease.name.as_deref());
+    let given = port
+        .and_then(|(_, port)| port.name.as_deref())
+        .or_else(|| names.names.given(lease.mac))
+        .map(str::to_owned);
+    let name = given.as_deref().or(lease.name.as_deref());
     names.names.set(names.dns, address, lease.mac, name);
 }
 
@@ -348,6 +351,36 @@ impl Services {
         v4.chain(v6.map(|(reservee, address)| (reservee, IpAddr::V6(address))))
     }
 
+    /// A guest that is at no port of ours has a name from its owner, or no longer; its leases are called so at once.
+    pub(crate) fn give_name(&mut self, mac: Mac, name: Option<String>) {
+        fn called<A: Address>(lease: &Lease<A>) -> (IpAddr, Option<String>) {
+            (lease.address.into(), lease.name.clone())
+        }
+        let v4 = self.dhcp.iter().flat_map(|dhcp| {
+            let leases = dhcp.register().leases_of(mac);
+            leases
+                .filter(|lease| lease.state == State::Bound)
+                .map(called)
+        });
+        let v6 = self.dhcp6.iter().flat_map(|dhcp| {
+            let leases = dhcp.register().leases_of(mac);
+            leases
+                .filter(|lease| lease.state == State::Bound)
+                .map(called)
+        });
+        let bound: Vec<(IpAddr, Option<String>)> = v4.chain(v6).collect();
+        for (address, own) in bound {
+            let name = name.as_deref().or(own.as_deref());
+            self.names.set(&mut self.dns, address, mac, name);
+        }
+        self.names.give(mac, name);
+    }
+
+    /// Guests at no port of ours to which their owner gave a name.
+    pub(crate) fn given_names(&self) -> impl Iterator<Item = (Mac, &str)> {
+        self.names.all_given()
+    }
+
     /// A guest is heard behind a port with this name. If its leases were restored, the port's name wins over its own
     /// now; all other leases had their port when they were given.
     pub(crate) fn greet(&mut self, mac: Mac, name: Option<&str>) {
@@ -416,8 +449,9 @@ impl Services {
     /// The name of a guest: its port's, or that of an address it has leased.
     fn name_of(&self, link: &Link<'_>, mac: Mac) -> Option<String> {
         let port = link.port_of(mac);
-        if let Some(given) = port.and_then(|(_, port)| port.name.as_ref()) {
-            return Some(given.clone());
+        let given = port.and_then(|(_, port)| port.name.as_deref());
+        if let Some(given) = given.or_else(|| self.names.given(mac)) {
+            return Some(given.to_owned());
         }
         let v4 = self
             .dhcp

@@ -117,6 +117,9 @@ impl Network {
                 if given.peek().is_some() {
                     return given.find_map(|port| self.address6_of(now, port));
                 }
+                if let Some(mac) = self.station_named(name) {
+                    return self.address6_of_macs(now, &[mac]);
+                }
                 if let [_, Some(IpAddr::V6(address))] = self.services.dns.addresses_of(name) {
                     return Some(address);
                 }
@@ -189,6 +192,9 @@ impl Network {
         if given.peek().is_some() {
             return given.find_map(|port| self.address_of(now, port));
         }
+        if let Some(mac) = self.station_named(name) {
+            return self.address_of_mac(now, mac);
+        }
         let leased = || {
             let dhcp = self.services.dhcp.as_ref()?;
             (dhcp.register().named(name.as_str())).map(|lease| lease.address)
@@ -198,16 +204,29 @@ impl Network {
 
     /// The ports to which their owner gave this name.
     fn ports_named(&self, name: &Label) -> impl Iterator<Item = PortId> {
-        let is_it = move |given: &str| {
-            let mut labels = given.split('.');
-            labels
-                .next()
-                .is_some_and(|first| first.eq_ignore_ascii_case(name.as_str()))
-        };
         self.ports
             .iter()
-            .filter(move |(_, port)| port.name.as_deref().is_some_and(is_it))
+            .filter(move |(_, port)| {
+                port.name
+                    .as_deref()
+                    .is_some_and(|given| is_called(given, name))
+            })
             .map(|(port, _)| port)
+    }
+
+    /// The guest at no port of ours to which its owner gave this name.
+    fn station_named(&self, name: &Label) -> Option<Mac> {
+        let mut given = self.services.given_names();
+        given
+            .find(|(_, given)| is_called(given, name))
+            .map(|(mac, _)| mac)
+    }
+
+    /// The guest with this MAC, which is behind the [trunk](crate::Role::Trunk) and at no port of this network, has a name from
+    /// its owner, or no longer.
+    pub fn name_station(&mut self, mac: Mac, name: Option<String>) {
+        self.services.give_name(mac, name);
+        self.follow = true;
     }
 
     /// Sockets of UDP rules follow their guests to their addresses, and lead nowhere while these have none. Answers how many
@@ -238,4 +257,12 @@ impl Network {
         }
         rules
     }
+}
+
+/// A name that an owner gave is this one, with or without the domain.
+fn is_called(given: &str, name: &Label) -> bool {
+    let mut labels = given.split('.');
+    labels
+        .next()
+        .is_some_and(|first| first.eq_ignore_ascii_case(name.as_str()))
 }

@@ -7,6 +7,8 @@ use vmnet_wire::arp::Packet as ArpPacket;
 use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::icmpv4;
 use vmnet_wire::ip::Protocol;
+use vmnet_wire::offload::Offload;
+use vmnet_wire::segment::Fragments;
 use vmnet_wire::{ipv4, tcp, udp};
 use zerocopy::IntoBytes;
 
@@ -126,14 +128,47 @@ impl Network {
             out.push(Action::Forward { port: trunk });
         }
         if for_gateway {
-            let nobodys = !taken && !for_host && self.gateway.is_some_and(|g| g.host.is_some());
-            return if nobodys {
-                Err(Drop::NoService)
-            } else {
-                Ok(())
+            let host = self.gateway.and_then(|gateway| gateway.host);
+            return match host {
+                // Pieces were put together here, so that no guest fills the room that the host has for those of all.
+                Some(host) if !taken && !for_host && frame.in_pieces => {
+                    self.give_in_pieces(host, (source, by_trunk), (header, frame), out)
+                }
+                Some(_) if !taken && !for_host => Err(Drop::NoService),
+                _ => Ok(()),
             };
         }
         self.forward(now, (port, from_host), to, taken, out)
+    }
+
+    /// Gives the host what came to it in pieces, cut as it was: the guest knows how large a packet its way takes. To the host's
+    /// bridge a guest behind that is where it was, so another than it says this.
+    fn give_in_pieces(
+        &self,
+        host: Mac,
+        (source, by_trunk): (Mac, bool),
+        (header, frame): (&ethernet::Header, &Frame<'_>),
+        out: &mut Outbox,
+    ) -> Result<(), Drop> {
+        let port = self.trunk.ok_or(Drop::NoPort)?;
+        let from = if by_trunk { self.mac } else { source };
+        let ethernet = ethernet::Header::new(host, from, header.ether_type());
+        for (head, range) in Fragments::new(frame.head, self.largest_piece).ok_or(Drop::TooLong)? {
+            let head = head.bytes().get(ethernet::Header::LEN..);
+            let headers = out.write(&[ethernet.as_bytes(), head.ok_or(Drop::Malformed)?]);
+            let body = Span {
+                start: range.start,
+                len: range.len(),
+            };
+            // Nobody can tell the checksum of a packet by one piece.
+            out.push(Action::Deliver {
+                port,
+                headers,
+                body,
+                offload: Offload::NONE,
+            });
+        }
+        Ok(())
     }
 
     /// An address does not move to an isolated port, or from one, unless its owner put it there: whoever claims it would
@@ -290,12 +325,12 @@ impl Network {
         }
         let place = (from.mac, Some(from.port));
         self.neighbours.learn(now, IpAddr::V4(source), place);
-        if gateway.host.is_some() && !is_own_service(&gateway, packet) {
-            return Ok(false);
-        }
         if packet.header.is_fragment() {
             self.receive_fragment(now, from, packet, bytes, out)?;
             return Ok(true);
+        }
+        if gateway.host.is_some() && !is_own_service(&gateway, packet) {
+            return Ok(false);
         }
         let mut link = link!(self, gateway, now, out);
         let outward = Outward::ipv4(
@@ -347,7 +382,7 @@ impl Network {
     ) -> Result<(), Drop> {
         let header = packet.header;
         let key = Key {
-            port: from.port,
+            sender: from.sender(),
             source: IpAddr::V4(header.source()),
             destination: IpAddr::V4(header.destination()),
             protocol: header.protocol(),
@@ -364,6 +399,7 @@ impl Network {
         let Some((buffer, len)) = self.hold(now, key, piece, out)? else {
             return Ok(());
         };
+        self.largest_piece += packet.header_len;
         let ethernet = ethernet::Header::new(self.mac, from.mac, EtherType::IPV4);
         let header = bytes.get(..packet.header_len).ok_or(Drop::Malformed)?;
         let headers = out.write(&[ethernet.as_bytes(), header]);
@@ -391,6 +427,7 @@ impl Network {
         let Piece { offset, more, span } = piece;
         let place = offset..offset + span.len;
         let kept = self.reassembly.receive(now, key, place, more)?;
+        self.largest_piece = kept.largest;
         out.push(Action::Hold {
             buffer: kept.buffer,
             at: offset,
@@ -418,11 +455,17 @@ pub(super) struct From {
     pub(super) by_trunk: bool,
 }
 
-/// What is left to us of what goes to a gateway whose addresses the host has; in pieces nothing is.
+impl From {
+    /// Whose pieces those of one packet are: behind the trunk are many guests.
+    pub(super) fn sender(&self) -> (PortId, Option<Mac>) {
+        (self.port, Some(self.mac).filter(|_| self.by_trunk))
+    }
+}
+
+/// What is left to us of what goes to a gateway whose addresses the host has.
 fn is_own_service(gateway: &Gateway, packet: &ipv4::Packet<'_>) -> bool {
     let protocol = packet.header.protocol();
-    !packet.header.is_fragment()
-        && gateway.is_own(IpAddr::V4(packet.header.destination()))
+    gateway.is_own(IpAddr::V4(packet.header.destination()))
         && (gateway.dns && goes_to(packet, DNS) || is_dns_stream(gateway, protocol, packet.payload))
 }
 

@@ -63,8 +63,9 @@ impl Network {
         }
         let place = (from.mac, Some(from.port));
         self.neighbours.learn(now, guest, place);
-        // What is in pieces is for the host, if that is the gateway.
-        if let Some(fragment) = packet.piece().filter(|_| gateway.host.is_none()) {
+        // What the host hears among others is its own to put together.
+        let is_ours = gateway.host.is_none() || from.for_gateway;
+        if let Some(fragment) = packet.piece().filter(|_| is_ours) {
             self.receive_piece(now, from, &packet, fragment, out)?;
             return Ok(true);
         }
@@ -251,7 +252,7 @@ impl Network {
         let behind = fragment.at + ipv6::FragmentHeader::LEN;
         let end = packet.header_len + packet.payload_len;
         let key = Key {
-            port: from.port,
+            sender: from.sender(),
             source: IpAddr::V6(packet.header.source()),
             destination: IpAddr::V6(packet.header.destination()),
             protocol: fragment.next_header,
@@ -268,6 +269,7 @@ impl Network {
         let Some((buffer, len)) = self.hold(now, key, piece, out)? else {
             return Ok(());
         };
+        self.largest_piece += ipv6::Header::LEN + ipv6::FragmentHeader::LEN;
         // What stood before the fragment header was looked at, and is for nobody behind us.
         let ethernet = ethernet::Header::new(self.mac, from.mac, EtherType::IPV6);
         let mut header = *packet.header;

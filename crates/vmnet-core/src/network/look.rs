@@ -110,6 +110,12 @@ impl Network {
         ]
     }
 
+    /// Whether guests may be at other addresses than when this was asked last: where others than this network lead to
+    /// guests ([`Network::addresses_of_guest`]), these have to look again.
+    pub fn take_followed(&mut self) -> bool {
+        core::mem::take(&mut self.followed)
+    }
+
     /// The subnet and the gateway's address in it, if there are any.
     #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4> {

@@ -81,12 +81,16 @@ pub struct Network {
     advertiser: Option<Advertiser>,
     nat: Nat,
     reassembly: Reassembly,
+    /// The largest packet that carried a piece of what was put together last.
+    largest_piece: usize,
     ids: PacketIds,
     drops: Drops,
     /// Guests may be at other addresses than before: rules follow them when the burst is over.
     follow: bool,
     /// They have just done so, and do it again from then on.
     follows_from: Instant,
+    /// They were followed since somebody asked last.
+    followed: bool,
 }
 
 /// After guests were followed by their rules, so long passes for each rule until they are followed again: a guest that moves
@@ -127,10 +131,12 @@ impl Network {
                 .map(|contents| Advertiser::new(now, &contents, config.seed)),
             nat: Nat::new(now, config.flows_max, host),
             reassembly: Reassembly::default(),
+            largest_piece: 0,
             ids: PacketIds::default(),
             drops: Drops::default(),
             follow: false,
             follows_from: now,
+            followed: false,
         })
     }
 
@@ -270,7 +276,7 @@ impl Network {
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
         self.follow |= self.neighbours.take_moved();
         if self.follow && self.follows_from <= now {
-            self.follow = false;
+            (self.follow, self.followed) = (false, true);
             let rules = self.follow_forwards(now, out);
             self.follows_from = now + REST_PER_RULE * u32::try_from(rules).unwrap_or(u32::MAX);
         }

@@ -286,6 +286,7 @@ impl Plan {
                 .external_interface
                 .clone()
                 .filter(|_| self.bridged.is_none()),
+            moved: None,
             leases: None,
             restored: Vec::new(),
             reservations: Vec::new(),

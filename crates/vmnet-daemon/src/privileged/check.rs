@@ -70,6 +70,8 @@ pub enum Permitted {
     RulesSet(Box<Rules>),
     /// Remove the rules of this bridge.
     RulesRemove(LinkName),
+    /// Route what comes by this bridge by this interface alone.
+    RouteBy(LinkName, Option<String>),
     /// Switch forwarding.
     Forwarding {
         /// Interfaces by which IPv4 comes.
@@ -140,6 +142,21 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 of_kind(&there, BRIDGE)?;
             }
             Permitted::RulesRemove(bridge)
+        }
+        Request::RouteBy { bridge, external } => {
+            match &external {
+                Some(external) => {
+                    there(&bridge, BRIDGE, kernel)?;
+                    if !nft::is_name(external) || external.starts_with(nft::PREFIX) {
+                        let reason = format!("`{external}` leads to no outside");
+                        return Err(Refusal::forbidden(reason));
+                    }
+                }
+                None => {
+                    own(&bridge, kernel)?;
+                }
+            }
+            Permitted::RouteBy(bridge, external)
         }
         Request::Forwarding { v4, v6, open } => {
             let strange = v4.iter().chain(&v6).find(|name| !nft::is_name(name));
@@ -237,8 +254,8 @@ fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
     let name: LinkName = (rules.bridge.parse())
         .map_err(|_| Refusal::forbidden(format!("`{}` is no bridge of ours", rules.bridge)))?;
     there(&name, BRIDGE, kernel)?;
-    let members = rules.fixed.iter().map(|(member, _)| member);
-    for member in members.chain([&rules.trunk]) {
+    let fixed = rules.fixed.iter().map(|(member, _)| member);
+    for member in fixed.chain(&rules.members).chain([&rules.trunk]) {
         let of_bridge = member.strip_prefix(name.as_str());
         if !of_bridge.is_some_and(|rest| rest.starts_with('-')) || !nft::is_name(member) {
             let reason = format!("`{member}` cannot be a member of {name}");

@@ -10,6 +10,7 @@ use vmnet_linux::kernel::forwarding::{self, Wanted};
 use vmnet_linux::kernel::link;
 use vmnet_linux::kernel::nft::{self, opening};
 use vmnet_linux::kernel::nics::{self, Nic};
+use vmnet_linux::kernel::policy_routing;
 use vmnet_linux::kernel::route::RouteError;
 use vmnet_linux::kernel::tap::{self, TapError};
 use vmnet_linux::sys::lan_socket;
@@ -73,6 +74,10 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
         Permitted::RulesRemove(bridge) => {
             done(nft::remove(bridge.as_str()).map_err(refused_by_host))
         }
+        Permitted::RouteBy(bridge, external) => {
+            let routed = policy_routing::follow(bridge.as_str(), external.as_deref());
+            done(routed.map_err(refused_by_route))
+        }
         Permitted::Forwarding { v4, v6, open } => {
             let wanted = Wanted {
                 v4: v4.into_iter().collect(),
@@ -124,6 +129,7 @@ fn refused_by_host(error: impl std::fmt::Display) -> Refusal {
 }
 
 fn sweep() -> Result<(), Refusal> {
+    policy_routing::sweep().map_err(refused_by_route)?;
     for left in link::list().map_err(refused_by_route)? {
         if link::is_provisional(&left.name) {
             link::delete(left.index).map_err(refused_by_route)?;

@@ -57,6 +57,14 @@ pub enum Request {
         /// Its name.
         bridge: LinkName,
     },
+    /// Has what comes by a bridge of ours leave by one interface alone, by its routes as they are now; `None` takes that back,
+    /// also of a bridge that is gone: [`Answer::Done`].
+    RouteBy {
+        /// The bridge.
+        bridge: LinkName,
+        /// The interface.
+        external: Option<String>,
+    },
     /// Has interfaces forward what comes by them, and no others of those that we had forward; with any, our networks pass
     /// where others block them: [`Answer::Done`].
     Forwarding {

@@ -8,7 +8,7 @@
 //!
 //! All but macvtaps go with their descriptors, and so with this process.
 
-use super::{Supervisor, failed, not_privileged};
+use super::{Supervisor, failed};
 use crate::plan::{Bridged, Plan};
 use crate::privileged::client::{Helper, HelperError};
 use crate::privileged::name::{LinkName, Mark};
@@ -32,14 +32,6 @@ pub(super) struct Wire {
 }
 
 impl Supervisor {
-    /// Refuses a bridged network to a service without the rights for it, before anything is made.
-    pub(super) fn may_bridge(&self, plan: &Plan) -> Result<(), ServiceError> {
-        match (&plan.bridged, &self.helper) {
-            (Some(_), None) => Err(not_privileged(WHAT)),
-            _ => Ok(()),
-        }
-    }
-
     /// Opens the ways onto the LAN that all guests of a network share.
     pub(super) fn open_lan(&mut self, plan: &Plan, handle: &Handle) -> Result<(), ServiceError> {
         let Some(bridged) = &plan.bridged else {

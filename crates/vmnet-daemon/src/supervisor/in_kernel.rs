@@ -17,8 +17,7 @@ use std::os::fd::OwnedFd;
 use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
-use vmnet_linux::kernel::route::Routes;
-use vmnet_linux::kernel::sysctl;
+use vmnet_linux::kernel::route::{Routes, link_index};
 use vmnet_linux::kernel::tap;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
@@ -47,6 +46,8 @@ pub(super) struct InKernel {
     /// As they were last set, if they were.
     rules: Option<Rules>,
     plain: Rules,
+    /// Members that were there before us: guests of a service that was killed, which may come again.
+    left: Vec<String>,
 }
 
 /// Interfaces that forward for us.
@@ -54,6 +55,8 @@ pub(super) struct InKernel {
 pub(super) struct Forwarding {
     v4: BTreeSet<String>,
     v6: BTreeSet<String>,
+    /// Their numbers: one that has gone and come back has another.
+    numbers: BTreeSet<u32>,
     open: bool,
 }
 
@@ -99,7 +102,6 @@ impl Supervisor {
         let trunk = named(&format!("{bridge}-gw"))?;
         let plain = rules(plan, &bridge, &trunk);
         let wanted = wanted(plan, &plain);
-        warn_of_bridged_rules();
         let made = (|| {
             let (name, mark) = (bridge.clone(), role(BRIDGE));
             helper.done(&Request::BridgeEstablish {
@@ -119,7 +121,11 @@ impl Supervisor {
             Ok(tap)
         })();
         drop(helper);
+        let members = format!("{bridge}-");
+        let is_member = |link: &&Link| link.mark.is_some() && link.name.starts_with(&members);
+        let left = links.iter().filter(is_member).map(|it| it.name.clone());
         let kernel = InKernel {
+            left: left.collect(),
             bridge,
             rules: None,
             plain,
@@ -175,6 +181,7 @@ impl Supervisor {
             .filter(|rule| rule.network == network);
         rules.forwards = forwards(all, &running.handle);
         rules.fixed = self.fixed_members(network);
+        rules.members = self.members_of(network, kernel);
         if kernel.rules.as_ref() != Some(&rules) {
             let request = Request::RulesSet {
                 rules: Box::new(rules.clone()),
@@ -188,7 +195,30 @@ impl Supervisor {
                 kernel.rules = Some(rules);
             }
         }
+        self.route_by(network)?;
         self.follow_forwarding()
+    }
+
+    /// Every member of a network's bridge, in order.
+    fn members_of(&self, network: Uuid, kernel: &InKernel) -> Vec<String> {
+        let own = self.members(network).map(|(name, _)| name.to_string());
+        let trunk = [kernel.plain.trunk.clone()];
+        let all: BTreeSet<String> = own.chain(kernel.left.clone()).chain(trunk).collect();
+        all.into_iter().collect()
+    }
+
+    /// Has what guests send to the outside leave by the interface that was chosen, if one was, by its routes as they are now.
+    fn route_by(&self, network: Uuid) -> Result<(), ServiceError> {
+        let kernel = self.running(network)?.kernel.as_ref();
+        let Some((kernel, external)) = kernel.and_then(|it| Some((it, it.plain.external.clone()?)))
+        else {
+            return Ok(());
+        };
+        let request = Request::RouteBy {
+            bridge: kernel.bridge.clone(),
+            external: Some(external),
+        };
+        self.helper(WHAT)?.done(&request).map_err(refused)
     }
 
     /// Has those interfaces forward that networks need, and no others.
@@ -212,7 +242,7 @@ impl Supervisor {
                     Forwarding {
                         v4: one.clone(),
                         v6: one,
-                        open: true,
+                        ..Forwarding::default()
                     }
                 }
                 _ => match &used {
@@ -223,6 +253,8 @@ impl Supervisor {
             wanted.v4.extend(by.v4.into_iter().filter(|_| v4));
             wanted.v6.extend(by.v6.into_iter().filter(|_| v6));
         }
+        let all = wanted.v4.union(&wanted.v6);
+        wanted.numbers = all.filter_map(|name| link_index(name).ok()).collect();
         if self.forwarding.as_ref() == Some(&wanted) {
             return Ok(());
         }
@@ -376,23 +408,11 @@ pub(super) fn remove(helper: &mut Helper, bridge: &LinkName) -> Result<(), Helpe
     helper.done(&Request::RulesRemove {
         bridge: bridge.clone(),
     })?;
+    helper.done(&Request::RouteBy {
+        bridge: bridge.clone(),
+        external: None,
+    })?;
     helper.delete_link(bridge.clone())
-}
-
-/// Where bridged packets pass the rules of routed ones, the kernel bridges what a forwarded port turns back to the bridge that
-/// it came from, and a member gets nothing back that came from it. The setting is the host's, and others need it.
-fn warn_of_bridged_rules() {
-    let is_on = |setting| sysctl::read(setting).is_some_and(|value| value == "1");
-    for setting in [
-        "net.bridge.bridge-nf-call-iptables",
-        "net.bridge.bridge-nf-call-ip6tables",
-    ] {
-        if is_on(setting) {
-            tracing::warn!(
-                "guests do not reach forwarded ports of the host that lead to guests, all others do: `sysctl {setting}=0` changes that, if no program here (as Docker) needs it"
-            );
-        }
-    }
 }
 
 pub(super) fn refused(error: HelperError) -> ServiceError {
@@ -480,6 +500,7 @@ fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         dns: plan.dns_proxy,
         isolation: plan.isolation,
         external: plan.external_interface.clone(),
+        members: Vec::new(),
         fixed: Vec::new(),
         forwards: Vec::new(),
     }

@@ -151,6 +151,7 @@ impl Supervisor {
             offload,
             wire,
         };
+        self.name_member(&member, member.name.clone());
         let number = self.number();
         self.interfaces.insert(number, member);
         if let Err(error) = self.rule(network) {
@@ -161,6 +162,18 @@ impl Supervisor {
         let interface = self.row(number, None).ok_or_else(|| no_interface(number))?;
         let network = self.show(network)?;
         Ok(Started { interface, network })
+    }
+
+    /// Names the guest of a bridge's member, which is at no port of the lane.
+    fn name_member(&self, member: &Member, name: Option<String>) {
+        if let (Place::Member(_), Some(mac), Some(_), Some(running)) = (
+            &member.place,
+            member.mac,
+            &member.name,
+            self.networks.get(&member.network),
+        ) {
+            running.handle.name_station(mac, name);
+        }
     }
 
     fn attach(
@@ -244,6 +257,7 @@ impl Supervisor {
         if let Some(wire) = member.wire.take() {
             self.close_wire(member.network, wire);
         }
+        self.name_member(&member, None);
         self.end_forwards_of(interface);
         self.end_guests_of(interface);
         if let Some(running) = self.networks.get(&member.network) {
@@ -295,12 +309,18 @@ impl Supervisor {
 
     /// Members of a network's bridge whose guest has this MAC and no other.
     pub(super) fn fixed_members(&self, network: Uuid) -> Vec<(String, [u8; 6])> {
+        let on = self.members(network).filter(|(_, member)| member.only_mac);
+        on.filter_map(|(name, member)| Some((name.to_string(), member.mac?.0)))
+            .collect()
+    }
+
+    /// Interfaces that are members of a network's bridge.
+    pub(super) fn members(&self, network: Uuid) -> impl Iterator<Item = (&LinkName, &Member)> {
         let on = self.interfaces_on(network);
-        on.filter_map(|(_, member)| match (&member.place, member.mac) {
-            (Place::Member(name), Some(mac)) if member.only_mac => Some((name.to_string(), mac.0)),
-            _ => None,
+        on.filter_map(|(_, member)| match &member.place {
+            Place::Member(name) => Some((name, member)),
+            Place::Port(_) | Place::Listener(_) => None,
         })
-        .collect()
     }
 
     pub(super) fn interfaces_on(&self, network: Uuid) -> impl Iterator<Item = (u64, &Member)> {
@@ -329,6 +349,9 @@ impl Supervisor {
             .collect();
         for interface in gone {
             let member = self.interfaces.remove(&interface);
+            if let Some(member) = &member {
+                self.name_member(member, None);
+            }
             if let Some(wire) = member.and_then(|member| member.wire) {
                 self.close_wire(network, wire);
             }

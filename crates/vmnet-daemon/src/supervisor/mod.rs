@@ -37,7 +37,10 @@ use holder::Holder;
 use openvmnet::service::{NetworkConfiguration, Scope, ServiceError, Status};
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -60,6 +63,8 @@ pub(crate) struct Supervisor {
     store: Store,
     /// What does what takes privileges; the machine's service alone has it.
     helper: Option<RefCell<Helper>>,
+    /// By this lanes tell that guests have moved, where rules in the kernel have to follow them.
+    moved: Option<Arc<UnixDatagram>>,
     /// What was last asked for about forwarding.
     forwarding: Option<in_kernel::Forwarding>,
     /// Something of an earlier service is in use by a VMM, and removed when that ends.
@@ -80,6 +85,7 @@ impl Supervisor {
             about,
             store,
             helper: helper.map(RefCell::new),
+            moved: None,
             forwarding: None,
             leftovers_wait: false,
             networks: BTreeMap::new(),
@@ -129,9 +135,17 @@ impl Supervisor {
         }
     }
 
-    /// It is the machine's service.
-    pub(crate) fn has_helper(&self) -> bool {
-        self.helper.is_some()
+    /// Has lanes tell of guests that move, where rules in the kernel have to follow them: the socket to wait at. To be called
+    /// before the first network; `None` where nothing has to follow.
+    pub(crate) fn watch_moves(&mut self) -> io::Result<Option<UnixDatagram>> {
+        if self.helper.is_none() {
+            return Ok(None);
+        }
+        let (told, watched) = UnixDatagram::pair()?;
+        told.set_nonblocking(true)?;
+        watched.set_nonblocking(true)?;
+        self.moved = Some(Arc::new(told));
+        Ok(Some(watched))
     }
 
     /// A number that nothing had before.

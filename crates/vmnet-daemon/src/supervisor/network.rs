@@ -242,7 +242,6 @@ impl Supervisor {
                 reason: format!("the network {} has the UUID {uuid}", other.plan.label()),
             });
         }
-        self.may_bridge(&plan)?;
         let mut settings = plan.settings();
         settings.restored = keeper::restored(&self.store, uuid);
         settings.reservations = self.stored_reservations(uuid);
@@ -250,6 +249,7 @@ impl Supervisor {
             .dhcp
             .is_some()
             .then(|| keeper::keeper(&self.store, uuid));
+        settings.moved = self.moved.clone();
         let prepared = self.begin_in_kernel(&plan)?;
         let started = lane::start(settings).map_err(|error| {
             let reason = super::chain(&error);

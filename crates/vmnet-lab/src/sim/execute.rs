@@ -11,8 +11,9 @@ use vmnet_core::{
 use vmnet_wire::offload::{Checksum, Offload};
 use vmnet_wire::segment::{Cut, Fragments, complete, verify};
 
+use crate::sim::clock::Later;
 use crate::sim::internet::{Bare, Internet, Sent, UdpHost};
-use crate::sim::lan::{Lan, Later};
+use crate::sim::lan::Lan;
 use crate::sim::stream::{Server, Stream};
 
 impl Lan {
@@ -41,7 +42,7 @@ impl Lan {
     }
 
     fn receive_whole(&mut self, port: PortId, frame: Vec<u8>) {
-        self.receive(port, frame, Offload::NONE);
+        self.take(port, frame, Offload::NONE, true);
     }
 
     fn carry_out_all(&mut self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`lan`] | a network and all around it; the clock; what happens next |
+//! | [`lan`] | a network and all around it |
+//! | `clock` | the clock, and what happens next |
 //! | `execute` | carries out the core's actions |
 //! | [`apps`] | what guests do with their connections |
 //! | [`contract`] | what the core promised its caller, checked at every action |
@@ -15,6 +16,7 @@
 //! | [`nonsense`] | any sequence of events, for fuzzing |
 
 pub mod apps;
+mod clock;
 pub mod contract;
 mod execute;
 pub mod guest;

@@ -172,7 +172,8 @@ fn settle(name: &str, bridge: &Bridge) -> Result<(), BridgeError> {
     set("ipv4", "send_redirects", "0")
 }
 
-/// Makes a link a member of a bridge, with the bridge's MTU, and sets it up.
+/// Makes a link a member of a bridge, with the bridge's MTU, and sets it up. What came by it may go back by it: rules decide what
+/// does ([`super::nft`]).
 ///
 /// # Errors
 ///
@@ -195,9 +196,10 @@ pub fn join(member: &Link, bridge: &Link, isolated: bool) -> Result<(), BridgeEr
     message.header.index = member.index;
     message.attributes = vec![LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(
-            isolated,
-        )])),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::Isolated(isolated),
+            InfoBridgePort::HairpinMode(true),
+        ])),
     ])];
     Ok(routes.ask(RouteNetlinkMessage::NewLink(message), 0, &what)?)
 }

@@ -98,17 +98,16 @@ pub fn follow(wanted: &Wanted, each: bool) -> Result<(), ForwardingError> {
         let now = record.v4.union(&record.v6).filter(|name| *name != "all");
         record.others.extend(now.cloned().collect::<Vec<_>>());
     }
-    if record == before {
-        return Ok(());
-    }
     let both = Record {
         v4: record.v4.union(&before.v4).cloned().collect(),
         v6: record.v6.union(&before.v6).cloned().collect(),
         ra: record.ra.union(&before.ra).cloned().collect(),
         others: record.others.union(&before.others).cloned().collect(),
     };
-    write(&both)?;
-    // Who forwards and does not listen to routers forgets what they said.
+    if both != before {
+        write(&both)?;
+    }
+    // An interface that has gone and come back is as it was before us. Who forwards and does not listen to routers forgets what they said.
     for name in &record.ra {
         set("ipv6", name, "accept_ra", "2")?;
     }
@@ -121,7 +120,10 @@ pub fn follow(wanted: &Wanted, each: bool) -> Result<(), ForwardingError> {
     for name in before.ra.difference(&record.ra) {
         set("ipv6", name, "accept_ra", "1")?;
     }
-    Ok(write(&record)?)
+    if record != both {
+        write(&record)?;
+    }
+    Ok(())
 }
 
 /// Every interface but ours and the loopback.

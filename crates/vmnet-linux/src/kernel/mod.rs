@@ -11,6 +11,7 @@
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
 //! | [`nft`] | rules of networks, by the program `nft` |
 //! | [`nics`] | interfaces of the host whose LAN guests can be on |
+//! | [`policy_routing`] | what comes by a bridge leaves by one interface |
 //! | [`route`] | links, addresses and routes, by netlink |
 //! | [`sysctl`] | the few kernel settings that are read or written |
 //! | [`tap`] | taps with offloads |
@@ -25,6 +26,7 @@ pub mod mounts;
 pub mod namespace;
 pub mod nft;
 pub mod nics;
+pub mod policy_routing;
 pub mod route;
 pub mod sysctl;
 pub mod tap;

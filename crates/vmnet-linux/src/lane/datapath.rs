@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
 use vmnet_core::{Config, Dns, ForwardId, Ipv4, Network, Outbox, PortId, Prefix, SocketId};
@@ -95,6 +97,8 @@ pub(super) struct Lane {
     resolvers: Option<resolv::Watch>,
     pub(super) inbox: Inbox,
     pub(super) lease_keeper: Option<LeaseKeeper>,
+    /// Who wants to know that guests have moved.
+    tells_of_moves: Option<Arc<UnixDatagram>>,
     stopped: bool,
 }
 
@@ -174,6 +178,7 @@ impl Lane {
             resolvers,
             inbox,
             lease_keeper: settings.leases,
+            tells_of_moves: settings.moved,
             stopped: false,
         };
         lane.tell_outside();
@@ -237,6 +242,11 @@ impl Lane {
             }
             self.network.flush(self.now, &mut self.out);
             self.carry_out(Hand::EMPTY);
+            if self.network.take_followed()
+                && let Some(moved) = &self.tells_of_moves
+            {
+                let _told_already = moved.send(&[1]);
+            }
             self.flush_ports();
             // A port that has room again lets streams read that waited for it.
             busy |= self.network.has_reads();
@@ -348,6 +358,7 @@ impl Lane {
                     let _gone = answer.send(self.remove_forwards(&ids));
                 }
                 Command::Leases(command) => self.obey_leases(command),
+                Command::Name(mac, name) => self.network.name_station(mac, name),
                 Command::Guests(guests, answer) => {
                     let of = |guest| self.network.addresses_of_guest(self.now, guest);
                     let _gone = answer.send(guests.iter().map(of).collect());

@@ -65,6 +65,9 @@ pub struct Settings {
     pub resolvers: Option<Vec<SocketAddr>>,
     /// The host's interface by which everything to the outside leaves; `None` leaves it to the host's routes.
     pub external_interface: Option<String>,
+    /// A socket that does not block: a datagram is sent by it when guests may be at other addresses than before, for who leads
+    /// others there by [`Handle::addresses_of`]. A full queue has told it already.
+    pub moved: Option<Arc<UnixDatagram>>,
     /// Where leases are stored before they are acknowledged; `None`: nowhere.
     pub leases: Option<LeaseKeeper>,
     /// Leases that were stored before. Those that do not fit are skipped with a warning.
@@ -94,6 +97,7 @@ impl Settings {
             host_loopback: false,
             resolvers: None,
             external_interface: None,
+            moved: None,
             leases: None,
             restored: Vec::new(),
             reservations: Vec::new(),
@@ -285,6 +289,8 @@ pub(super) enum Command {
     /// Answered by the sockets, to be closed elsewhere.
     RemoveForwards(Vec<ForwardId>, SyncSender<Vec<OwnedFd>>),
     Leases(LeaseCommand),
+    /// A guest behind the trunk has a name from its owner, or no longer.
+    Name(Mac, Option<String>),
     /// Where these guests are now.
     Guests(Vec<ForwardGuest>, SyncSender<Vec<GuestAddresses>>),
     Counters(SyncSender<CountersSnapshot>),
@@ -465,6 +471,11 @@ impl Handle {
             // Closed here, in the asker's thread.
             drop(self.ask(|answer| Command::RemoveForwards(some.to_vec(), answer)));
         }
+    }
+
+    /// Gives a guest that is behind the [trunk](Role::Trunk), and at no port of this lane, a name, or takes it back.
+    pub fn name_station(&self, mac: Mac, name: Option<String>) {
+        self.line.tell(Command::Name(mac, name));
     }
 
     /// The addresses that guests have now, in their order.

@@ -201,6 +201,7 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         dns: true,
         isolation: false,
         external: None,
+        members: Vec::new(),
         fixed: Vec::new(),
         forwards: Vec::new(),
     }
@@ -213,7 +214,11 @@ proptest! {
             Ok(Permitted::LinkDelete(Some(index))) => prop_assert!(index <= 2),
             Ok(Permitted::TapOpen(name)) => prop_assert_eq!(name.as_str(), "vmnet0-gw"),
             Ok(Permitted::TapCreate { name, .. }) => prop_assert_eq!(name.as_str(), "vmnet1"),
-            Ok(Permitted::BridgeEstablish { name, .. } | Permitted::RulesRemove(name)) => {
+            Ok(
+                Permitted::BridgeEstablish { name, .. }
+                | Permitted::RulesRemove(name)
+                | Permitted::RouteBy(name, _),
+            ) => {
                 prop_assert!(["vmnet0", "vmnet1", "vmnet9"].contains(&name.as_str()));
             }
             Ok(Permitted::BridgeJoin { member, bridge, .. }) => {

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`render`] | the tables of one network, as text |
+//! | [`chains`] | chains of the host, and which of them block |
 //! | [`opening`] | rules in tables of others, where these block our networks |
 //! | [`forwarding`] | interfaces on which we have switched forwarding on, and what must not come of that |
 //! | [`program`] | running `nft` |
@@ -11,6 +12,7 @@
 //! of them is read back. An accept of ours ends nothing but our own chain, and a drop of ours is final: so what others let
 //! pass is not let pass by us, and where others block, a rule stands in their chain.
 
+pub mod chains;
 pub mod forwarding;
 pub mod opening;
 pub mod program;
@@ -50,6 +52,8 @@ pub struct Rules {
     pub isolation: bool,
     /// The only interface by which guests reach the outside, if one was chosen.
     pub external: Option<String>,
+    /// Members of the bridge, the trunk among them. Those that are not there any more do no harm.
+    pub members: Vec<String>,
     /// Members whose guest has this MAC and no other.
     pub fixed: Vec<(String, [u8; 6])>,
     /// Ports that lead to guests.

@@ -4,18 +4,11 @@
 //! rules at the head let our networks pass, with a comment by which they are found again. Docker has a chain for the rules
 //! of others, which it leaves alone. Nothing else of theirs is touched.
 
+use super::chains::{self, Chain};
 use super::program::{self, NftError};
 use super::{COMMENT, PREFIX};
 use serde_json::Value;
 use std::fmt::Write as _;
-
-/// A chain of somebody else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Chain {
-    family: String,
-    table: String,
-    name: String,
-}
 
 /// Lets our networks pass wherever they are blocked.
 ///
@@ -23,7 +16,7 @@ struct Chain {
 ///
 /// See [`NftError`].
 pub fn open() -> Result<(), NftError> {
-    let chains = chains()?;
+    let chains = theirs(chains::all()?);
     let mut script = String::new();
     for chain in blocking(&chains) {
         if handles(&chain)?.is_empty() {
@@ -31,6 +24,7 @@ pub fn open() -> Result<(), NftError> {
                 family,
                 table,
                 name,
+                ..
             } = &chain;
             tracing::info!(
                 family,
@@ -59,12 +53,14 @@ pub fn open() -> Result<(), NftError> {
 /// See [`NftError`].
 pub fn close() -> Result<(), NftError> {
     let mut script = String::new();
-    for (chain, ..) in chains()?.iter().filter(|(_, hook, _)| may_hold(hook)) {
+    let may_hold = |chain: &&Chain| chain.forwards || chain.is_for_others();
+    for chain in theirs(chains::all()?).iter().filter(may_hold) {
         for handle in handles(chain)? {
             let Chain {
                 family,
                 table,
                 name,
+                ..
             } = chain;
             let _infallible = writeln!(
                 script,
@@ -78,39 +74,10 @@ pub fn close() -> Result<(), NftError> {
     program::run(&script)
 }
 
-/// What is known of a chain: its hook, or what it is to Docker; and its policy.
-type Known = (Chain, Option<String>, Option<String>);
-
-fn may_hold(hook: &Option<String>) -> bool {
-    hook.is_some()
-}
-
-/// Chains that forwarded packets pass, of all tables but ours.
-fn chains() -> Result<Vec<Known>, NftError> {
-    let said = program::ask(&["list", "chains"])?;
-    let all = said.get("nftables").and_then(Value::as_array);
-    Ok(all.into_iter().flatten().filter_map(known).collect())
-}
-
-fn known(object: &Value) -> Option<Known> {
-    let chain = object.get("chain")?;
-    let text = |field: &str| chain.get(field).and_then(Value::as_str).map(str::to_owned);
-    let found = Chain {
-        family: text("family")?,
-        table: text("table")?,
-        name: text("name")?,
-    };
-    let of_packets = matches!(found.family.as_str(), "ip" | "ip6" | "inet");
-    let sound = is_word(&found.table) && is_word(&found.name);
-    if !of_packets || !sound || found.table.starts_with(PREFIX) {
-        return None;
-    }
-    let hook = match text("hook") {
-        Some(hook) if hook == "forward" && text("type").as_deref() == Some("filter") => Some(hook),
-        None if found.name == "DOCKER-USER" => Some(found.name.clone()),
-        _ => None,
-    };
-    Some((found, hook, text("policy")))
+/// Chains of others whose names can stand in a script.
+fn theirs(all: Vec<Chain>) -> Vec<Chain> {
+    let sound = |chain: &Chain| !chain.is_ours() && is_word(&chain.table) && is_word(&chain.name);
+    all.into_iter().filter(sound).collect()
 }
 
 /// A name that stands in a script as it is: nft knows no quotes for those of tables and chains.
@@ -123,21 +90,14 @@ fn is_word(name: &str) -> bool {
 }
 
 /// Where rules have to be.
-fn blocking(chains: &[Known]) -> Vec<Chain> {
-    let blocks = |(chain, hook, policy): &&Known| {
-        let drops = policy.as_deref() == Some("drop");
-        hook.as_deref() == Some("forward") && (drops || chain.table == "firewalld")
-    };
+fn blocking(chains: &[Chain]) -> Vec<Chain> {
     let for_others = |chain: &Chain| {
-        let mut all = chains.iter();
-        all.find(|(other, hook, _)| {
-            hook.as_deref() == Some("DOCKER-USER")
-                && (&other.family, &other.table) == (&chain.family, &chain.table)
-        })
+        let mut all = chains.iter().filter(|other| other.is_for_others());
+        all.find(|other| (&other.family, &other.table) == (&chain.family, &chain.table))
     };
     let mut found: Vec<Chain> = Vec::new();
-    for (chain, ..) in chains.iter().filter(blocks) {
-        let chain = for_others(chain).map_or(chain, |(other, ..)| other);
+    for chain in chains.iter().filter(|chain| chain.blocks()) {
+        let chain = for_others(chain).unwrap_or(chain);
         if !found.contains(chain) {
             found.push(chain.clone());
         }
@@ -151,6 +111,7 @@ fn handles(chain: &Chain) -> Result<Vec<u64>, NftError> {
         family,
         table,
         name,
+        ..
     } = chain;
     let said = program::ask(&["-a", "list", "chain", family, table, name])?;
     let all = said.get("nftables").and_then(Value::as_array);
@@ -201,7 +162,7 @@ mod tests {
                 json!({"type": "filter", "hook": "input", "policy": "drop"}),
             ),
         ];
-        let known: Vec<Known> = all.iter().filter_map(known).collect();
+        let known = theirs(chains::parse(&json!({ "nftables": all })));
         let found: Vec<String> = blocking(&known)
             .into_iter()
             .map(|chain| format!("{} {} {}", chain.family, chain.table, chain.name))

@@ -5,6 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+/// The bit of a packet's mark by which the bridge tells what a forwarded port has turned back to it. It is taken off there.
+const TURNED_BACK: u32 = 0x0100_0000;
+/// The bit by which [`policy_routing`](crate::kernel::policy_routing) leaves a packet to the host's own routes.
+pub(crate) const ROUTED_BY_HOST: u32 = 0x0200_0000;
+/// The bit of pieces of packets that the host has nothing to do with. It is taken off before anybody else sees it.
+const PIECE: u32 = 0x0400_0000;
+/// What pieces of packets look like, in each family.
+const PIECES: [&str; 2] = ["ip frag-off & 0x3fff != 0", "exthdr frag exists"];
+
 /// Replaces the tables of a network.
 ///
 /// # Errors
@@ -12,7 +21,7 @@ use std::net::IpAddr;
 /// A name cannot stand in a rule.
 pub fn network(rules: &Rules) -> Result<String, NftError> {
     let names = [&rules.bridge, &rules.trunk].into_iter();
-    let names = names.chain(&rules.external);
+    let names = names.chain(&rules.external).chain(&rules.members);
     for name in names.chain(rules.fixed.iter().map(|(name, _)| name)) {
         checked(name)?;
     }
@@ -21,11 +30,12 @@ pub fn network(rules: &Rules) -> Result<String, NftError> {
     let _infallible = write!(
         text,
         "table inet {bridge} {{\n comment \"{COMMENT}\"\n{}{}{}}}\n\
-         table bridge {bridge} {{\n comment \"{COMMENT}\"\n{}}}\n",
+         table bridge {bridge} {{\n comment \"{COMMENT}\"\n{}{}}}\n",
         filter(rules),
         translation(rules),
         lists(&rules.forwards),
-        guard(rules)
+        guard(rules),
+        turned_back(rules)
     );
     Ok(text)
 }
@@ -69,12 +79,124 @@ impl Lines {
     }
 }
 
-fn subnet(ipv4: Inet) -> String {
-    format!("{}/{}", ipv4.network, ipv4.prefix_len)
+/// What rules say of one family of addresses.
+struct Family {
+    /// How addresses of it are matched, and how it is called.
+    ip: &'static str,
+    protocol: &'static str,
+    /// The network's own, if the host has an address on it.
+    own: Option<Own>,
 }
 
-fn prefix(ipv6: Inet6) -> String {
-    format!("{}/64", ipv6.network)
+/// The network's addresses of a family.
+struct Own {
+    subnet: String,
+    gateway: String,
+    nat: bool,
+}
+
+/// Clients of forwarded ports that would mean something else inside a guest: those of the link or the host alone.
+const STRANGE_V4: &str = "127.0.0.0/8";
+const STRANGE_V6: &str = "fe80::/10";
+
+fn families(rules: &Rules) -> [Family; 2] {
+    let v4 = |ipv4: Inet| Own {
+        subnet: format!("{}/{}", ipv4.network, ipv4.prefix_len),
+        gateway: ipv4.gateway.to_string(),
+        nat: ipv4.nat,
+    };
+    let v6 = |ipv6: Inet6| Own {
+        subnet: format!("{}/64", ipv6.network),
+        gateway: ipv6.gateway.to_string(),
+        nat: ipv6.nat,
+    };
+    [
+        Family {
+            ip: "ip",
+            protocol: "ipv4",
+            own: rules.ipv4.map(v4),
+        },
+        Family {
+            ip: "ip6",
+            protocol: "ipv6",
+            own: rules.ipv6.map(v6),
+        },
+    ]
+}
+
+impl Family {
+    fn is_v6(&self) -> bool {
+        self.ip == "ip6"
+    }
+
+    /// What passes from guests to the outside, at the end of the chain.
+    fn leave(&self, forward: &mut Lines) {
+        if let Some(own) = &self.own {
+            forward.add(format!("{} saddr != {} drop", self.ip, own.subnet));
+        }
+    }
+
+    /// What guests of a network without a way out are told.
+    fn stay(&self, forward: &mut Lines) {
+        if !self.own.as_ref().is_some_and(|own| own.nat) {
+            forward.add(format!(
+                "meta nfproto {} reject with icmpx admin-prohibited",
+                self.protocol
+            ));
+        }
+    }
+
+    /// What the host hears.
+    fn arrive(&self, input: &mut Lines) {
+        let ip = self.ip;
+        let Some(own) = &self.own else {
+            input.add(format!("meta nfproto {} drop", self.protocol));
+            return;
+        };
+        // Neighbours of IPv6 speak from addresses of the link, and from none.
+        let (from, to) = if self.is_v6() {
+            let subnet = &own.subnet;
+            (
+                format!("{{ {subnet}, fe80::/10, :: }}"),
+                format!("{{ {subnet}, fe80::/10, ff00::/8 }}"),
+            )
+        } else {
+            (own.subnet.clone(), own.gateway.clone())
+        };
+        input.add(format!("{ip} saddr != {from} drop"));
+        if !own.nat {
+            // Others of the host's addresses are outside; what is for many is heard by the host as by all.
+            let one = if self.is_v6() {
+                ""
+            } else {
+                "meta pkttype host "
+            };
+            input.add(format!(
+                "{ip} daddr != {to} {one}reject with icmpx admin-prohibited"
+            ));
+        }
+    }
+
+    /// Whose address stands for whom.
+    fn translate(&self, bridge: &str, behind: &mut Lines) {
+        let Some(own) = &self.own else { return };
+        let (ip, subnet) = (self.ip, &own.subnet);
+        // Clients that would mean something else inside the guest, or to which it knows no way.
+        let strange = if own.nat {
+            let alone = if self.is_v6() { STRANGE_V6 } else { STRANGE_V4 };
+            format!("{ip} saddr {{ {alone}, {subnet} }}")
+        } else {
+            format!("{ip} saddr != {}", own.gateway)
+        };
+        behind.add(format!(
+            "oifname \"{bridge}\" ct status dnat {strange} masquerade"
+        ));
+        if own.nat {
+            behind.add(format!(
+                "{ip} saddr {subnet} oifname != \"{PREFIX}*\" masquerade"
+            ));
+        }
+    }
 }
 
 /// What may pass between the network, the host, and all others.
@@ -90,12 +212,29 @@ fn filter(rules: &Rules) -> String {
     raw.add(format!("iifname \"{own}\" ip daddr 127.0.0.0/8 drop"));
     text += &raw.end();
 
+    text += &pieces(own);
+
+    if rules.external.is_some() {
+        // Behind the translation, before a route is looked for. Clients of forwarded ports come by any interface.
+        let mut routing = Lines::chain(
+            "routing",
+            "type filter hook prerouting priority -50; policy accept;",
+        );
+        routing.add(format!(
+            "iifname \"{own}\" ct status dnat meta mark set meta mark or {ROUTED_BY_HOST:#x}"
+        ));
+        text += &routing.end();
+    }
+
     text += &input(rules);
 
     let mut forward = Lines::chain(
         "forward",
         "type filter hook forward priority filter; policy accept;",
     );
+    forward.add(format!(
+        "iifname \"{own}\" oifname \"{own}\" ct status dnat meta mark set meta mark or {TURNED_BACK:#x}"
+    ));
     forward.add(format!("iifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" ct status dnat accept"));
     // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
@@ -106,31 +245,41 @@ fn filter(rules: &Rules) -> String {
     ));
     forward.add(format!("oifname \"{own}\" drop"));
     forward.add(format!("iifname != \"{own}\" accept"));
-    if let Some(ipv4) = rules.ipv4 {
-        forward.add(format!("ip saddr != {} drop", subnet(ipv4)));
-    }
-    if let Some(ipv6) = rules.ipv6 {
-        forward.add(format!("ip6 saddr != {} drop", prefix(ipv6)));
-    }
+    let families = families(rules);
+    families
+        .iter()
+        .for_each(|family| family.leave(&mut forward));
     forward.add(format!(
         "oifname \"{PREFIX}*\" reject with icmpx admin-prohibited"
     ));
-    for (family, nat) in [
-        ("ipv4", rules.ipv4.is_some_and(|ipv4| ipv4.nat)),
-        ("ipv6", rules.ipv6.is_some_and(|ipv6| ipv6.nat)),
-    ] {
-        if !nat {
-            forward.add(format!(
-                "meta nfproto {family} reject with icmpx admin-prohibited"
-            ));
-        }
-    }
+    families.iter().for_each(|family| family.stay(&mut forward));
     if let Some(external) = &rules.external {
         forward.add(format!(
             "oifname != \"{external}\" reject with icmpx no-route"
         ));
     }
     text + &forward.end()
+}
+
+/// Pieces of packets, before the kernel puts them together: it has one room for all of the host, which a guest could fill. Those
+/// for the host come whole, by our services. Those between guests are not the host's, also where bridged packets pass these
+/// rules; and those to all are heard by guests alone.
+fn pieces(own: &str) -> String {
+    // The kernel puts together at -400.
+    let mut pieces = Lines::chain(
+        "pieces",
+        "type filter hook prerouting priority -450; policy accept;",
+    );
+    for piece in PIECES {
+        pieces.add(format!(
+            "iifname \"{own}\" meta pkttype {{ broadcast, multicast }} {piece} drop"
+        ));
+    }
+    pieces.add(format!(
+        "iifname \"{own}\" meta mark and {PIECE:#x} == {PIECE:#x} meta mark set meta mark and {:#x} notrack",
+        !PIECE
+    ));
+    pieces.end()
 }
 
 /// What the host hears of guests.
@@ -148,74 +297,21 @@ fn input(rules: &Rules) -> String {
         input.add("icmpv6 type nd-router-solicit drop");
     }
     input.add("meta l4proto { tcp, udp } th dport 53 reject with icmpx port-unreachable");
-    if let Some(ipv4) = rules.ipv4 {
-        input.add(format!("ip saddr != {} drop", subnet(ipv4)));
-        if !ipv4.nat {
-            let own = ipv4.gateway;
-            input.add(format!(
-                "ip daddr != {own} meta pkttype host reject with icmpx admin-prohibited"
-            ));
-        }
-    } else {
-        input.add("meta nfproto ipv4 drop");
-    }
-    if let Some(ipv6) = rules.ipv6 {
-        input.add(format!(
-            "ip6 saddr != {{ {}, fe80::/10, :: }} drop",
-            prefix(ipv6)
-        ));
-        if !ipv6.nat {
-            input.add(format!(
-                "ip6 daddr != {{ {}, fe80::/10, ff00::/8 }} reject with icmpx admin-prohibited",
-                prefix(ipv6)
-            ));
-        }
-    } else {
-        input.add("meta nfproto ipv6 drop");
-    }
+    families(rules)
+        .iter()
+        .for_each(|family| family.arrive(&mut input));
     input.end()
 }
 
 /// Whose address stands for whom.
 fn translation(rules: &Rules) -> String {
-    let own = &rules.bridge;
     let mut behind = Lines::chain(
         "postrouting",
         "type nat hook postrouting priority srcnat; policy accept;",
     );
-    if let Some(ipv4) = rules.ipv4 {
-        let subnet = subnet(ipv4);
-        // Clients that would mean something else inside the guest, or to which it knows no way.
-        let strange = if ipv4.nat {
-            format!("ip saddr {{ 127.0.0.0/8, {subnet} }}")
-        } else {
-            format!("ip saddr != {}", ipv4.gateway)
-        };
-        behind.add(format!(
-            "oifname \"{own}\" ct status dnat {strange} masquerade"
-        ));
-        if ipv4.nat {
-            behind.add(format!(
-                "ip saddr {subnet} oifname != \"{PREFIX}*\" masquerade"
-            ));
-        }
-    }
-    if let Some(ipv6) = rules.ipv6 {
-        let prefix = prefix(ipv6);
-        let strange = if ipv6.nat {
-            format!("ip6 saddr {{ fe80::/10, {prefix} }}")
-        } else {
-            format!("ip6 saddr != {}", ipv6.gateway)
-        };
-        behind.add(format!(
-            "oifname \"{own}\" ct status dnat {strange} masquerade"
-        ));
-        if ipv6.nat {
-            behind.add(format!(
-                "ip6 saddr {prefix} oifname != \"{PREFIX}*\" masquerade"
-            ));
-        }
-    }
+    families(rules)
+        .iter()
+        .for_each(|family| family.translate(&rules.bridge, &mut behind));
     let mut text = behind.end();
     let lists: Vec<List> = by_list(&rules.forwards).into_keys().collect();
     if lists.is_empty() {
@@ -331,12 +427,17 @@ fn guard(rules: &Rules) -> String {
         "arriving",
         "type filter hook prerouting priority -300; policy accept;",
     );
-    arriving.add(format!("iifname \"{trunk}\" accept"));
-    arriving.add(format!("iifname \"{own}-*\" jump guard"));
+    let host = mac(rules.host);
+    arriving.add(format!("iifname != \"{own}-*\" accept"));
+    arriving.add(format!("iifname != \"{trunk}\" jump guard"));
     arriving.add(format!(
-        "iifname \"{own}-*\" ether daddr {} jump steer",
-        mac(rules.host)
+        "iifname != \"{trunk}\" ether daddr {host} jump steer"
     ));
+    for piece in PIECES {
+        arriving.add(format!(
+            "ether daddr != {host} {piece} meta mark set meta mark or {PIECE:#x}"
+        ));
+    }
     let mut guard = Lines(" chain guard {\n".to_owned());
     let macs = format!("{{ {}, {} }}", mac(rules.host), mac(rules.services));
     for (member, fixed) in &rules.fixed {
@@ -373,23 +474,53 @@ fn guard(rules: &Rules) -> String {
     }
     let mut steer = Lines(" chain steer {\n".to_owned());
     let to = format!("ether daddr set {}", mac(rules.services));
-    if let Some(ipv4) = rules.ipv4 {
-        let at = format!("ip daddr {}", ipv4.gateway);
-        let ports = if rules.dns { "{ 53, 67 }" } else { "67" };
-        steer.add(format!("{at} udp dport {ports} {to}"));
-        if rules.dns {
-            steer.add(format!("{at} tcp dport 53 {to}"));
-        }
+    let v4 = rules
+        .ipv4
+        .map(|net| (format!("ip daddr {}", net.gateway), 67));
+    let v6 = rules.ipv6.map(|net| {
+        let at = format!("ip6 daddr {{ {}, {} }}", net.gateway, net.link_local);
+        (at, 547)
+    });
+    // Our services put together what is in pieces, and give it to the host.
+    for piece in PIECES {
+        steer.add(format!("{piece} {to}"));
     }
-    if let Some(ipv6) = rules.ipv6 {
-        let at = format!("ip6 daddr {{ {}, {} }}", ipv6.gateway, ipv6.link_local);
-        let ports = if rules.dns { "{ 53, 547 }" } else { "547" };
+    for (at, dhcp) in v4.into_iter().chain(v6) {
+        let ports = match rules.dns {
+            true => format!("{{ 53, {dhcp} }}"),
+            false => dhcp.to_string(),
+        };
         steer.add(format!("{at} udp dport {ports} {to}"));
         if rules.dns {
             steer.add(format!("{at} tcp dport 53 {to}"));
         }
     }
     guard.end() + &steer.end() + &arriving.end()
+}
+
+/// Where bridged packets pass the rules of routed ones (`br_netfilter`, which Docker switches on), the kernel bridges what a
+/// forwarded port leads back to the bridge: it comes to the guest from the other guest's MAC, and perhaps out of the member that
+/// it came by. So members may have back what came by them, if it is that, and it comes from the host, as it would have.
+fn turned_back(rules: &Rules) -> String {
+    // Behind the kernel's own look at bridged packets, which is at 0.
+    let mut passing = Lines::chain(
+        "passing",
+        "type filter hook forward priority 100; policy accept;",
+    );
+    passing.add(format!(
+        "meta mark and {TURNED_BACK:#x} == {TURNED_BACK:#x} ether saddr set {} meta mark set meta mark and {:#x} accept",
+        mac(rules.host),
+        !TURNED_BACK
+    ));
+    let same: Vec<String> = rules
+        .members
+        .iter()
+        .map(|member| format!("\"{member}\" . \"{member}\""))
+        .collect();
+    if !same.is_empty() {
+        passing.add(format!("iifname . oifname {{ {} }} drop", same.join(", ")));
+    }
+    passing.end()
 }
 
 fn mac(bytes: [u8; 6]) -> String {

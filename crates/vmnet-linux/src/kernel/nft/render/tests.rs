@@ -23,6 +23,7 @@ fn shared() -> Rules {
         dns: true,
         isolation: false,
         external: None,
+        members: vec!["vmnet0-gw".to_owned(), "vmnet0-7".to_owned()],
         fixed: vec![("vmnet0-7".to_owned(), [0x52, 0x54, 0, 0, 0, 7])],
         forwards: vec![
             forward(true, None, 8080, "192.168.64.5", 80),
@@ -76,6 +77,9 @@ fn names_that_mean_more_are_refused() {
         assert!(matches!(network(&rules), Err(NftError::Name(_))), "{name}");
         let mut rules = shared();
         rules.fixed[0].0 = name.to_owned();
+        assert!(network(&rules).is_err(), "{name}");
+        let mut rules = shared();
+        rules.members[0] = name.to_owned();
         assert!(network(&rules).is_err(), "{name}");
         assert!(removal(name).is_err(), "{name}");
     }
