@@ -153,6 +153,8 @@ fn requests() -> impl Strategy<Value = Request> {
                 station: None,
             }
         }),
+        (names.clone(), prop::option::of(nics.clone()))
+            .prop_map(|(bridge, external)| Request::RouteBy { bridge, external }),
         (names.clone(), names.clone()).prop_map(|(bridge, trunk)| Request::RulesSet {
             rules: Box::new(rules(bridge.as_str(), trunk.as_str())),
         }),
@@ -219,6 +221,11 @@ proptest! {
             }
             Ok(Permitted::BridgeJoin { member, bridge, .. }) => {
                 prop_assert_eq!((member.index, bridge.index), (2, 1));
+            }
+            Ok(Permitted::RouteBy(bridge, external)) => {
+                // A rule of routing that is left by a bridge which is gone is ours by its table.
+                prop_assert!(["vmnet0", "vmnet0-gw", "vmnet1", "vmnet9"].contains(&bridge.as_str()));
+                prop_assert!(external.is_none_or(|it| bridge.as_str() == "vmnet0" && it.starts_with("eth")));
             }
             Ok(Permitted::RulesSet(rules)) => prop_assert_eq!(&*rules.bridge, "vmnet0"),
             Ok(Permitted::Bridging(nic, way)) => {
