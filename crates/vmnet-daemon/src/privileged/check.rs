@@ -147,10 +147,8 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             match &external {
                 Some(external) => {
                     there(&bridge, BRIDGE, kernel)?;
-                    if !nft::is_name(external) || external.starts_with(nft::PREFIX) {
-                        let reason = format!("`{external}` leads to no outside");
-                        return Err(Refusal::forbidden(reason));
-                    }
+                    // It may have gone, and come again.
+                    foreign(vec![external.clone()], kernel)?;
                 }
                 None => {
                     own(&bridge, kernel)?;
@@ -158,13 +156,11 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             }
             Permitted::RouteBy(bridge, external)
         }
-        Request::Forwarding { v4, v6, open } => {
-            let strange = v4.iter().chain(&v6).find(|name| !nft::is_name(name));
-            if let Some(name) = strange {
-                return Err(Refusal::forbidden(format!("`{name}` is no interface")));
-            }
-            Permitted::Forwarding { v4, v6, open }
-        }
+        Request::Forwarding { v4, v6, open } => Permitted::Forwarding {
+            v4: foreign(v4, kernel)?,
+            v6: foreign(v6, kernel)?,
+            open,
+        },
         Request::LanJoin { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Bridge], kernel)?;
@@ -279,6 +275,27 @@ fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Those of these interfaces that are there; refused if one is ours, or stands for more than one interface. Settings of the
+/// kernel are by name, and in the place of a name there can stand `all` of them, or the `default` of those to come.
+fn foreign(names: Vec<String>, kernel: &impl Kernel) -> Result<Vec<String>, Refusal> {
+    let mut there = Vec::new();
+    for name in names {
+        let refuse = |what| Err(Refusal::forbidden(format!("`{name}` is {what}")));
+        if !nft::is_name(&name) || ["all", "default", ".", ".."].contains(&name.as_str()) {
+            return refuse("no interface");
+        }
+        match kernel.link(&name)? {
+            // It may have gone since it was seen.
+            None => {}
+            Some(link) if mark_of(&link).is_some() => return refuse("an interface of ours"),
+            // A link has further names, by which it has no settings.
+            Some(link) if link.name != name => return refuse("another name of an interface"),
+            Some(_) => there.push(name),
+        }
+    }
+    Ok(there)
 }
 
 /// Refuses a name that a link has.

@@ -134,8 +134,10 @@ fn interfaces() -> BTreeSet<String> {
         .collect()
 }
 
+/// There is such an interface. What stands for several of them has settings too.
 fn exists(family: &str, name: &str) -> bool {
-    sysctl::interface_path(family, name, "forwarding").exists()
+    let one = !matches!(name, "" | "all" | "default" | "." | "..") && !name.contains('/');
+    one && sysctl::interface_path(family, name, "forwarding").exists()
 }
 
 fn is(family: &str, name: &str, setting: &str, value: &str) -> bool {

@@ -112,6 +112,30 @@ fn taps_are_opened_if_they_are_ours_and_made_under_free_names() {
     }
 }
 
+#[test]
+fn forwarding_is_for_interfaces_of_others_by_their_names_alone() {
+    let forward = |v4: &[&str], v6: &[&str]| {
+        let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (v4, v6) = (all(v4), all(v6));
+        check(
+            Request::Forwarding { v4, v6, open: true },
+            &host(),
+        )
+    };
+    let permitted = |v4: &[&str]| match forward(v4, &[]) {
+        Ok(Permitted::Forwarding { v4, .. }) => v4,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(permitted(&["eth0", "vmnet8"]), ["eth0", "vmnet8"]);
+    assert_eq!(permitted(&["eth9"]), [""; 0], "it is gone");
+    for strange in ["all", "default", ".", "..", "vmnet0", "vmnet0-gw", "", "a/b", "a b"] {
+        for (v4, v6) in [(&[strange][..], &[][..]), (&["eth0"], &["eth0", strange])] {
+            let why = forward(v4, v6).unwrap_err().why;
+            assert_eq!(why, Why::Forbidden, "{strange}");
+        }
+    }
+}
+
 /// Requests as the daemon could make them, most about links that are there.
 fn requests() -> impl Strategy<Value = Request> {
     let names = prop_oneof![
