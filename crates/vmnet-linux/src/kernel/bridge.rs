@@ -271,34 +271,9 @@ fn address_message(index: u32, address: IpAddr, length: u8) -> AddressMessage {
 
 /// The addresses of a link, with the lengths of their prefixes.
 fn addresses(routes: &mut Routes, index: u32) -> Result<Vec<(IpAddr, u8)>, BridgeError> {
-    let mut found = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = AddressMessage::default();
-        request.header.family = family;
-        let request = RouteNetlinkMessage::GetAddress(request);
-        routes.dump(request, "list the addresses", |message| {
-            let RouteNetlinkMessage::NewAddress(message) = message else {
-                return;
-            };
-            if message.header.index != index {
-                return;
-            }
-            let address = message.attributes.iter().find_map(|it| match it {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-            let only = || {
-                message.attributes.iter().find_map(|it| match it {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
-                })
-            };
-            found.extend(
-                address
-                    .or_else(only)
-                    .map(|it| (it, message.header.prefix_len)),
-            );
-        })?;
-    }
-    Ok(found)
+    let all = routes.addresses()?.into_iter();
+    Ok(all
+        .filter(|it| it.link == index)
+        .map(|it| (it.address, it.prefix_len))
+        .collect())
 }

@@ -100,7 +100,7 @@ pub fn find(name: &str) -> Result<Option<Link>, RouteError> {
         Err(RouteError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
             Ok(None)
         }
-        answered => answered.map(|()| found),
+        answered => answered.map(|_| found),
     }
 }
 
