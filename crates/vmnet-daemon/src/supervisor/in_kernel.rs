@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
-use vmnet_linux::kernel::route::{Routes, link_index};
+use vmnet_linux::kernel::route::{Address, Routes, link_index};
 use vmnet_linux::kernel::tap;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
@@ -245,7 +245,10 @@ impl Supervisor {
                 }
                 _ => match &used {
                     Some(used) => used.clone(),
-                    None => used.insert(in_use()?).clone(),
+                    None => {
+                        let links = self.helper(WHAT)?.links().map_err(refused)?;
+                        used.insert(in_use(&links)?).clone()
+                    }
                 },
             };
             wanted.v4.extend(by.v4.into_iter().filter(|_| v4));
@@ -532,26 +535,29 @@ fn forwards<'a>(all: impl Iterator<Item = &'a Rule>, handle: &Handle) -> Vec<Por
     found.into_values().collect()
 }
 
-/// Interfaces of the host by which packets of each family come.
-fn in_use() -> Result<Forwarding, ServiceError> {
-    let taken = Routes::open().and_then(|mut routes| routes.taken());
-    let taken = taken.map_err(|error| super::failed(&error))?;
+/// Interfaces of the host by which packets of each family come: those with an address that others than the link know. Asked
+/// for every half second, so routes are none of its concern: there may be a million.
+fn in_use(links: &[Link]) -> Result<Forwarding, ServiceError> {
+    let addresses = Routes::open().and_then(|mut routes| routes.addresses());
+    let addresses = addresses.map_err(|error| super::failed(&error))?;
+    Ok(used(links, &addresses))
+}
+
+fn used(links: &[Link], addresses: &[Address]) -> Forwarding {
     let mut used = Forwarding::default();
-    for one in taken.into_iter().filter(|one| one.is_address) {
-        let Some(name) = one
-            .interface
-            .filter(|name| name != "lo" && !name.starts_with(PREFIX))
-        else {
+    for one in addresses {
+        let link = links.iter().find(|link| link.index == one.link);
+        let Some(link) = link.filter(|link| link.name != "lo" && link.mark.is_none()) else {
             continue;
         };
-        let family = if one.network.is_ipv4() {
-            &mut used.v4
-        } else {
-            &mut used.v6
+        let family = match one.address {
+            IpAddr::V4(_) => &mut used.v4,
+            IpAddr::V6(address) if address.is_unicast_link_local() => continue,
+            IpAddr::V6(_) => &mut used.v6,
         };
-        family.insert(name);
+        family.insert(link.name.clone());
     }
-    Ok(used)
+    used
 }
 
 #[cfg(test)]
@@ -568,6 +574,41 @@ mod tests {
             lower: None,
             up: true,
         }
+    }
+
+    #[test]
+    fn packets_come_by_all_interfaces_with_an_address_but_ours() {
+        let own = Link {
+            index: 3,
+            mark: Some(mark(Uuid::from_u128(7), BRIDGE)),
+            ..link("vmnet0")
+        };
+        let at = |index, name| Link {
+            index,
+            ..link(name)
+        };
+        // Called as ours are, and somebody else's.
+        let links = [at(1, "lo"), at(2, "eth0"), own, at(4, "vmnet8"), at(5, "wg0")];
+        let addresses: Vec<Address> = [
+            (1, "127.0.0.1", 8),
+            (2, "10.0.0.7", 24),
+            (2, "fe80::7", 64),
+            (3, "192.168.64.1", 24),
+            (4, "172.16.8.1", 24),
+            (5, "2001:db8::5", 64),
+            (9, "10.9.9.9", 24),
+        ]
+        .into_iter()
+        .map(|(link, address, prefix_len)| Address {
+            link,
+            address: address.parse().unwrap(),
+            prefix_len,
+        })
+        .collect();
+        let used = used(&links, &addresses);
+        let names = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>();
+        assert_eq!(names(used.v4), ["eth0", "vmnet8"]);
+        assert_eq!(names(used.v6), ["wg0"]);
     }
 
     #[test]
