@@ -11,7 +11,7 @@ use vmnet_linux::kernel::link;
 use vmnet_linux::kernel::nft::{self, opening};
 use vmnet_linux::kernel::nics::{self, Nic};
 use vmnet_linux::kernel::policy_routing;
-use vmnet_linux::kernel::route::RouteError;
+use vmnet_linux::kernel::route::{Address, RouteError, Routes};
 use vmnet_linux::kernel::tap::{self, TapError};
 use vmnet_linux::sys::lan_socket;
 
@@ -27,6 +27,15 @@ impl Kernel for Host {
     fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal> {
         let all = nics::all().map_err(refused_by_route)?;
         Ok(all.into_iter().find(|nic| nic.name == name))
+    }
+
+    fn addresses(&self) -> Result<Vec<Address>, Refusal> {
+        let addresses = Routes::open().and_then(|mut routes| routes.addresses());
+        addresses.map_err(refused_by_route)
+    }
+
+    fn links(&self) -> Result<Vec<link::Link>, Refusal> {
+        link::list().map_err(refused_by_route)
     }
 }
 

@@ -1,10 +1,11 @@
 use super::*;
 use proptest::prelude::*;
 use uuid::Uuid;
+use vmnet_linux::kernel::nft::{Inet, Inet6, PortForward};
 use vmnet_linux::kernel::nics::NicKind;
 
-/// A kernel that has these links.
-struct Has(Vec<Link>);
+/// A kernel that has these links and addresses.
+struct Has(Vec<Link>, Vec<Address>);
 
 impl Kernel for Has {
     fn link(&self, name: &str) -> Result<Option<Link>, Refusal> {
@@ -13,6 +14,14 @@ impl Kernel for Has {
 
     fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal> {
         Ok((name == "eth0").then(card))
+    }
+
+    fn addresses(&self) -> Result<Vec<Address>, Refusal> {
+        Ok(self.1.clone())
+    }
+
+    fn links(&self) -> Result<Vec<Link>, Refusal> {
+        Ok(self.0.clone())
     }
 }
 
@@ -54,7 +63,7 @@ fn mark() -> Mark {
 /// Ours: 1 is a bridge, 2 a tap. Others': 3 is called as ours are, 4 says of itself almost what ours do, 5 is a card.
 fn host() -> Has {
     let own = || Some(mark().to_string());
-    Has(vec![
+    let links = vec![
         link(1, "vmnet0", own(), Some("bridge")),
         link(2, "vmnet0-gw", own(), Some("tun")),
         link(3, "vmnet8", None, Some("tun")),
@@ -65,7 +74,22 @@ fn host() -> Has {
             Some("tun"),
         ),
         link(5, "eth0", None, None),
-    ])
+    ];
+    let addresses = [
+        (1, "192.168.64.1", 24),
+        (1, "fd00:0:0:64::1", 64),
+        (1, "fe80::1", 64),
+        (3, "172.16.8.1", 24),
+        (5, "10.0.0.7", 24),
+        (5, "fd77::7", 64),
+        (5, "fe80::7", 64),
+    ];
+    let addresses = addresses.map(|(link, address, prefix_len)| Address {
+        link,
+        address: address.parse().unwrap(),
+        prefix_len,
+    });
+    Has(links, addresses.into())
 }
 
 fn why(request: Request) -> Option<Why> {
@@ -110,6 +134,141 @@ fn taps_are_opened_if_they_are_ours_and_made_under_free_names() {
     for taken in ["vmnet0", "vmnet8"] {
         assert_eq!(create(taken), Some(Why::InUse), "{taken}");
     }
+}
+
+#[test]
+fn bridges_get_private_addresses_that_nobody_else_is_at() {
+    let establish = |name: &str, addresses: &[(&str, u8)]| {
+        let addresses = addresses.iter();
+        why(Request::BridgeEstablish {
+            name: name.parse().unwrap(),
+            mark: mark(),
+            bridge: Bridge {
+                mac: [2, 0, 0, 0, 0, 1],
+                mtu: 1500,
+                addresses: addresses
+                    .map(|(address, length)| (address.parse().unwrap(), *length))
+                    .collect(),
+                forwards: true,
+            },
+        })
+    };
+    for good in [
+        &[][..],
+        &[("192.168.70.1", 24), ("fd00:0:0:70::1", 64), ("fe80::70", 64)],
+        &[("10.200.0.1", 16)],
+        &[("172.31.0.1", 30)],
+        &[("100.64.0.1", 24)],
+    ] {
+        assert_eq!(establish("vmnet1", good), None, "{good:?}");
+    }
+    for bad in [
+        ("8.8.8.1", 24),
+        ("8.0.0.1", 8),
+        ("10.0.0.1", 8),
+        ("172.32.0.1", 24),
+        ("192.168.0.1", 15),
+        ("100.128.0.1", 24),
+        ("127.0.0.1", 24),
+        ("169.254.0.1", 16),
+        ("224.0.0.1", 24),
+        ("192.168.70.1", 31),
+        ("192.168.70.1", 0),
+        ("2001:db8::1", 64),
+        ("fd00:0:0:70::1", 48),
+        ("::1", 64),
+    ] {
+        assert_eq!(establish("vmnet1", &[bad]), Some(Why::Forbidden), "{bad:?}");
+    }
+    let two = [("192.168.70.1", 24), ("192.168.71.1", 24)];
+    assert_eq!(establish("vmnet1", &two), Some(Why::Forbidden));
+    // A card's network, one that holds it, one in it; and somebody else's that is called as ours are.
+    for taken in [
+        ("10.0.0.1", 24),
+        ("10.0.7.1", 16),
+        ("10.0.0.5", 30),
+        ("172.16.8.9", 24),
+        ("fd77::1", 64),
+    ] {
+        assert_eq!(establish("vmnet1", &[taken]), Some(Why::InUse), "{taken:?}");
+    }
+    // What it has it keeps, whatever came since.
+    assert_eq!(establish("vmnet0", &[("192.168.64.1", 24)]), None);
+    let mut host = host();
+    host.1.push(Address {
+        link: 5,
+        address: "192.168.64.9".parse().unwrap(),
+        prefix_len: 24,
+    });
+    let again = |name: &str| {
+        let (name, mark) = (name.parse().unwrap(), mark());
+        let bridge = Bridge {
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            addresses: vec![("192.168.64.1".parse().unwrap(), 24)],
+            forwards: true,
+        };
+        check(Request::BridgeEstablish { name, mark, bridge }, &host).is_ok()
+    };
+    assert!(again("vmnet0") && !again("vmnet1"));
+}
+
+#[test]
+fn rules_are_about_the_addresses_that_the_bridge_has() {
+    let set = |change: &dyn Fn(&mut Rules)| {
+        let mut rules = rules("vmnet0", "vmnet0-gw");
+        rules.ipv4 = Some(Inet {
+            network: [192, 168, 64, 0].into(),
+            prefix_len: 24,
+            gateway: [192, 168, 64, 1].into(),
+            nat: true,
+        });
+        rules.ipv6 = Some(Inet6 {
+            network: "fd00:0:0:64::".parse().unwrap(),
+            gateway: "fd00:0:0:64::1".parse().unwrap(),
+            link_local: "fe80::1".parse().unwrap(),
+            nat: true,
+        });
+        change(&mut rules);
+        let rules = Box::new(rules);
+        why(Request::RulesSet { rules })
+    };
+    let to = |guest: &str| PortForward {
+        tcp: false,
+        address: Some([8, 8, 8, 8].into()),
+        port: 53,
+        guest: guest.parse().unwrap(),
+        guest_port: 53,
+    };
+    assert_eq!(set(&|_| {}), None);
+    assert_eq!(set(&|it| (it.ipv4, it.ipv6) = (None, None)), None);
+    for guest in ["192.168.64.9", "fd00:0:0:64::9"] {
+        assert_eq!(set(&|it| it.forwards.push(to(guest))), None, "{guest}");
+    }
+    let strange: [&dyn Fn(&mut Rules); 9] = [
+        &|it| it.ipv4.as_mut().unwrap().prefix_len = 0,
+        &|it| it.ipv4.as_mut().unwrap().prefix_len = 25,
+        &|it| it.ipv4.as_mut().unwrap().network = [10, 0, 0, 0].into(),
+        // Somebody else's.
+        &|it| {
+            let net = it.ipv4.as_mut().unwrap();
+            (net.network, net.gateway) = ([10, 0, 0, 0].into(), [10, 0, 0, 7].into());
+        },
+        &|it| it.ipv6.as_mut().unwrap().network = "2001:db8::".parse().unwrap(),
+        &|it| it.ipv6.as_mut().unwrap().gateway = "fd77::7".parse().unwrap(),
+        &|it| it.ipv6.as_mut().unwrap().link_local = "fe80::7".parse().unwrap(),
+        &|it| it.forwards.push(to("203.0.113.9")),
+        &|it| it.forwards.push(to("fd77::9")),
+    ];
+    for (at, change) in strange.iter().enumerate() {
+        assert_eq!(set(change), Some(Why::Forbidden), "{at}");
+    }
+    let everything = |it: &mut Rules| {
+        let net = it.ipv4.as_mut().unwrap();
+        (net.network, net.prefix_len) = ([0; 4].into(), 0);
+        it.forwards.push(to("203.0.113.9"));
+    };
+    assert_eq!(set(&everything), Some(Why::Forbidden));
 }
 
 #[test]
