@@ -147,6 +147,27 @@ fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() 
 }
 
 #[test]
+fn a_port_of_an_address_that_the_host_has_lost_leads_nobody_astray() {
+    let Some(stage) = stage(&[]) else { return };
+    // An address of the outside, which the host has for a while.
+    let servers = at([203, 0, 113, 9], 7);
+    host(&stage, "ip address add 203.0.113.9/32 dev lo");
+    let (guest, address) = listening(&stage, &[], "listen-tcp 7");
+    vmnet(
+        &stage,
+        &format!("forward add {NETWORK} 203.0.113.9:7:{address}:7"),
+    );
+    let from_host = || stage.world.host().enter(|| client::connect::at_once(servers, 5));
+    let came = |guest: &Process| guest.stdout().matches("tcp ").count();
+    from_host().expect("the guest, by the host's address");
+    eventually("the guest has heard", || came(&guest) >= 5);
+    let before = came(&guest);
+    host(&stage, "ip address del 203.0.113.9/32 dev lo");
+    from_host().expect("who has the address now");
+    assert_eq!(came(&guest), before, "the guest is not asked");
+}
+
+#[test]
 fn isolated_guests_reach_the_world_and_not_each_other() {
     let Some(stage) = stage(&[]) else { return };
     vmnet(&stage, "network create lan --isolation");

@@ -193,7 +193,7 @@ impl Family {
         ));
         if own.nat {
             behind.add(format!(
-                "{ip} saddr {subnet} oifname != \"{PREFIX}*\" masquerade"
+                "iifname \"{bridge}\" oifname != \"{bridge}\" {ip} saddr {subnet} masquerade"
             ));
         }
     }
@@ -357,7 +357,8 @@ impl List {
         let protocol = if self.tcp { "tcp" } else { "udp" };
         let name = self.name();
         if self.addressed {
-            format!("dnat {ip} to {ip} daddr . {protocol} dport map @{name}")
+            // The host may have lost the address, and another may have it now.
+            format!("fib daddr type local dnat {ip} to {ip} daddr . {protocol} dport map @{name}")
         } else {
             format!("{loopback}fib daddr type local dnat {ip} to {protocol} dport map @{name}")
         }
