@@ -107,6 +107,21 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
     }
 }
 
+/// Refuses a descriptor that is not that of this tap.
+pub(super) fn is_behind(descriptor: &OwnedFd, member: &link::Link) -> Result<(), Refusal> {
+    match tap::is_of(descriptor, &member.name) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::forbidden(format!(
+            "the descriptor is not that of the tap {}",
+            member.name
+        ))),
+        Err(error) => Err(Refusal::new(
+            why(&error),
+            format!("whose the tap {} is cannot be told: {error}", member.name),
+        )),
+    }
+}
+
 fn get_onto(nic: &Nic, way: Bridging) -> Result<OwnedFd, BridgingError> {
     match way {
         Bridging::Join(name, mark) => bridging::bridge::join(name.as_str(), &mark.to_string(), nic),

@@ -36,7 +36,8 @@ pub enum Request {
         /// What it is to be.
         bridge: Bridge,
     },
-    /// Makes a tap of ours a member of a bridge of ours: [`Answer::Done`].
+    /// Makes a tap of ours a member of a bridge of ours: [`Answer::Done`]. Its descriptor stands beside the request: a name
+    /// alone could be that of another's.
     BridgeJoin {
         /// The tap.
         member: LinkName,

@@ -13,7 +13,7 @@ use crate::privileged::request::{Link, Request, Why};
 use openvmnet::service::{Datapath, ServiceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
@@ -110,12 +110,13 @@ impl Supervisor {
             // One that is left belongs to a lane that has ended.
             helper.delete_link(trunk.clone())?;
             let tap = helper.create_tap(trunk.clone(), role(TRUNK), false)?;
-            helper.done(&Request::BridgeJoin {
+            let join = Request::BridgeJoin {
                 member: trunk.clone(),
                 bridge: bridge.clone(),
                 isolated: false,
                 station: Some(plain.services),
-            })?;
+            };
+            helper.join(&join, tap.as_fd())?;
             Ok(tap)
         })();
         drop(helper);
@@ -290,8 +291,10 @@ impl Supervisor {
     }
 
     /// Makes a tap for a guest of a network, which is no member of its bridge yet.
-    pub(crate) fn open_tap(&self, network: &str) -> Result<(String, OwnedFd), ServiceError> {
+    pub(crate) fn open_tap(&mut self, network: &str) -> Result<(String, OwnedFd), ServiceError> {
         let network = self.find(network)?;
+        // A name is given again when its tap has gone, with its interface.
+        self.prune(network);
         let bridge = self.bridge_of(network)?;
         let mut helper = self.helper(WHAT)?;
         let links = helper.links().map_err(refused)?;
@@ -343,14 +346,26 @@ impl Supervisor {
             });
         }
         let member = named(&name)?;
+        if self.members(network).any(|(other, _)| *other == member) {
+            return Err(ServiceError::InUse {
+                reason: format!("the tap {name} is an interface already: open another"),
+            });
+        }
         let request = Request::BridgeJoin {
             member: member.clone(),
             bridge,
             isolated,
             station: None,
         };
-        helper.done(&request).map_err(refused)?;
-        Ok(member)
+        let joined = helper.join(&request, tap.as_fd());
+        joined.map(|()| member).map_err(|error| match error {
+            HelperError::Refused(refusal) if refusal.why == Why::Forbidden => {
+                ServiceError::InvalidArgument {
+                    reason: refusal.reason,
+                }
+            }
+            error => refused(error),
+        })
     }
 
     /// Ends a tap, and what the rules say of it.
