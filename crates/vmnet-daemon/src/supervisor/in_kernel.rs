@@ -44,6 +44,8 @@ pub(super) struct InKernel {
     /// As they were last set, if they were.
     rules: Option<Rules>,
     plain: Rules,
+    /// An earlier service has made the bridge, and guests may be on it: it outlives a start that fails.
+    adopted: bool,
     /// Members that were there before us: guests of a service that was killed, which may come again.
     left: Vec<String>,
 }
@@ -77,7 +79,7 @@ impl Supervisor {
     /// Makes the bridge of a network and the tap that leads to its lane, or takes over what is there. `None` where the kernel
     /// has no part.
     pub(super) fn begin_in_kernel(
-        &self,
+        &mut self,
         plan: &Plan,
     ) -> Result<Option<(InKernel, OwnedFd)>, ServiceError> {
         if plan.datapath != Datapath::Kernel {
@@ -86,7 +88,9 @@ impl Supervisor {
         let mut helper = self.helper(WHAT)?;
         let links = helper.links().map_err(refused)?;
         let role = |role: &str| mark(plan.uuid, role);
-        let bridge = match links.iter().find(|link| link.mark == Some(role(BRIDGE))) {
+        let there = links.iter().find(|link| link.mark == Some(role(BRIDGE)));
+        let adopted = there.is_some();
+        let bridge = match there {
             Some(there) => {
                 tracing::info!(
                     bridge = there.name,
@@ -125,6 +129,7 @@ impl Supervisor {
         let left = links.iter().filter(is_member).map(|it| it.name.clone());
         let kernel = InKernel {
             left: left.collect(),
+            adopted,
             bridge,
             rules: None,
             plain,
@@ -132,7 +137,7 @@ impl Supervisor {
         match made {
             Ok(tap) => Ok(Some((kernel, tap))),
             Err(error) => {
-                self.remove_from_kernel(&kernel);
+                self.undo_in_kernel(plan.uuid, &kernel);
                 Err(refused(error))
             }
         }
@@ -141,6 +146,7 @@ impl Supervisor {
     /// Gives a lane its trunk. If either cannot be, neither is.
     pub(super) fn enter_kernel(
         &mut self,
+        network: Uuid,
         started: Result<Handle, ServiceError>,
         prepared: Option<(InKernel, OwnedFd)>,
     ) -> Result<(Handle, Option<InKernel>), ServiceError> {
@@ -159,7 +165,7 @@ impl Supervisor {
         match joined {
             Ok(handle) => Ok((handle, Some(kernel))),
             Err(error) => {
-                self.end_in_kernel(&kernel);
+                self.undo_in_kernel(network, &kernel);
                 Err(error)
             }
         }
@@ -257,7 +263,9 @@ impl Supervisor {
         }
         let all = wanted.v4.union(&wanted.v6);
         wanted.numbers = all.filter_map(|name| link_index(name).ok()).collect();
-        if self.forwarding.as_ref() == Some(&wanted) {
+        // Guests of a network that could not be started again still use what was switched on for it.
+        if !wanted.open && !self.left_alone.is_empty() || self.forwarding.as_ref() == Some(&wanted)
+        {
             return Ok(());
         }
         let request = Request::Forwarding {
@@ -375,6 +383,34 @@ impl Supervisor {
             .and_then(|mut helper| helper.delete_link(member).map_err(refused));
         if let Err(error) = ended.and_then(|()| self.rule(network)) {
             tracing::warn!(%network, %error, "a tap stays");
+        }
+    }
+
+    /// Takes back what a start that failed has made. Its tap goes with its descriptor; a bridge that was there before is left to
+    /// those who are on it, with its rules and forwarding, until the network can be started again.
+    pub(super) fn undo_in_kernel(&mut self, network: Uuid, kernel: &InKernel) {
+        if kernel.adopted {
+            self.left_alone.insert(network);
+        } else {
+            self.end_in_kernel(kernel);
+        }
+    }
+
+    /// Removes what an earlier service has left of a network that is not to be started again.
+    pub(super) fn remove_left_alone(&mut self, network: Uuid) {
+        if !self.left_alone.remove(&network) {
+            return;
+        }
+        let removed = self.helper(WHAT).and_then(|mut helper| {
+            let links = helper.links().map_err(refused)?;
+            let wanted = Some(mark(network, BRIDGE));
+            match links.iter().find(|link| link.mark == wanted) {
+                Some(bridge) => remove(&mut helper, &named(&bridge.name)?).map_err(refused),
+                None => Ok(()),
+            }
+        });
+        if let Err(error) = removed.and_then(|()| self.follow_forwarding()) {
+            tracing::warn!(%network, %error, "what an earlier service has left stays");
         }
     }
 

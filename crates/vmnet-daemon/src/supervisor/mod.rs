@@ -36,7 +36,7 @@ use crate::store::{Store, StoreError};
 use holder::Holder;
 use openvmnet::service::{NetworkConfiguration, Scope, ServiceError, Status};
 use std::cell::{RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -67,6 +67,8 @@ pub(crate) struct Supervisor {
     moved: Option<Arc<UnixDatagram>>,
     /// What was last asked for about forwarding.
     forwarding: Option<in_kernel::Forwarding>,
+    /// Networks whose bridges an earlier service has left, and that could not be started again.
+    left_alone: BTreeSet<Uuid>,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
@@ -85,6 +87,7 @@ impl Supervisor {
             helper: helper.map(RefCell::new),
             moved: None,
             forwarding: None,
+            left_alone: BTreeSet::new(),
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),
