@@ -155,7 +155,7 @@ fn refused_by_host(error: impl std::fmt::Display) -> Refusal {
 fn sweep() -> Result<(), Refusal> {
     policy_routing::sweep().map_err(refused_by_route)?;
     for left in link::list().map_err(refused_by_route)? {
-        if link::is_provisional(&left.name) {
+        if link::is_left_half_made(&left) {
             link::delete(left.index).map_err(refused_by_route)?;
             tracing::info!(
                 link = left.name,

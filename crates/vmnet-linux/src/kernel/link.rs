@@ -51,10 +51,17 @@ pub fn provisional_name() -> io::Result<String> {
     Ok(format!("{PROVISIONAL}{:08x}", u32::from_ne_bytes(bytes)))
 }
 
-/// Whether a link was left with the name under which we made it.
+/// Kinds of links that we make.
+const MADE: [&str; 3] = ["tun", "bridge", "macvtap"];
+
+/// Whether a link is one of ours that was left half made: of a kind that we make, under a [provisional](provisional_name) name,
+/// and nobody's by its alias.
 #[must_use]
-pub fn is_provisional(name: &str) -> bool {
-    name.starts_with(PROVISIONAL)
+pub fn is_left_half_made(link: &Link) -> bool {
+    let random = link.name.strip_prefix(PROVISIONAL).unwrap_or_default();
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let made = link.kind.as_deref().is_some_and(|kind| MADE.contains(&kind));
+    made && link.alias.is_none() && random.len() == 8 && random.bytes().all(is_hex)
 }
 
 /// All links, by number.
@@ -182,4 +189,41 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         }
     }
     Some(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_half_made_is_known_from_what_others_call_alike() {
+        let link = |name: &str, kind: Option<&str>, alias: Option<&str>| Link {
+            index: 7,
+            name: name.to_owned(),
+            alias: alias.map(str::to_owned),
+            kind: kind.map(str::to_owned),
+            master: None,
+            lower: None,
+            mac: None,
+            mtu: 1500,
+            up: false,
+            loopback: false,
+        };
+        let name = provisional_name().unwrap();
+        for kind in MADE {
+            assert!(is_left_half_made(&link(&name, Some(kind), None)), "{kind}");
+        }
+        for other in [
+            link(&name, Some("vlan"), None),
+            link(&name, None, None),
+            link(&name, Some("tun"), Some("the administrator's")),
+            link("vmnet~", Some("tun"), None),
+            link("vmnet~1", Some("tun"), None),
+            link("vmnet~0000000g", Some("tun"), None),
+            link("vmnet~DEADBEEF", Some("tun"), None),
+            link("vmnet0", Some("tun"), None),
+        ] {
+            assert!(!is_left_half_made(&other), "{other:?}");
+        }
+    }
 }
