@@ -92,8 +92,8 @@ pub enum Permitted {
         v4: Vec<String>,
         /// Interfaces by which IPv6 comes.
         v6: Vec<String>,
-        /// There are networks.
-        open: bool,
+        /// Bridges that pass.
+        bridges: Vec<LinkName>,
     },
     /// Get onto the LAN of this interface.
     Bridging(Nic, Bridging),
@@ -170,11 +170,16 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             }
             Permitted::RouteBy(bridge, external)
         }
-        Request::Forwarding { v4, v6, open } => Permitted::Forwarding {
-            v4: foreign(v4, kernel)?,
-            v6: foreign(v6, kernel)?,
-            open,
-        },
+        Request::Forwarding { v4, v6, bridges } => {
+            for bridge in &bridges {
+                there(bridge, BRIDGE, kernel)?;
+            }
+            Permitted::Forwarding {
+                v4: foreign(v4, kernel)?,
+                v6: foreign(v6, kernel)?,
+                bridges,
+            }
+        }
         Request::LanJoin { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Bridge], kernel)?;
@@ -335,6 +340,12 @@ fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
         .map_err(|_| Refusal::forbidden(format!("`{}` is no bridge of ours", rules.bridge)))?;
     let bridge = there(&name, BRIDGE, kernel)?;
     let fixed = rules.fixed.iter().map(|(member, _)| member);
+    // What they are reached by is refused; it may have gone since.
+    for other in &rules.others {
+        let other = (other.parse::<LinkName>())
+            .map_err(|_| Refusal::forbidden(format!("`{other}` is no bridge of ours")))?;
+        own(&other, kernel)?;
+    }
     for member in fixed.chain(&rules.members).chain([&rules.trunk]) {
         let of_bridge = member.strip_prefix(name.as_str());
         if !of_bridge.is_some_and(|rest| rest.starts_with('-')) || !nft::is_name(member) {

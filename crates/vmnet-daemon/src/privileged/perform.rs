@@ -87,18 +87,14 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             let routed = policy_routing::follow(bridge.as_str(), external.as_deref());
             done(routed.map_err(refused_by_route))
         }
-        Permitted::Forwarding { v4, v6, open } => {
+        Permitted::Forwarding { v4, v6, bridges } => {
             let wanted = Wanted {
                 v4: v4.into_iter().collect(),
                 v6: v6.into_iter().collect(),
             };
             forwarding::follow(&wanted, forwarding::has_switch_each()).map_err(refused_by_host)?;
-            let rules = if open {
-                opening::open()
-            } else {
-                opening::close()
-            };
-            done(rules.map_err(refused_by_host))
+            let bridges = bridges.into_iter().map(String::from).collect();
+            done(opening::follow(&bridges).map_err(refused_by_host))
         }
         Permitted::Bridging(nic, way) => {
             let opened = get_onto(&nic, way).map_err(refused_by_bridging)?;

@@ -66,15 +66,15 @@ pub enum Request {
         /// The interface.
         external: Option<String>,
     },
-    /// Has interfaces forward what comes by them, and no others of those that we had forward; with any, our networks pass
+    /// Has interfaces forward what comes by them, and no others of those that we had forward; our bridges, and no others, pass
     /// where others block them: [`Answer::Done`].
     Forwarding {
         /// Interfaces by which IPv4 comes.
         v4: Vec<String>,
         /// Interfaces by which IPv6 comes.
         v6: Vec<String>,
-        /// There are networks.
-        open: bool,
+        /// Bridges that pass.
+        bridges: Vec<LinkName>,
     },
     /// Makes a tap that joins the bridge which an interface is, or is a member of: [`Answer::Opened`]. It goes when it is
     /// closed.

@@ -57,7 +57,7 @@ pub(super) struct Forwarding {
     v6: BTreeSet<String>,
     /// Their numbers: one that has gone and come back has another.
     numbers: BTreeSet<u32>,
-    open: bool,
+    bridges: BTreeSet<LinkName>,
 }
 
 impl Supervisor {
@@ -187,6 +187,10 @@ impl Supervisor {
         rules.forwards = forwards(all, &running.handle);
         rules.fixed = self.fixed_members(network);
         rules.members = self.members_of(network, kernel);
+        let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
+        rules.others = others
+            .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))
+            .collect();
         if kernel.rules.as_ref() != Some(&rules) {
             let request = Request::RulesSet {
                 rules: Box::new(rules.clone()),
@@ -235,7 +239,7 @@ impl Supervisor {
             .values()
             .filter_map(|running| running.kernel.as_ref())
         {
-            wanted.open = true;
+            wanted.bridges.insert(kernel.bridge.clone());
             let rules = kernel.rules.as_ref().unwrap_or(&kernel.plain);
             let leads = |v6: bool| rules.forwards.iter().any(|it| it.guest.is_ipv6() == v6);
             let v4 = rules.ipv4.is_some_and(|net| net.nat) || leads(false);
@@ -264,18 +268,18 @@ impl Supervisor {
         let all = wanted.v4.union(&wanted.v6);
         wanted.numbers = all.filter_map(|name| link_index(name).ok()).collect();
         // Guests of a network that could not be started again still use what was switched on for it.
-        if !wanted.open && !self.left_alone.is_empty() || self.forwarding.as_ref() == Some(&wanted)
+        if wanted.bridges.is_empty() && !self.left_alone.is_empty() || self.forwarding.as_ref() == Some(&wanted)
         {
             return Ok(());
         }
         let request = Request::Forwarding {
             v4: wanted.v4.iter().cloned().collect(),
             v6: wanted.v6.iter().cloned().collect(),
-            open: wanted.open,
+            bridges: wanted.bridges.iter().cloned().collect(),
         };
         let done = self.helper(WHAT)?.done(&request).map_err(refused);
         // What has failed is asked for again while a network needs it.
-        self.forwarding = (done.is_ok() || !wanted.open).then_some(wanted);
+        self.forwarding = (done.is_ok() || wanted.bridges.is_empty()).then_some(wanted);
         done
     }
 
@@ -538,6 +542,7 @@ fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         dns: plan.dns_proxy,
         isolation: plan.isolation,
         external: plan.external_interface.clone(),
+        others: Vec::new(),
         members: Vec::new(),
         fixed: Vec::new(),
         forwards: Vec::new(),

@@ -6,7 +6,9 @@
 //! service finds it. Where the host forwards by somebody else's wish, nothing is switched and nothing given back.
 
 use super::nft::NftError;
-use super::nft::forwarding::{Record, is_ours, read, write};
+use super::nft::forwarding::{Record, read, write};
+use super::link;
+use super::route::RouteError;
 use super::sysctl;
 use std::collections::BTreeSet;
 use std::io;
@@ -18,6 +20,9 @@ pub enum ForwardingError {
     /// What was switched cannot be written down or read.
     #[error(transparent)]
     Record(#[from] NftError),
+    /// It cannot be told which interfaces there are.
+    #[error(transparent)]
+    Links(#[from] RouteError),
     /// The kernel refused.
     #[error("forwarding cannot be switched on at {interface}: {source}")]
     Switch {
@@ -84,14 +89,14 @@ pub fn follow(wanted: &Wanted, each: bool) -> Result<(), ForwardingError> {
             on.push(switch("all"));
             let listens =
                 |name: &String| before.ra.contains(name) || is("ipv6", name, "accept_ra", "1");
-            record.ra.extend(interfaces().into_iter().filter(listens));
+            record.ra.extend(interfaces()?.into_iter().filter(listens));
         }
         off.extend(before.v6.difference(&record.v6).map(|name| switch(name)));
     }
     if !record.is_empty() {
         // What came later is its maker's concern.
         record.others = if before.is_empty() {
-            interfaces()
+            interfaces()?
         } else {
             before.others.clone()
         };
@@ -127,11 +132,12 @@ pub fn follow(wanted: &Wanted, each: bool) -> Result<(), ForwardingError> {
 }
 
 /// Every interface but ours and the loopback.
-fn interfaces() -> BTreeSet<String> {
-    let names = crate::sys::interfaces::names().into_iter();
-    names
-        .filter(|name| name != "lo" && !is_ours(name))
-        .collect()
+fn interfaces() -> Result<BTreeSet<String>, ForwardingError> {
+    let links = link::list()?.into_iter();
+    Ok(links
+        .filter(|link| !link.loopback && !link.is_ours())
+        .map(|link| link.name)
+        .collect())
 }
 
 /// There is such an interface. What stands for several of them has settings too.

@@ -4,6 +4,7 @@
 //! under a [provisional](provisional_name) name, and gets its own name and its alias in one request: whoever is killed in
 //! between leaves a link that cannot be taken for somebody else's.
 
+use super::nft::COMMENT;
 use super::route::{RouteError, Routes, link_index};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -38,6 +39,15 @@ pub struct Link {
     pub up: bool,
     /// It is the loopback.
     pub loopback: bool,
+}
+
+impl Link {
+    /// It says of itself that we made it.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let alias = self.alias.as_deref().unwrap_or_default();
+        alias.split_once(' ').is_some_and(|(owner, _)| owner == COMMENT)
+    }
 }
 
 /// A name under which to make a link that has no alias yet.

@@ -245,7 +245,11 @@ fn rules_are_about_the_addresses_that_the_bridge_has() {
     for guest in ["192.168.64.9", "fd00:0:0:64::9"] {
         assert_eq!(set(&|it| it.forwards.push(to(guest))), None, "{guest}");
     }
-    let strange: [&dyn Fn(&mut Rules); 9] = [
+    assert_eq!(set(&|it| it.others.push("vmnet0".to_owned())), None);
+    let strange: [&dyn Fn(&mut Rules); 12] = [
+        &|it| it.others.push("eth0".to_owned()),
+        &|it| it.others.push("vmnet8".to_owned()),
+        &|it| it.others.push("vmnet*".to_owned()),
         &|it| it.ipv4.as_mut().unwrap().prefix_len = 0,
         &|it| it.ipv4.as_mut().unwrap().prefix_len = 25,
         &|it| it.ipv4.as_mut().unwrap().network = [10, 0, 0, 0].into(),
@@ -277,7 +281,11 @@ fn forwarding_is_for_interfaces_of_others_by_their_names_alone() {
         let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let (v4, v6) = (all(v4), all(v6));
         check(
-            Request::Forwarding { v4, v6, open: true },
+            Request::Forwarding {
+                v4,
+                v6,
+                bridges: vec!["vmnet0".parse().unwrap()],
+            },
             &host(),
         )
     };
@@ -344,10 +352,10 @@ fn requests() -> impl Strategy<Value = Request> {
         names
             .clone()
             .prop_map(|bridge| Request::RulesRemove { bridge }),
-        any::<bool>().prop_map(|open| Request::Forwarding {
+        names.clone().prop_map(|bridge| Request::Forwarding {
             v4: vec!["eth0".to_owned()],
             v6: Vec::new(),
-            open,
+            bridges: vec![bridge],
         }),
     ];
     let bridged = prop_oneof![
@@ -386,6 +394,7 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         dns: true,
         isolation: false,
         external: None,
+        others: Vec::new(),
         members: Vec::new(),
         fixed: Vec::new(),
         forwards: Vec::new(),
@@ -411,6 +420,9 @@ proptest! {
                 prop_assert!(external.is_none_or(|it| bridge.as_str() == "vmnet0" && it.starts_with("eth")));
             }
             Ok(Permitted::RulesSet(rules)) => prop_assert_eq!(&*rules.bridge, "vmnet0"),
+            Ok(Permitted::Forwarding { bridges, .. }) => {
+                prop_assert_eq!(bridges[0].as_str(), "vmnet0");
+            }
             Ok(Permitted::Bridging(nic, way)) => {
                 prop_assert_eq!(nic.name, "eth0");
                 match way {
@@ -423,8 +435,7 @@ proptest! {
             Ok(
                 Permitted::LinkDelete(None)
                 | Permitted::LinkList
-                | Permitted::LinkSweep
-                | Permitted::Forwarding { .. },
+                | Permitted::LinkSweep,
             )
             | Err(_) => {}
         }

@@ -2,7 +2,7 @@
 //! between networks that are not ours.
 
 use super::program::{self, NftError};
-use super::{COMMENT, PREFIX, is_name};
+use super::{COMMENT, is_name};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -106,8 +106,3 @@ fn render(record: &Record) -> String {
     text + " }\n}\n"
 }
 
-/// Names of our own interfaces.
-#[must_use]
-pub fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX)
-}

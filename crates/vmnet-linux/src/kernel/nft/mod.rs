@@ -52,6 +52,8 @@ pub struct Rules {
     pub isolation: bool,
     /// The only interface by which guests reach the outside, if one was chosen.
     pub external: Option<String>,
+    /// Bridges of our other networks, which guests of this one do not reach.
+    pub others: Vec<String>,
     /// Members of the bridge, the trunk among them. Those that are not there any more do no harm.
     pub members: Vec<String>,
     /// Members whose guest has this MAC and no other.

@@ -1,6 +1,6 @@
 //! The tables of one network as text.
 
-use super::{COMMENT, Inet, Inet6, NftError, PREFIX, PortForward, Rules, is_name};
+use super::{COMMENT, Inet, Inet6, NftError, PortForward, Rules, is_name};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ const PIECES: [&str; 2] = ["ip frag-off & 0x3fff != 0", "exthdr frag exists"];
 /// A name cannot stand in a rule.
 pub fn network(rules: &Rules) -> Result<String, NftError> {
     let names = [&rules.bridge, &rules.trunk].into_iter();
-    let names = names.chain(&rules.external).chain(&rules.members);
+    let names = names.chain(&rules.external).chain(&rules.members).chain(&rules.others);
     for name in names.chain(rules.fixed.iter().map(|(name, _)| name)) {
         checked(name)?;
     }
@@ -249,9 +249,12 @@ fn filter(rules: &Rules) -> String {
     families
         .iter()
         .for_each(|family| family.leave(&mut forward));
-    forward.add(format!(
-        "oifname \"{PREFIX}*\" reject with icmpx admin-prohibited"
-    ));
+    if !rules.others.is_empty() {
+        forward.add(format!(
+            "oifname {} reject with icmpx admin-prohibited",
+            set(&rules.others)
+        ));
+    }
     families.iter().for_each(|family| family.stay(&mut forward));
     if let Some(external) = &rules.external {
         forward.add(format!(
@@ -522,6 +525,12 @@ fn turned_back(rules: &Rules) -> String {
         passing.add(format!("iifname . oifname {{ {} }} drop", same.join(", ")));
     }
     passing.end()
+}
+
+/// Interfaces by their names.
+fn set(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    format!("{{ {} }}", quoted.join(", "))
 }
 
 fn mac(bytes: [u8; 6]) -> String {
