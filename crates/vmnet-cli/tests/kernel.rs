@@ -157,7 +157,12 @@ fn a_port_of_an_address_that_the_host_has_lost_leads_nobody_astray() {
         &stage,
         &format!("forward add {NETWORK} 203.0.113.9:7:{address}:7"),
     );
-    let from_host = || stage.world.host().enter(|| client::connect::at_once(servers, 5));
+    let from_host = || {
+        stage
+            .world
+            .host()
+            .enter(|| client::connect::at_once(servers, 5))
+    };
     let came = |guest: &Process| guest.stdout().matches("tcp ").count();
     from_host().expect("the guest, by the host's address");
     eventually("the guest has heard", || came(&guest) >= 5);

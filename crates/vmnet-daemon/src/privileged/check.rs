@@ -9,8 +9,8 @@ use vmnet_linux::kernel::link::Link;
 use vmnet_linux::kernel::nft::{self, Rules};
 use vmnet_linux::kernel::nics::{Method, Nic};
 use vmnet_linux::kernel::route::Address;
-use vmnet_linux::sys::lan_socket::Hears;
 use vmnet_linux::lane::Subnet;
+use vmnet_linux::sys::lan_socket::Hears;
 use vmnet_wire::ethernet::Mac;
 
 /// The kernel, as far as checks look at it.
@@ -216,11 +216,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
 }
 
 /// Refuses the name of a bridge that another network has, or that is no bridge.
-fn free_for(
-    name: &LinkName,
-    mark: &Mark,
-    kernel: &impl Kernel,
-) -> Result<Option<Link>, Refusal> {
+fn free_for(name: &LinkName, mark: &Mark, kernel: &impl Kernel) -> Result<Option<Link>, Refusal> {
     let Some(there) = own(name, kernel)? else {
         return Ok(None);
     };
@@ -346,7 +342,11 @@ fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
             .map_err(|_| Refusal::forbidden(format!("`{other}` is no bridge of ours")))?;
         own(&other, kernel)?;
     }
-    for member in fixed.chain(&rules.members).chain([&rules.trunk]) {
+    for member in fixed
+        .chain(&rules.members)
+        .chain(&rules.isolated)
+        .chain([&rules.trunk])
+    {
         let of_bridge = member.strip_prefix(name.as_str());
         if !of_bridge.is_some_and(|rest| rest.starts_with('-')) || !nft::is_name(member) {
             let reason = format!("`{member}` cannot be a member of {name}");
@@ -361,7 +361,11 @@ fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
     };
     let v4 = rules.ipv4.map(|net| {
         let (gateway, network) = (net.gateway.into(), net.network.into());
-        (gateway, has(gateway, network, net.prefix_len), net.prefix_len)
+        (
+            gateway,
+            has(gateway, network, net.prefix_len),
+            net.prefix_len,
+        )
     });
     let v6 = rules.ipv6.map(|net| {
         let (gateway, link_local) = (net.gateway.into(), net.link_local.into());

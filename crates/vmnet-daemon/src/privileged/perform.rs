@@ -171,6 +171,7 @@ fn told(link: link::Link) -> Link {
         master: link.master,
         lower: link.lower,
         up: link.up,
+        isolated: link.isolated,
     }
 }
 

@@ -152,6 +152,8 @@ pub struct Link {
     pub lower: Option<u32>,
     /// It is up.
     pub up: bool,
+    /// As a member of a bridge, it exchanges frames with no other isolated one.
+    pub isolated: bool,
 }
 
 /// Why something was not done.

@@ -47,7 +47,14 @@ pub(super) struct InKernel {
     /// An earlier service has made the bridge, and guests may be on it: it outlives a start that fails.
     adopted: bool,
     /// Members that were there before us: guests of a service that was killed, which may come again.
-    left: Vec<String>,
+    left: Vec<Left>,
+}
+
+/// A member that was there before us.
+#[derive(Debug, Clone)]
+struct Left {
+    name: String,
+    isolated: bool,
 }
 
 /// Interfaces that forward for us.
@@ -126,7 +133,10 @@ impl Supervisor {
         drop(helper);
         let members = format!("{bridge}-");
         let is_member = |link: &&Link| link.mark.is_some() && link.name.starts_with(&members);
-        let left = links.iter().filter(is_member).map(|it| it.name.clone());
+        let left = links.iter().filter(is_member).map(|it| Left {
+            name: it.name.clone(),
+            isolated: it.isolated,
+        });
         let kernel = InKernel {
             left: left.collect(),
             adopted,
@@ -187,6 +197,7 @@ impl Supervisor {
         rules.forwards = forwards(all, &running.handle);
         rules.fixed = self.fixed_members(network);
         rules.members = self.members_of(network, kernel);
+        rules.isolated = self.isolated_members(network, kernel);
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
         rules.others = others
             .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))
@@ -211,9 +222,29 @@ impl Supervisor {
     /// Every member of a network's bridge, in order.
     fn members_of(&self, network: Uuid, kernel: &InKernel) -> Vec<String> {
         let own = self.members(network).map(|(name, _)| name.to_string());
+        let left = kernel.left.iter().map(|it| it.name.clone());
         let trunk = [kernel.plain.trunk.clone()];
-        let all: BTreeSet<String> = own.chain(kernel.left.clone()).chain(trunk).collect();
+        let all: BTreeSet<String> = own.chain(left).chain(trunk).collect();
         all.into_iter().collect()
+    }
+
+    /// Members that are apart from all others, in order.
+    fn isolated_members(&self, network: Uuid, kernel: &InKernel) -> Vec<String> {
+        let mut isolated = BTreeSet::new();
+        if kernel.plain.isolation {
+            return Vec::new();
+        }
+        let left = kernel.left.iter().filter(|left| left.isolated);
+        isolated.extend(left.map(|left| left.name.clone()));
+        // Who has come again, or has a name that is free since, says itself what it is to be.
+        for (name, member) in self.members(network) {
+            if member.isolated {
+                isolated.insert(name.to_string());
+            } else {
+                isolated.remove(name.as_str());
+            }
+        }
+        isolated.into_iter().collect()
     }
 
     /// Has what guests send to the outside leave by the interface that was chosen, if one was, by its routes as they are now.
@@ -268,7 +299,8 @@ impl Supervisor {
         let all = wanted.v4.union(&wanted.v6);
         wanted.numbers = all.filter_map(|name| link_index(name).ok()).collect();
         // Guests of a network that could not be started again still use what was switched on for it.
-        if wanted.bridges.is_empty() && !self.left_alone.is_empty() || self.forwarding.as_ref() == Some(&wanted)
+        if wanted.bridges.is_empty() && !self.left_alone.is_empty()
+            || self.forwarding.as_ref() == Some(&wanted)
         {
             return Ok(());
         }
@@ -541,6 +573,7 @@ fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         serves: plan.dhcp.is_some() || plan.nat44 || plan.ipv6.is_some(),
         dns: plan.dns_proxy,
         isolation: plan.isolation,
+        isolated: Vec::new(),
         external: plan.external_interface.clone(),
         others: Vec::new(),
         members: Vec::new(),
@@ -629,6 +662,7 @@ mod tests {
             master: None,
             lower: None,
             up: true,
+            isolated: false,
         }
     }
 
@@ -644,7 +678,13 @@ mod tests {
             ..link(name)
         };
         // Called as ours are, and somebody else's.
-        let links = [at(1, "lo"), at(2, "eth0"), own, at(4, "vmnet8"), at(5, "wg0")];
+        let links = [
+            at(1, "lo"),
+            at(2, "eth0"),
+            own,
+            at(4, "vmnet8"),
+            at(5, "wg0"),
+        ];
         let addresses: Vec<Address> = [
             (1, "127.0.0.1", 8),
             (2, "10.0.0.7", 24),

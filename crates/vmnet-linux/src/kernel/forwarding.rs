@@ -5,9 +5,9 @@
 //! written down in a table of rules ([`super::nft::forwarding`]) before it is switched, so that whoever comes after a killed
 //! service finds it. Where the host forwards by somebody else's wish, nothing is switched and nothing given back.
 
+use super::link;
 use super::nft::NftError;
 use super::nft::forwarding::{Record, read, write};
-use super::link;
 use super::route::RouteError;
 use super::sysctl;
 use std::collections::BTreeSet;

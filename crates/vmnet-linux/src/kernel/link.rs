@@ -8,7 +8,9 @@ use super::nft::COMMENT;
 use super::route::{RouteError, Routes, link_index};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use std::io;
 
 /// What provisional names begin with. Nobody else names links so: a tilde is rare in names.
@@ -39,6 +41,8 @@ pub struct Link {
     pub up: bool,
     /// It is the loopback.
     pub loopback: bool,
+    /// As a member of a bridge, it exchanges frames with no other isolated one.
+    pub isolated: bool,
 }
 
 impl Link {
@@ -46,7 +50,9 @@ impl Link {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         let alias = self.alias.as_deref().unwrap_or_default();
-        alias.split_once(' ').is_some_and(|(owner, _)| owner == COMMENT)
+        alias
+            .split_once(' ')
+            .is_some_and(|(owner, _)| owner == COMMENT)
     }
 }
 
@@ -70,7 +76,10 @@ const MADE: [&str; 3] = ["tun", "bridge", "macvtap"];
 pub fn is_left_half_made(link: &Link) -> bool {
     let random = link.name.strip_prefix(PROVISIONAL).unwrap_or_default();
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    let made = link.kind.as_deref().is_some_and(|kind| MADE.contains(&kind));
+    let made = link
+        .kind
+        .as_deref()
+        .is_some_and(|kind| MADE.contains(&kind));
     made && link.alias.is_none() && random.len() == 8 && random.bytes().all(is_hex)
 }
 
@@ -180,6 +189,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
+        isolated: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -190,10 +200,15 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::LinkInfo(about) => {
-                link.kind = about.into_iter().find_map(|about| match about {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for about in about {
+                    match about {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            link.isolated = port.contains(&InfoBridgePort::Isolated(true));
+                        }
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -218,6 +233,7 @@ mod tests {
             mtu: 1500,
             up: false,
             loopback: false,
+            isolated: false,
         };
         let name = provisional_name().unwrap();
         for kind in MADE {

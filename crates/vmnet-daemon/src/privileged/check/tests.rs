@@ -37,6 +37,7 @@ fn link(index: u32, name: &str, alias: Option<String>, kind: Option<&str>) -> Li
         mtu: 1500,
         up: false,
         loopback: false,
+        isolated: false,
     }
 }
 
@@ -155,7 +156,11 @@ fn bridges_get_private_addresses_that_nobody_else_is_at() {
     };
     for good in [
         &[][..],
-        &[("192.168.70.1", 24), ("fd00:0:0:70::1", 64), ("fe80::70", 64)],
+        &[
+            ("192.168.70.1", 24),
+            ("fd00:0:0:70::1", 64),
+            ("fe80::70", 64),
+        ],
         &[("10.200.0.1", 16)],
         &[("172.31.0.1", 30)],
         &[("100.64.0.1", 24)],
@@ -295,7 +300,17 @@ fn forwarding_is_for_interfaces_of_others_by_their_names_alone() {
     };
     assert_eq!(permitted(&["eth0", "vmnet8"]), ["eth0", "vmnet8"]);
     assert_eq!(permitted(&["eth9"]), [""; 0], "it is gone");
-    for strange in ["all", "default", ".", "..", "vmnet0", "vmnet0-gw", "", "a/b", "a b"] {
+    for strange in [
+        "all",
+        "default",
+        ".",
+        "..",
+        "vmnet0",
+        "vmnet0-gw",
+        "",
+        "a/b",
+        "a b",
+    ] {
         for (v4, v6) in [(&[strange][..], &[][..]), (&["eth0"], &["eth0", strange])] {
             let why = forward(v4, v6).unwrap_err().why;
             assert_eq!(why, Why::Forbidden, "{strange}");
@@ -396,6 +411,7 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         external: None,
         others: Vec::new(),
         members: Vec::new(),
+        isolated: Vec::new(),
         fixed: Vec::new(),
         forwards: Vec::new(),
     }

@@ -105,4 +105,3 @@ fn render(record: &Record) -> String {
     }
     text + " }\n}\n"
 }
-

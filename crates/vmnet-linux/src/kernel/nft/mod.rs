@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`render`] | the tables of one network, as text |
+//! | [`isolation`] | members that are apart from all others |
 //! | [`chains`] | chains of the host, and which of them block |
 //! | [`opening`] | rules in tables of others, where these block our networks |
 //! | [`forwarding`] | interfaces on which we have switched forwarding on, and what must not come of that |
@@ -14,6 +15,7 @@
 
 pub mod chains;
 pub mod forwarding;
+mod isolation;
 pub mod opening;
 pub mod program;
 pub mod render;
@@ -56,6 +58,8 @@ pub struct Rules {
     pub others: Vec<String>,
     /// Members of the bridge, the trunk among them. Those that are not there any more do no harm.
     pub members: Vec<String>,
+    /// Members that exchange frames with the host and the gateway's services alone, where not all are apart.
+    pub isolated: Vec<String>,
     /// Members whose guest has this MAC and no other.
     pub fixed: Vec<(String, [u8; 6])>,
     /// Ports that lead to guests.

@@ -4,9 +4,9 @@
 //! rules at the head let our networks pass, with a comment by which they are found again. Docker has a chain for the rules
 //! of others, which it leaves alone. Nothing else of theirs is touched.
 
+use super::COMMENT;
 use super::chains::{self, Chain};
 use super::program::{self, NftError};
-use super::COMMENT;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -128,7 +128,11 @@ fn own(said: &Value) -> Vec<(u64, Option<Passes>)> {
         let is_own = rule.get("comment").and_then(Value::as_str) == Some(COMMENT);
         let handle = is_own.then(|| rule.get("handle").and_then(Value::as_u64))??;
         let passes = || {
-            let matched = rule.get("expr")?.as_array()?.iter().find_map(|it| it.get("match"))?;
+            let matched = rule
+                .get("expr")?
+                .as_array()?
+                .iter()
+                .find_map(|it| it.get("match"))?;
             let side = matched.get("left")?.get("meta")?.get("key")?.as_str()?;
             let name = matched.get("right")?.as_str()?;
             Some((side.to_owned(), name.to_owned()))
@@ -176,7 +180,10 @@ mod tests {
         assert_eq!(found.missing, [passes("oifname", "vmnet1")]);
         assert_eq!(found.strange, [4, 5, 7]);
         let found = change(&there, &bridges(&[]));
-        assert_eq!((found.missing.len(), found.strange), (0, vec![1, 2, 3, 4, 5, 7]));
+        assert_eq!(
+            (found.missing.len(), found.strange),
+            (0, vec![1, 2, 3, 4, 5, 7])
+        );
         let found = change(&[], &bridges(&["vmnet0"]));
         assert_eq!(
             found.missing,

@@ -6,13 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Where `nft` is looked for before `$PATH`: it is given rights that whoever has set the variable need not have.
-const FOLDERS: [&str; 5] = [
-    "/usr/sbin",
-    "/sbin",
-    "/usr/bin",
-    "/bin",
-    "/usr/local/sbin",
-];
+const FOLDERS: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"];
 
 /// Rules could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +82,9 @@ fn places(path: &OsStr) -> impl Iterator<Item = PathBuf> {
     let fixed = FOLDERS.into_iter().map(PathBuf::from);
     let more = std::env::split_paths(path).filter(|folder| folder.is_absolute());
     let more: Vec<PathBuf> = more.collect();
-    fixed.chain(more).map(|folder| folder.join(Path::new("nft")))
+    fixed
+        .chain(more)
+        .map(|folder| folder.join(Path::new("nft")))
 }
 
 #[cfg(test)]
