@@ -15,10 +15,11 @@ use rustix::process::Signal;
 use vmnet_lab::namespace::Namespace;
 use vmnet_lab::process::Process;
 use vmnet_lab::sim::packets::{self, Ends};
-use vmnet_lab::sim::packets6;
+use vmnet_lab::sim::packets6::{self, Ends6};
 use vmnet_lab::stage::Stage;
 use vmnet_linux::kernel::tap;
 use vmnet_wire::ethernet::{EtherType, Mac};
+use vmnet_wire::ip::Protocol;
 
 const SOON: Duration = Duration::from_secs(30);
 /// Long for a frame on one machine.
@@ -335,4 +336,66 @@ fn a_forwarded_port_that_was_refused_does_not_come_back() {
     stage.machine().wait(SOON);
     stage.start_machine();
     assert!(listed(&stage).contains("8081"));
+}
+
+#[test]
+fn a_guest_is_no_server_and_no_router_in_pieces_either() {
+    let Some(stage) = stage() else { return };
+    vmnet(&stage, "network create lan --subnet 10.77.9.0/24");
+    let (one, other) = (
+        Guest::at_tap(&stage, "lan", 1, false),
+        Guest::at_tap(&stage, "lan", 2, false),
+    );
+    assert_eq!(reach(&one, &other, SOON), (true, true));
+    let ends = Ends {
+        macs: (one.mac, ALL),
+        ips: (Ipv4Addr::new(10, 77, 9, 7), Ipv4Addr::BROADCAST),
+    };
+    let datagram = |ports, word: &str| packets::udp(ends, ports, 64, word.as_bytes());
+    // An answer of a server that does not speak from a server's port.
+    for (ports, passes) in [
+        ((67, 68), false),
+        ((4067, 68), false),
+        ((68, 67), true),
+        ((9, 9), true),
+    ] {
+        let word = format!("{ports:?} of IPv4");
+        one.send(&datagram(ports, &word));
+        let within = if passes { SOON } else { SILENCE };
+        let heard = other.hears(within, |frame| holds(frame, &word));
+        assert_eq!(heard, passes, "{word}");
+    }
+    // A first piece that ends before the header that would tell what it is; and pieces that tell.
+    let six = Ends6::to_group(one.mac, packets6::v6("fe80::7"), packets6::v6("ff02::1"));
+    let piece = |next: u8, place: u16, rest: &[u8], word: &str| {
+        let head = [next, 0, (place >> 8) as u8, place as u8, 0, 0, 0, 7];
+        let payload = [&head[..], rest, word.as_bytes()].concat();
+        packets6::ip(six, Protocol::FRAGMENT, 255, &payload)
+    };
+    let options = |next: u8, more: u8| [next, more, 1, 4, 0, 0, 0, 0];
+    // Ten bytes of a message could be any: its first eight are missing here.
+    let hidden = [
+        piece(60, 1, &options(58, 0), ""),
+        piece(60, 1, &options(58, 3), "said beyond this piece"),
+        piece(43, 1, &[60, 0, 4, 0, 0, 0, 0, 0], ""),
+        piece(60, 1, &options(17, 0), ""),
+        piece(58, 1, &[134, 0], ""),
+    ];
+    let is_piece = |frame: &[u8]| {
+        frame[12..14] == [0x86, 0xdd] && frame[20] == 44 && frame[6..12] == one.mac.0
+    };
+    for (at, frame) in hidden.iter().enumerate() {
+        one.send(frame);
+        assert!(!other.hears(SILENCE, is_piece), "{at}");
+    }
+    for (next, rest) in [
+        (17, [0, 9, 0, 9, 0, 200, 0, 0]),
+        (58, [128, 0, 0, 0, 0, 7, 0, 1]),
+        (6, [0; 8]),
+    ] {
+        for place in [1, 8] {
+            one.send(&piece(next, place, &rest, "and more of it"));
+            assert!(other.hears(SOON, is_piece), "{next} at {place}");
+        }
+    }
 }

@@ -84,6 +84,10 @@ pub enum Permitted {
     RulesSet(Box<Rules>),
     /// Remove the rules of this bridge.
     RulesRemove(LinkName),
+    /// Tell the number of the rules.
+    RulesGeneration,
+    /// Tell whose rules are there.
+    RulesStanding,
     /// Route what comes by this bridge by this interface alone.
     RouteBy(LinkName, Option<String>),
     /// Switch forwarding.
@@ -157,6 +161,8 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             }
             Permitted::RulesRemove(bridge)
         }
+        Request::RulesGeneration => Permitted::RulesGeneration,
+        Request::RulesStanding => Permitted::RulesStanding,
         Request::RouteBy { bridge, external } => {
             match &external {
                 Some(external) => {

@@ -3,6 +3,7 @@
 use super::name::{LinkName, Mark};
 use super::request::{Answer, Link, Refusal, Request};
 use super::wire;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -192,6 +193,28 @@ impl Helper {
                 let first = descriptors.into_iter().next();
                 first.ok_or_else(|| HelperError::Strange("no descriptor came".to_owned()))
             }
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
+    /// The number of the host's rules, which changes with them.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn rules_generation(&mut self) -> Result<u32, HelperError> {
+        match self.ask(&Request::RulesGeneration)? {
+            (Answer::Generation(number), _) => Ok(number),
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
+    /// Bridges of ours whose rules are there.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn rules_standing(&mut self) -> Result<BTreeSet<String>, HelperError> {
+        match self.ask(&Request::RulesStanding)? {
+            (Answer::Standing(bridges), _) => Ok(bridges),
             (other, _) => Err(strange(&other)),
         }
     }

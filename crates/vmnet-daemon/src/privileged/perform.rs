@@ -8,7 +8,8 @@ use vmnet_linux::kernel::bridge::{self, BridgeError};
 use vmnet_linux::kernel::bridging::{self, BridgingError};
 use vmnet_linux::kernel::forwarding::{self, Wanted};
 use vmnet_linux::kernel::link;
-use vmnet_linux::kernel::nft::{self, opening};
+use vmnet_linux::kernel::nft::forwarding::Record;
+use vmnet_linux::kernel::nft::{self, Rules, generation, opening};
 use vmnet_linux::kernel::nics::{self, Nic};
 use vmnet_linux::kernel::policy_routing;
 use vmnet_linux::kernel::route::{Address, RouteError, Routes};
@@ -39,11 +40,18 @@ impl Kernel for Host {
     }
 }
 
+/// What this helper has written down in the host's rules last, should somebody flush them. All else is read off the kernel.
+#[derive(Debug, Default)]
+pub struct Written(Record);
+
 /// Does what is permitted; answers with the descriptor that stands beside the answer, if one does.
 ///
 /// # Errors
 /// The host refused.
-pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+pub fn perform(
+    permitted: Permitted,
+    written: &mut Written,
+) -> Result<(Answer, Option<OwnedFd>), Refusal> {
     match permitted {
         Permitted::LinkList => {
             let links = link::list().map_err(refused_by_route)?;
@@ -79,9 +87,19 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             let fixed = station.map_or(Ok(()), |station| bridge::fix(&member, station));
             done(fixed.map_err(refused_by_bridge))
         }
-        Permitted::RulesSet(rules) => done(nft::apply(&rules).map_err(refused_by_host)),
+        Permitted::RulesSet(rules) => done(set_rules(&rules)),
         Permitted::RulesRemove(bridge) => {
-            done(nft::remove(bridge.as_str()).map_err(refused_by_host))
+            let name = bridge.as_str();
+            bridge::reach_from_loopback(name, false).map_err(refused_by_bridge)?;
+            done(nft::remove(name).map_err(refused_by_host))
+        }
+        Permitted::RulesGeneration => {
+            let number = generation::current().map_err(refused_by_host)?;
+            Ok((Answer::Generation(number), None))
+        }
+        Permitted::RulesStanding => {
+            let standing = nft::standing().map_err(refused_by_host)?;
+            Ok((Answer::Standing(standing), None))
         }
         Permitted::RouteBy(bridge, external) => {
             let routed = policy_routing::follow(bridge.as_str(), external.as_deref());
@@ -92,7 +110,8 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
                 v4: v4.into_iter().collect(),
                 v6: v6.into_iter().collect(),
             };
-            forwarding::follow(&wanted, forwarding::has_switch_each()).map_err(refused_by_host)?;
+            let each = forwarding::has_switch_each();
+            forwarding::follow(&wanted, each, &mut written.0).map_err(refused_by_host)?;
             let bridges = bridges.into_iter().map(String::from).collect();
             done(opening::follow(&bridges).map_err(refused_by_host))
         }
@@ -101,6 +120,17 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             Ok((Answer::Opened, Some(opened)))
         }
     }
+}
+
+/// The loopback is opened to forwarded ports behind the rules that keep it from guests, and closed before they go.
+fn set_rules(rules: &Rules) -> Result<(), Refusal> {
+    let lets = rules.forwards.iter().any(|it| it.guest.is_ipv4());
+    let reach = |lets| bridge::reach_from_loopback(&rules.bridge, lets).map_err(refused_by_bridge);
+    if !lets {
+        reach(false)?;
+    }
+    nft::apply(rules).map_err(refused_by_host)?;
+    if lets { reach(true) } else { Ok(()) }
 }
 
 /// Refuses a descriptor that is not that of this tap.

@@ -6,7 +6,7 @@
 
 use super::check::{Permitted, check};
 use super::client::Helper;
-use super::perform::{Host, is_behind, perform};
+use super::perform::{Host, Written, is_behind, perform};
 use super::request::{Answer, Refusal, Request};
 use super::wire;
 use std::io;
@@ -79,8 +79,9 @@ fn live(socket: &UnixStream) -> i32 {
 /// # Errors
 /// What the socket says.
 pub fn serve(socket: &UnixStream) -> io::Result<()> {
+    let mut written = Written::default();
     while let Some((bytes, descriptors)) = wire::read(socket)? {
-        let (answer, opened) = match answer(&bytes, &descriptors) {
+        let (answer, opened) = match answer(&bytes, &descriptors, &mut written) {
             Ok((answer, opened)) => (answer, opened),
             Err(refusal) => {
                 tracing::warn!(%refusal, "a request was refused");
@@ -93,7 +94,11 @@ pub fn serve(socket: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(bytes: &[u8], descriptors: &[OwnedFd]) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+fn answer(
+    bytes: &[u8],
+    descriptors: &[OwnedFd],
+    written: &mut Written,
+) -> Result<(Answer, Option<OwnedFd>), Refusal> {
     let request: Request = wire::parse(bytes)
         .map_err(|error| Refusal::forbidden(format!("this is no request: {error}")))?;
     let joins = matches!(request, Request::BridgeJoin { .. });
@@ -112,5 +117,5 @@ fn answer(bytes: &[u8], descriptors: &[OwnedFd]) -> Result<(Answer, Option<Owned
     if let (Permitted::BridgeJoin { member, .. }, Some(tap)) = (&permitted, beside) {
         is_behind(tap, member)?;
     }
-    perform(permitted)
+    perform(permitted, written)
 }

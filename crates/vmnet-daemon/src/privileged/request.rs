@@ -2,6 +2,7 @@
 
 use super::name::{LinkName, Mark};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::Rules;
 
@@ -58,6 +59,10 @@ pub enum Request {
         /// Its name.
         bridge: LinkName,
     },
+    /// The number of the host's rules, which changes with them: [`Answer::Generation`].
+    RulesGeneration,
+    /// The bridges of ours whose rules are there: [`Answer::Standing`].
+    RulesStanding,
     /// Has what comes by a bridge of ours leave by one interface alone, by its routes as they are now; `None` takes that back,
     /// also of a bridge that is gone: [`Answer::Done`].
     RouteBy {
@@ -129,6 +134,10 @@ pub enum Answer {
     Done,
     /// The links of the host, by number.
     Links(Vec<Link>),
+    /// The number of the host's rules.
+    Generation(u32),
+    /// Bridges whose rules are there.
+    Standing(BTreeSet<String>),
     /// It is open: one descriptor stands beside the answer.
     Opened,
     /// It was not done.

@@ -29,7 +29,7 @@ use vmnet_wire::ndp;
 const BRIDGE: &str = "bridge";
 const TRUNK: &str = "gateway";
 /// What takes privileges.
-const WHAT: &str = "the kernel datapath";
+pub(super) const WHAT: &str = "the kernel datapath";
 /// What a tap of a guest is for; a number follows.
 const GUEST: &str = "guest";
 /// Taps that a bridge may have.
@@ -42,7 +42,7 @@ const BRIDGES_MAX: u32 = 10_000;
 pub(super) struct InKernel {
     pub(super) bridge: LinkName,
     /// As they were last set, if they were.
-    rules: Option<Rules>,
+    pub(super) rules: Option<Rules>,
     plain: Rules,
     /// An earlier service has made the bridge, and guests may be on it: it outlives a start that fails.
     adopted: bool,
@@ -181,8 +181,18 @@ impl Supervisor {
         }
     }
 
-    /// Sets the rules of a network as they are to be now, if they are others.
+    /// Sets the rules of a network as they are to be now, if they are others, and has interfaces forward as it needs.
     pub(super) fn rule(&mut self, network: Uuid) -> Result<(), ServiceError> {
+        let running = self.networks.get(&network);
+        if running.is_none_or(|running| running.kernel.is_none()) {
+            return Ok(());
+        }
+        self.set_rules(network)?;
+        self.follow_forwarding()
+    }
+
+    /// Sets the rules of a network as they are to be now, if they are others.
+    pub(super) fn set_rules(&mut self, network: Uuid) -> Result<(), ServiceError> {
         let Some(running) = self.networks.get(&network) else {
             return Ok(());
         };
@@ -215,8 +225,7 @@ impl Supervisor {
                 kernel.rules = Some(rules);
             }
         }
-        self.route_by(network)?;
-        self.follow_forwarding()
+        self.route_by(network)
     }
 
     /// Every member of a network's bridge, in order.
@@ -262,7 +271,7 @@ impl Supervisor {
     }
 
     /// Has those interfaces forward that networks need, and no others.
-    fn follow_forwarding(&mut self) -> Result<(), ServiceError> {
+    pub(super) fn follow_forwarding(&mut self) -> Result<(), ServiceError> {
         let mut wanted = Forwarding::default();
         let mut used: Option<Forwarding> = None;
         for kernel in self
@@ -313,25 +322,6 @@ impl Supervisor {
         // What has failed is asked for again while a network needs it.
         self.forwarding = (done.is_ok() || wanted.bridges.is_empty()).then_some(wanted);
         done
-    }
-
-    /// Looks whether guests have moved, or the host has other interfaces. To be called now and then.
-    pub(crate) fn look_at_kernel(&mut self) {
-        let all: Vec<Uuid> = self
-            .networks
-            .iter()
-            .filter(|(_, running)| running.kernel.is_some())
-            .map(|(uuid, _)| *uuid)
-            .collect();
-        for network in all {
-            if let Err(error) = self.rule(network) {
-                tracing::error!(%network, %error, "rules cannot follow");
-            }
-        }
-        // An earlier service may have left something switched on.
-        if let Err(error) = self.follow_forwarding() {
-            tracing::error!(%error, "forwarding cannot follow");
-        }
     }
 
     /// Makes a tap for a guest of a network, which is no member of its bridge yet.

@@ -12,6 +12,7 @@
 //! | `holder` | connections, and what ends with them |
 //! | `kept` | networks that stay, and those of them that cannot be started |
 //! | `leftover` | what an earlier service has left in the kernel |
+//! | `looking` | rules in the kernel that follow, and come back |
 //! | `in_kernel` | networks whose frames the kernel carries |
 //! | `keeper` | leases on their way to the store |
 
@@ -25,6 +26,7 @@ mod keeper;
 mod kept;
 mod lease;
 mod leftover;
+mod looking;
 mod network;
 
 #[cfg(test)]
@@ -67,6 +69,7 @@ pub(crate) struct Supervisor {
     moved: Option<Arc<UnixDatagram>>,
     /// What was last asked for about forwarding.
     forwarding: Option<in_kernel::Forwarding>,
+    looking: looking::Looking,
     /// Networks whose bridges an earlier service has left, and that could not be started again.
     left_alone: BTreeSet<Uuid>,
     networks: BTreeMap<Uuid, network::Running>,
@@ -87,6 +90,7 @@ impl Supervisor {
             helper: helper.map(RefCell::new),
             moved: None,
             forwarding: None,
+            looking: looking::Looking::default(),
             left_alone: BTreeSet::new(),
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),

@@ -332,6 +332,8 @@ fn requests() -> impl Strategy<Value = Request> {
     let own = prop_oneof![
         Just(Request::LinkList),
         Just(Request::LinkSweep),
+        Just(Request::RulesGeneration),
+        Just(Request::RulesStanding),
         names.clone().prop_map(|name| Request::LinkDelete { name }),
         names.clone().prop_map(|name| Request::TapOpen { name }),
         (names.clone(), any::<bool>()).prop_map(|(name, stays)| Request::TapCreate {
@@ -451,7 +453,9 @@ proptest! {
             Ok(
                 Permitted::LinkDelete(None)
                 | Permitted::LinkList
-                | Permitted::LinkSweep,
+                | Permitted::LinkSweep
+                | Permitted::RulesGeneration
+                | Permitted::RulesStanding,
             )
             | Err(_) => {}
         }

@@ -19,6 +19,8 @@ pub struct Record {
     pub v6: BTreeSet<String>,
     /// Interfaces that take router advertisements although they forward, by our doing.
     pub ra: BTreeSet<String>,
+    /// Interfaces that forwarded IPv6 before all of them did by our doing.
+    pub routed: BTreeSet<String>,
     /// Interfaces that were there before: nothing is to pass between them by our doing.
     pub others: BTreeSet<String>,
 }
@@ -57,6 +59,7 @@ pub fn read() -> Result<Record, NftError> {
         v4: take("v4"),
         v6: take("v6"),
         ra: take("ra"),
+        routed: take("routed"),
         others: take("others"),
     })
 }
@@ -80,6 +83,7 @@ fn render(record: &Record) -> String {
         ("v4", &record.v4),
         ("v6", &record.v6),
         ("ra", &record.ra),
+        ("routed", &record.routed),
         ("others", &record.others),
     ] {
         let names: Vec<String> = names
