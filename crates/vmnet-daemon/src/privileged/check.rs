@@ -186,10 +186,20 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 bridges,
             }
         }
+        bridging => {
+            let (nic, way) = check_bridging(bridging, kernel)?;
+            Permitted::Bridging(nic, way)
+        }
+    })
+}
+
+/// The same for ways onto the LAN of an interface.
+fn check_bridging(request: Request, kernel: &impl Kernel) -> Result<(Nic, Bridging), Refusal> {
+    Ok(match request {
         Request::LanJoin { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Bridge], kernel)?;
-            Permitted::Bridging(nic, Bridging::Join(name, mark))
+            (nic, Bridging::Join(name, mark))
         }
         Request::MacvtapCreate {
             name,
@@ -203,7 +213,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 let reason = format!("{} cannot be a guest's MAC", Mac(mac));
                 return Err(Refusal::forbidden(reason));
             }
-            Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac))
+            (nic, Bridging::Macvtap(name, mark, mac))
         }
         Request::LanSocketOpen { nic, all } => {
             let (methods, hears) = match all {
@@ -211,13 +221,14 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 false => (&[Method::Macvtap][..], Hears::Host),
             };
             let nic = bridgeable(&nic, methods, kernel)?;
-            Permitted::Bridging(nic, Bridging::Socket(hears))
+            (nic, Bridging::Socket(hears))
         }
         Request::HostwardOpen { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Macvtap, Method::Packet], kernel)?;
-            Permitted::Bridging(nic, Bridging::Hostward(name, mark))
+            (nic, Bridging::Hostward(name, mark))
         }
+        _ => return Err(Refusal::forbidden("this is no way onto a LAN")),
     })
 }
 
