@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vmnet_lab::client;
+use vmnet_lab::namespace::Namespace;
 use vmnet_lab::prerequisite::Prerequisite;
 use vmnet_lab::process::Process;
 use vmnet_lab::stage::{NETWORK, Stage};
 use vmnet_lab::world::{HOST, SERVER};
+use vmnet_linux::kernel::forwarding::{self, Wanted};
+use vmnet_linux::kernel::nft::forwarding::Record;
 
 const SOON: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
@@ -147,6 +150,32 @@ fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() 
 }
 
 #[test]
+fn a_port_of_an_address_that_the_host_has_lost_leads_nobody_astray() {
+    let Some(stage) = stage(&[]) else { return };
+    // An address of the outside, which the host has for a while.
+    let servers = at([203, 0, 113, 9], 7);
+    host(&stage, "ip address add 203.0.113.9/32 dev lo");
+    let (guest, address) = listening(&stage, &[], "listen-tcp 7");
+    vmnet(
+        &stage,
+        &format!("forward add {NETWORK} 203.0.113.9:7:{address}:7"),
+    );
+    let from_host = || {
+        stage
+            .world
+            .host()
+            .enter(|| client::connect::at_once(servers, 5))
+    };
+    let came = |guest: &Process| guest.stdout().matches("tcp ").count();
+    from_host().expect("the guest, by the host's address");
+    eventually("the guest has heard", || came(&guest) >= 5);
+    let before = came(&guest);
+    host(&stage, "ip address del 203.0.113.9/32 dev lo");
+    from_host().expect("who has the address now");
+    assert_eq!(came(&guest), before, "the guest is not asked");
+}
+
+#[test]
 fn isolated_guests_reach_the_world_and_not_each_other() {
     let Some(stage) = stage(&[]) else { return };
     vmnet(&stage, "network create lan --isolation");
@@ -184,6 +213,15 @@ table inet mine {
 }
 "#;
 
+/// What forwards.
+fn settings(stage: &Stage) -> String {
+    host(
+        stage,
+        "cd /proc/sys/net; cat ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra; \
+         cat ipv6/conf/*/force_forwarding 2>/dev/null || true",
+    )
+}
+
 #[test]
 fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
     let Some(mut stage) = stage(&[]) else { return };
@@ -194,13 +232,6 @@ fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
     );
     // What was counted is no rule.
     let listed = |stage: &Stage| host(stage, "nft -s list ruleset");
-    let settings = |stage: &Stage| {
-        host(
-            stage,
-            "cd /proc/sys/net; cat ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra; \
-             cat ipv6/conf/*/force_forwarding 2>/dev/null || true",
-        )
-    };
     let (before, set_before) = (listed(&stage), settings(&stage));
     vmnet(&stage, &format!("network create {NETWORK}"));
     let (guest, _) = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
@@ -306,4 +337,158 @@ fn the_kernel_is_for_the_machines_service_alone() {
         refused.stderr
     );
     assert!(!host(&stage, "ip -o link").contains("vmnet"));
+}
+
+/// Whether the host's rules let our network pass in this chain of others.
+fn lets_pass(stage: &Stage, chain: &str) -> bool {
+    let rules = host(stage, &format!("nft list chain {chain}"));
+    rules.contains("iifname \"vmnet0\"") && rules.contains("oifname \"vmnet0\"")
+}
+
+#[test]
+fn rules_that_somebody_flushed_come_back() {
+    let Some(mut stage) = stage(&[]) else { return };
+    let (before, set_before) = (host(&stage, "nft -s list ruleset"), settings(&stage));
+    vmnet(&stage, &format!("network create {NETWORK}"));
+    let (guest, _) = listening(&stage, &["--name", "web", "-p", "8080:80"], "listen-tcp 80");
+    let loopback = |stage: &Stage| {
+        let setting = "/proc/sys/net/ipv4/conf/vmnet0/route_localnet";
+        host(stage, &format!("cat {setting}")).trim() == "1"
+    };
+    eventually("the loopback leads to the port", || loopback(&stage));
+    // What `systemctl reload nftables` does.
+    for _ in 0..2 {
+        host(&stage, "nft flush ruleset");
+        eventually("the rules stand", || {
+            let rules = host(&stage, "nft list ruleset");
+            let parts = [
+                "table inet vmnet0",
+                "table bridge vmnet0",
+                "vmnet-forwarding",
+                "dport map",
+            ];
+            parts.iter().all(|part| rules.contains(part))
+        });
+        stage.must("at-once 198.51.100.1:7 20", SOON);
+        stage.world.outside().enter(|| {
+            client::connect::at_once(at(HOST, 8080), 5).expect("the forwarded port");
+        });
+    }
+    // Docker comes when we are there, firewalld and ufw are reloaded.
+    std::fs::write(stage.world.home().join("others"), OTHERS).unwrap();
+    let load = format!("nft -f {}", stage.world.home().join("others").display());
+    let reloads = [
+        load.clone(),
+        format!(
+            "nft 'delete table inet firewalld'; nft 'delete table ip filter'; nft 'delete table ip6 filter'; nft 'delete table inet mine'; {load}"
+        ),
+        "nft flush chain ip filter DOCKER-USER; nft flush chain ip6 filter FORWARD".to_owned(),
+    ];
+    for reload in reloads {
+        host(&stage, &reload);
+        for chain in [
+            "ip filter DOCKER-USER",
+            "ip6 filter FORWARD",
+            "inet firewalld filter_FORWARD",
+        ] {
+            eventually(chain, || lets_pass(&stage, chain));
+        }
+        stage.must("at-once 198.51.100.1:7 20", SOON);
+        stage.must("tcp-ask [2001:db8:1::1]:9000", SOON);
+    }
+    drop(guest);
+    eventually("the port is gone", || !loopback(&stage));
+    // What was switched on is given back, though what was written down was flushed.
+    host(&stage, "nft flush ruleset");
+    stage.machine().signal(Signal::TERM);
+    stage.machine().wait(SOON);
+    assert_eq!(host(&stage, "nft -s list ruleset"), before);
+    assert_eq!(settings(&stage), set_before);
+}
+
+#[test]
+fn interfaces_that_are_called_as_ours_are_somebody_elses() {
+    let Some(stage) = stage(&[]) else { return };
+    std::fs::write(stage.world.home().join("others"), OTHERS).unwrap();
+    host(
+        &stage,
+        &format!("nft -f {}", stage.world.home().join("others").display()),
+    );
+    // VMware's, with a machine on it.
+    let guest = Namespace::new();
+    stage.world.host().connect("vmnet8", &guest, "eth0");
+    for address in ["172.16.8.1/24", "fd08::1/64"] {
+        stage
+            .world
+            .host()
+            .ip(&["address", "add", address, "dev", "vmnet8", "nodad"]);
+    }
+    guest.ip(&["address", "add", "172.16.8.2/24", "dev", "eth0"]);
+    guest.ip(&["route", "add", "default", "via", "172.16.8.1"]);
+    let listener = guest.enter(|| std::net::TcpListener::bind("172.16.8.2:80").unwrap());
+    vmnet(&stage, &format!("network create {NETWORK}"));
+    let rules = host(&stage, "nft list ruleset");
+    assert!(
+        rules.contains("iifname \"vmnet0\" accept comment"),
+        "{rules}"
+    );
+    assert!(!rules.contains("vmnet*"), "{rules}");
+    // Others' rules are what they were for it: nothing gets through.
+    guest.enter(|| assert_ne!(outcome(at([198, 51, 100, 1], 7)), "connected"));
+    // Guests of ours reach it as they reach all of the host's networks, by the host's address.
+    for chain in ["ip filter", "ip6 filter"] {
+        host(&stage, &format!("nft delete table {chain}"));
+    }
+    host(&stage, "nft delete table inet firewalld");
+    let said = std::thread::scope(|scope| {
+        let peer = scope.spawn(|| listener.accept().unwrap().1.ip());
+        let said = stage.must("outcome 172.16.8.2:80 10", SOON);
+        if !said.starts_with("connected") {
+            // Ends the wait.
+            let _ended = guest.enter(|| std::net::TcpStream::connect("172.16.8.2:80"));
+        }
+        (said, peer.join().unwrap())
+    });
+    assert!(said.0.starts_with("connected"), "{}", said.0);
+    assert_eq!(said.1, IpAddr::from([172, 16, 8, 1]));
+}
+
+#[test]
+fn one_switch_for_all_of_ipv6_is_given_back_as_it_was() {
+    let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &[Prerequisite::Program("nft")])
+    else {
+        return;
+    };
+    let wanted = |names: &[&str]| Wanted {
+        v6: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Wanted::default()
+    };
+    // An administrator's router between two networks, and what is to come.
+    host(
+        &stage,
+        "for name in br0 br1 other0; do ip link add $name type dummy; done; cd /proc/sys/net/ipv6/conf; \
+         echo 1 >br0/forwarding; echo 1 >br1/forwarding; echo 2 >br1/accept_ra; echo 1 >default/forwarding",
+    );
+    let before = settings(&stage);
+    let follow = |names: &[&str], written: &mut Record| {
+        stage
+            .world
+            .host()
+            .enter(|| forwarding::follow(&wanted(names), false, written).unwrap());
+    };
+    let mut written = Record::default();
+    follow(&["other0"], &mut written);
+    let all = "/proc/sys/net/ipv6/conf/all/forwarding";
+    assert_eq!(host(&stage, &format!("cat {all}")).trim(), "1");
+    // Another helper finds it written down, this one knows it though somebody flushed all rules.
+    for flushed in [false, true] {
+        if flushed {
+            follow(&["other0"], &mut written);
+            host(&stage, "nft flush ruleset");
+            follow(&[], &mut written);
+        } else {
+            follow(&[], &mut Record::default());
+        }
+        assert_eq!(settings(&stage), before, "{flushed}");
+    }
 }

@@ -50,6 +50,22 @@ impl Subnet {
         })
     }
 
+    /// Whether all of a subnet, of which this is an address, is set aside for networks like ours (RFC 1918, RFC 6598): nobody of
+    /// the outside is at any of it.
+    #[must_use]
+    pub fn is_private(address: Ipv4Addr, prefix_len: u8) -> bool {
+        let blocks = [
+            ([10, 0, 0, 0], 8),
+            ([172, 16, 0, 0], 12),
+            ([192, 168, 0, 0], 16),
+            ([100, 64, 0, 0], 10),
+        ];
+        blocks.into_iter().any(|(block, len)| {
+            let block = Ipv4Addr::from(block).to_bits();
+            prefix_len >= len && (address.to_bits() ^ block) & mask(len) == 0
+        })
+    }
+
     /// The address that names the subnet.
     #[must_use]
     pub fn network(&self) -> Ipv4Addr {

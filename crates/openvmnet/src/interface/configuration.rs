@@ -231,6 +231,14 @@ impl InterfaceKeys {
             (None, None) => {}
             (Some(address), Some(mask)) => {
                 let len = mask_len(mask)?;
+                if !is_private(address, len) {
+                    return Err(Error::new(
+                        Status::Failure,
+                        format!(
+                            "{address}/{len} is in no private subnet: take one of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
+                        ),
+                    ));
+                }
                 let behind = address.to_bits() & !mask.to_bits();
                 if behind == 0 || behind == !mask.to_bits() {
                     return Err(Error::invalid(format!(

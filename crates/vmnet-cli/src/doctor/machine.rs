@@ -116,7 +116,7 @@ fn bridges(calls: Option<&str>) -> Finding {
     let finding = |found: &str| Finding::ok("bridge-netfilter", Concern::System, found);
     match calls {
         Some("1") => finding("frames between guests of a bridge pass iptables, and its policy for forwarded packets (bridge-nf-call-iptables=1, as Docker and Kubernetes set it)")
-            .but(State::Limited, "sysctl net.bridge.bridge-nf-call-iptables=0 (as root) if nothing here needs it, else rules that let vmnet* pass"),
+            .but(State::Limited, "networks that the kernel carries work with it, and are let pass; for other bridges, sysctl net.bridge.bridge-nf-call-iptables=0 (as root) if nothing here needs it"),
         Some(_) => finding("frames between guests of a bridge pass no iptables"),
         None => finding("frames between guests of a bridge pass no iptables: br_netfilter is not loaded"),
     }

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use uuid::Uuid;
 use vmnet_linux::lane::{
-    Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings, gateway_mac,
+    Dhcp, Dhcp6, Dns, Ipv4, MTU_MAX, MTU_MIN, MTU_MIN_IPV6, Prefix, Settings, Subnet, gateway_mac,
 };
 
 pub(crate) use bridged::{Bridged, shown as shown_method};
@@ -96,6 +96,10 @@ impl Plan {
             None if private => None,
             None => Some(occupied.choose(mode)?),
         };
+        let datapath = datapath(asked, occupied.kernel)?;
+        if let Some(ipv4) = ipv4.filter(|_| datapath == Datapath::Kernel) {
+            check_private(ipv4.subnet())?;
+        }
         let mtu = asked.mtu.unwrap_or(MTU);
         if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
             return Err(invalid(format!(
@@ -136,7 +140,7 @@ impl Plan {
             lease_seconds,
             isolation: asked.isolation.unwrap_or(false),
             host_loopback: asked.host_loopback.unwrap_or(false),
-            datapath: datapath(asked, occupied.kernel)?,
+            datapath,
             private,
         })
     }
@@ -305,6 +309,16 @@ fn datapath(asked: &NetworkConfiguration, kernel: bool) -> Result<Datapath, Serv
         None if kernel && !loopback => Ok(Datapath::Kernel),
         None => Ok(Datapath::User),
     }
+}
+
+/// The host gets an address of the subnet, and a route to all of it: nobody of the outside may be there.
+fn check_private(subnet: Subnet) -> Result<(), ServiceError> {
+    if Subnet::is_private(subnet.network(), subnet.prefix_len()) {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{subnet} is no private subnet, and the host would lose the outside's: take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10, or the datapath `user`"
+    )))
 }
 
 /// Refuses what can be on no host.

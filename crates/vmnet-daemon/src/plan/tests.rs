@@ -483,3 +483,47 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_host_is_on_private_subnets_alone() {
+    let kernel = Occupied {
+        kernel: true,
+        ..Occupied::default()
+    };
+    let at = |subnet: &str, change: Change| {
+        let mut asked = with(|asked| asked.subnet = Some(subnet.to_owned()));
+        change(&mut asked);
+        asked
+    };
+    let public = [
+        "8.8.8.0/24",
+        "172.32.0.0/16",
+        "203.0.113.1/24",
+        "192.0.0.0/16",
+    ];
+    for subnet in public {
+        match Plan::make(&at(subnet, |_| {}), &kernel) {
+            Err(ServiceError::InvalidArgument { reason }) => {
+                assert!(reason.contains("no private subnet"), "{reason}");
+            }
+            other => panic!("{subnet}: {other:?}"),
+        }
+        refused(
+            &at(subnet, |it| it.datapath = Some(Datapath::Kernel)),
+            "private",
+        );
+        // Where the host has no address there, nothing is lost.
+        let user = at(subnet, |it| it.datapath = Some(Datapath::User));
+        assert!(Plan::make(&user, &kernel).is_ok(), "{subnet}");
+        make(&at(subnet, |_| {})).unwrap();
+    }
+    for subnet in [
+        "10.77.0.0/16",
+        "172.31.255.0/24",
+        "192.168.7.9/24",
+        "100.64.0.0/24",
+    ] {
+        let plan = Plan::make(&at(subnet, |_| {}), &kernel).unwrap();
+        assert_eq!(plan.datapath, Datapath::Kernel, "{subnet}");
+    }
+}

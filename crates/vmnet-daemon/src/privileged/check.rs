@@ -8,6 +8,8 @@ use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::link::Link;
 use vmnet_linux::kernel::nft::{self, Rules};
 use vmnet_linux::kernel::nics::{Method, Nic};
+use vmnet_linux::kernel::route::Address;
+use vmnet_linux::lane::Subnet;
 use vmnet_linux::sys::lan_socket::Hears;
 use vmnet_wire::ethernet::Mac;
 
@@ -24,6 +26,18 @@ pub trait Kernel {
     /// # Errors
     /// The kernel does not say.
     fn nic(&self, name: &str) -> Result<Option<Nic>, Refusal>;
+
+    /// The addresses of all links.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    fn addresses(&self) -> Result<Vec<Address>, Refusal>;
+
+    /// All links.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    fn links(&self) -> Result<Vec<Link>, Refusal>;
 }
 
 /// A request that may be carried out, with what was looked up for it.
@@ -70,6 +84,10 @@ pub enum Permitted {
     RulesSet(Box<Rules>),
     /// Remove the rules of this bridge.
     RulesRemove(LinkName),
+    /// Tell the number of the rules.
+    RulesGeneration,
+    /// Tell whose rules are there.
+    RulesStanding,
     /// Route what comes by this bridge by this interface alone.
     RouteBy(LinkName, Option<String>),
     /// Switch forwarding.
@@ -78,8 +96,8 @@ pub enum Permitted {
         v4: Vec<String>,
         /// Interfaces by which IPv6 comes.
         v6: Vec<String>,
-        /// There are networks.
-        open: bool,
+        /// Bridges that pass.
+        bridges: Vec<LinkName>,
     },
     /// Get onto the LAN of this interface.
     Bridging(Nic, Bridging),
@@ -118,8 +136,8 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::TapOpen(name)
         }
         Request::BridgeEstablish { name, mark, bridge } => {
-            free_for(&name, &mark, kernel)?;
-            bridge.addresses.iter().try_for_each(may_have)?;
+            let there = free_for(&name, &mark, kernel)?;
+            may_have(&bridge.addresses, there.as_ref(), kernel)?;
             Permitted::BridgeEstablish { name, mark, bridge }
         }
         Request::BridgeJoin {
@@ -143,14 +161,14 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             }
             Permitted::RulesRemove(bridge)
         }
+        Request::RulesGeneration => Permitted::RulesGeneration,
+        Request::RulesStanding => Permitted::RulesStanding,
         Request::RouteBy { bridge, external } => {
             match &external {
                 Some(external) => {
                     there(&bridge, BRIDGE, kernel)?;
-                    if !nft::is_name(external) || external.starts_with(nft::PREFIX) {
-                        let reason = format!("`{external}` leads to no outside");
-                        return Err(Refusal::forbidden(reason));
-                    }
+                    // It may have gone, and come again.
+                    foreign(vec![external.clone()], kernel)?;
                 }
                 None => {
                     own(&bridge, kernel)?;
@@ -158,17 +176,30 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             }
             Permitted::RouteBy(bridge, external)
         }
-        Request::Forwarding { v4, v6, open } => {
-            let strange = v4.iter().chain(&v6).find(|name| !nft::is_name(name));
-            if let Some(name) = strange {
-                return Err(Refusal::forbidden(format!("`{name}` is no interface")));
+        Request::Forwarding { v4, v6, bridges } => {
+            for bridge in &bridges {
+                there(bridge, BRIDGE, kernel)?;
             }
-            Permitted::Forwarding { v4, v6, open }
+            Permitted::Forwarding {
+                v4: foreign(v4, kernel)?,
+                v6: foreign(v6, kernel)?,
+                bridges,
+            }
         }
+        bridging => {
+            let (nic, way) = check_bridging(bridging, kernel)?;
+            Permitted::Bridging(nic, way)
+        }
+    })
+}
+
+/// The same for ways onto the LAN of an interface.
+fn check_bridging(request: Request, kernel: &impl Kernel) -> Result<(Nic, Bridging), Refusal> {
+    Ok(match request {
         Request::LanJoin { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Bridge], kernel)?;
-            Permitted::Bridging(nic, Bridging::Join(name, mark))
+            (nic, Bridging::Join(name, mark))
         }
         Request::MacvtapCreate {
             name,
@@ -182,7 +213,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 let reason = format!("{} cannot be a guest's MAC", Mac(mac));
                 return Err(Refusal::forbidden(reason));
             }
-            Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac))
+            (nic, Bridging::Macvtap(name, mark, mac))
         }
         Request::LanSocketOpen { nic, all } => {
             let (methods, hears) = match all {
@@ -190,24 +221,25 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 false => (&[Method::Macvtap][..], Hears::Host),
             };
             let nic = bridgeable(&nic, methods, kernel)?;
-            Permitted::Bridging(nic, Bridging::Socket(hears))
+            (nic, Bridging::Socket(hears))
         }
         Request::HostwardOpen { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Macvtap, Method::Packet], kernel)?;
-            Permitted::Bridging(nic, Bridging::Hostward(name, mark))
+            (nic, Bridging::Hostward(name, mark))
         }
+        _ => return Err(Refusal::forbidden("this is no way onto a LAN")),
     })
 }
 
 /// Refuses the name of a bridge that another network has, or that is no bridge.
-fn free_for(name: &LinkName, mark: &Mark, kernel: &impl Kernel) -> Result<(), Refusal> {
+fn free_for(name: &LinkName, mark: &Mark, kernel: &impl Kernel) -> Result<Option<Link>, Refusal> {
     let Some(there) = own(name, kernel)? else {
-        return Ok(());
+        return Ok(None);
     };
     of_kind(&there, BRIDGE)?;
     if mark_of(&there).as_ref() == Some(mark) {
-        return Ok(());
+        return Ok(Some(there));
     }
     let reason = format!("the bridge {name} is another network's");
     Err(Refusal::new(Why::InUse, reason))
@@ -232,53 +264,166 @@ fn of_kind(link: &Link, kind: &str) -> Result<(), Refusal> {
     Err(Refusal::forbidden(format!("{} is no {kind}", link.name)))
 }
 
-/// The host may have this address on a network of ours.
-fn may_have((address, length): &(IpAddr, u8)) -> Result<(), Refusal> {
-    let sound = match address {
-        IpAddr::V4(v4) => {
-            let strange = v4.is_loopback() || v4.is_multicast() || v4.is_broadcast();
-            (8..=30).contains(length) && !strange && v4.octets()[0] != 0
+/// The host may have these addresses on a network of ours, which may be there: one of each kind, all private, and none that
+/// would draw to us what goes to a neighbour of the host's elsewhere.
+fn may_have(
+    addresses: &[(IpAddr, u8)],
+    bridge: Option<&Link>,
+    kernel: &impl Kernel,
+) -> Result<(), Refusal> {
+    let mut kinds = Vec::new();
+    for (address, length) in addresses {
+        let refuse = |what| Err(Refusal::forbidden(format!("{address}/{length} {what}")));
+        match Kind::of(*address, *length) {
+            None => return refuse("is no address for a network of ours"),
+            Some(kind) if kinds.contains(&kind) => return refuse("is one too many for a network"),
+            Some(kind) => kinds.push(kind),
         }
-        IpAddr::V6(v6) => *length == 64 && (v6.is_unique_local() || v6.is_unicast_link_local()),
-    };
-    if sound {
-        return Ok(());
     }
-    let reason = format!("{address}/{length} is no address for a network of ours");
-    Err(Refusal::forbidden(reason))
+    let known = kernel.addresses()?;
+    let has = |one: &&(IpAddr, u8)| {
+        let mut all = known.iter();
+        all.any(|it| {
+            bridge.is_some_and(|bridge| bridge.index == it.link)
+                && (it.address, it.prefix_len) == **one
+        })
+    };
+    let new: Vec<&(IpAddr, u8)> = addresses.iter().filter(|it| !has(it)).collect();
+    let own: Vec<u32> = (kernel.links()?.iter())
+        .filter(|link| mark_of(link).is_some())
+        .map(|link| link.index)
+        .collect();
+    for other in known.iter().filter(|it| !own.contains(&it.link)) {
+        let met = new.iter().find(|(address, length)| {
+            let link_local = matches!(address, IpAddr::V6(it) if it.is_unicast_link_local());
+            !link_local && meet(*address, other.address, other.prefix_len.min(*length))
+        });
+        if let Some((address, length)) = met {
+            let reason = format!(
+                "{address}/{length} is in use: the host has {}/{} on another interface",
+                other.address, other.prefix_len
+            );
+            return Err(Refusal::new(Why::InUse, reason));
+        }
+    }
+    Ok(())
 }
 
-/// Rules are about a bridge of ours and its members. What they say of addresses concerns who comes by that bridge, or goes
-/// there; a forwarded port leads to no other network.
+/// Kinds of addresses that the host may have on a network of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// RFC 1918 and RFC 6598, with room for a guest.
+    Private,
+    /// RFC 4193.
+    UniqueLocal,
+    LinkLocal,
+}
+
+impl Kind {
+    fn of(address: IpAddr, length: u8) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => {
+                let private = (16..=30).contains(&length) && Subnet::is_private(address, length);
+                private.then_some(Self::Private)
+            }
+            IpAddr::V6(_) if length != 64 => None,
+            IpAddr::V6(address) if address.is_unique_local() => Some(Self::UniqueLocal),
+            IpAddr::V6(address) => address.is_unicast_link_local().then_some(Self::LinkLocal),
+        }
+    }
+}
+
+/// Two addresses are the same in their first bits.
+fn meet(one: IpAddr, other: IpAddr, bits: u8) -> bool {
+    let (differ, width) = match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => {
+            (u128::from(one.to_bits() ^ other.to_bits()), 32_u32)
+        }
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits(), 128),
+        _ => return false,
+    };
+    let behind = width.saturating_sub(bits.into());
+    differ.checked_shr(behind).unwrap_or(0) == 0
+}
+
+/// Rules are about a bridge of ours and its members. Its subnets are those of the addresses that it has, whatever the daemon
+/// says, and forwarded ports lead to guests in them.
 fn check_rules(rules: &Rules, kernel: &impl Kernel) -> Result<(), Refusal> {
     let name: LinkName = (rules.bridge.parse())
         .map_err(|_| Refusal::forbidden(format!("`{}` is no bridge of ours", rules.bridge)))?;
-    there(&name, BRIDGE, kernel)?;
+    let bridge = there(&name, BRIDGE, kernel)?;
     let fixed = rules.fixed.iter().map(|(member, _)| member);
-    for member in fixed.chain(&rules.members).chain([&rules.trunk]) {
+    // What they are reached by is refused; it may have gone since.
+    for other in &rules.others {
+        let other = (other.parse::<LinkName>())
+            .map_err(|_| Refusal::forbidden(format!("`{other}` is no bridge of ours")))?;
+        own(&other, kernel)?;
+    }
+    for member in fixed
+        .chain(&rules.members)
+        .chain(&rules.isolated)
+        .chain([&rules.trunk])
+    {
         let of_bridge = member.strip_prefix(name.as_str());
         if !of_bridge.is_some_and(|rest| rest.starts_with('-')) || !nft::is_name(member) {
             let reason = format!("`{member}` cannot be a member of {name}");
             return Err(Refusal::forbidden(reason));
         }
     }
+    let known = kernel.addresses()?;
+    let has = |address: IpAddr, network: IpAddr, length: u8| {
+        let mut own = known.iter().filter(|it| it.link == bridge.index);
+        own.any(|it| (it.address, it.prefix_len) == (address, length))
+            && meet(address, network, length)
+    };
+    let v4 = rules.ipv4.map(|net| {
+        let (gateway, network) = (net.gateway.into(), net.network.into());
+        (
+            gateway,
+            has(gateway, network, net.prefix_len),
+            net.prefix_len,
+        )
+    });
+    let v6 = rules.ipv6.map(|net| {
+        let (gateway, link_local) = (net.gateway.into(), net.link_local.into());
+        let sound = has(gateway, net.network.into(), 64) && has(link_local, link_local, 64);
+        (gateway, sound, 64)
+    });
+    for (gateway, has, length) in v4.iter().chain(&v6) {
+        if !has {
+            let reason = format!("{name} has no address {gateway}/{length}");
+            return Err(Refusal::forbidden(reason));
+        }
+    }
     for forward in &rules.forwards {
-        let inside = match forward.guest {
-            IpAddr::V4(guest) => rules.ipv4.is_some_and(|net| {
-                let bits = 32_u32.saturating_sub(net.prefix_len.into());
-                let differ = guest.to_bits() ^ net.network.to_bits();
-                differ.checked_shr(bits).unwrap_or(0) == 0
-            }),
-            IpAddr::V6(guest) => rules
-                .ipv6
-                .is_some_and(|net| (guest.to_bits() ^ net.network.to_bits()) >> 64 == 0),
-        };
-        if !inside {
+        let of_family = if forward.guest.is_ipv4() { v4 } else { v6 };
+        if !of_family.is_some_and(|(gateway, _, length)| meet(forward.guest, gateway, length)) {
             let reason = format!("{} is no guest's address on {name}", forward.guest);
             return Err(Refusal::forbidden(reason));
         }
     }
     Ok(())
+}
+
+/// Those of these interfaces that are there; refused if one is ours, or stands for more than one interface. Settings of the
+/// kernel are by name, and in the place of a name there can stand `all` of them, or the `default` of those to come.
+fn foreign(names: Vec<String>, kernel: &impl Kernel) -> Result<Vec<String>, Refusal> {
+    let mut there = Vec::new();
+    for name in names {
+        let refuse = |what| Err(Refusal::forbidden(format!("`{name}` is {what}")));
+        if !nft::is_name(&name) || ["all", "default", ".", ".."].contains(&name.as_str()) {
+            return refuse("no interface");
+        }
+        match kernel.link(&name)? {
+            // It may have gone since it was seen.
+            None => {}
+            Some(link) if mark_of(&link).is_some() => return refuse("an interface of ours"),
+            // A link has further names, by which it has no settings.
+            Some(link) if link.name != name => return refuse("another name of an interface"),
+            Some(_) => there.push(name),
+        }
+    }
+    Ok(there)
 }
 
 /// Refuses a name that a link has.

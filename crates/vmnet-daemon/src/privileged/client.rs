@@ -3,9 +3,10 @@
 use super::name::{LinkName, Mark};
 use super::request::{Answer, Link, Refusal, Request};
 use super::wire;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use vmnet_linux::sys::process::{self, Change};
@@ -196,12 +197,53 @@ impl Helper {
         }
     }
 
+    /// The number of the host's rules, which changes with them.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn rules_generation(&mut self) -> Result<u32, HelperError> {
+        match self.ask(&Request::RulesGeneration)? {
+            (Answer::Generation(number), _) => Ok(number),
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
+    /// Bridges of ours whose rules are there.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn rules_standing(&mut self) -> Result<BTreeSet<String>, HelperError> {
+        match self.ask(&Request::RulesStanding)? {
+            (Answer::Standing(bridges), _) => Ok(bridges),
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
+    /// Makes a tap of ours a member of a bridge of ours.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn join(&mut self, request: &Request, tap: BorrowedFd<'_>) -> Result<(), HelperError> {
+        match self.ask_with(request, &[tap])? {
+            (Answer::Done, _) => Ok(()),
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
     /// One request and its answer.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), HelperError> {
+        self.ask_with(request, &[])
+    }
+
+    fn ask_with(
+        &mut self,
+        request: &Request,
+        beside: &[BorrowedFd<'_>],
+    ) -> Result<(Answer, Vec<OwnedFd>), HelperError> {
         if self.lost {
             return Err(HelperError::Gone);
         }
-        let answered = self.exchange(request);
+        let answered = self.exchange(request, beside);
         self.lost = matches!(answered, Err(HelperError::Gone | HelperError::Silent));
         if let (Err(HelperError::Silent), Some(process)) = (&answered, self.process) {
             // Whatever it still does, nobody could tell. That it ends ends the service, which takes over from itself.
@@ -210,8 +252,12 @@ impl Helper {
         answered
     }
 
-    fn exchange(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), HelperError> {
-        wire::write(&self.socket, request, &[]).map_err(lost)?;
+    fn exchange(
+        &mut self,
+        request: &Request,
+        beside: &[BorrowedFd<'_>],
+    ) -> Result<(Answer, Vec<OwnedFd>), HelperError> {
+        wire::write(&self.socket, request, beside).map_err(lost)?;
         let (bytes, descriptors) = wire::read(&self.socket)
             .map_err(lost)?
             .ok_or(HelperError::Gone)?;

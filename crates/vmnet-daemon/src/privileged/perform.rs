@@ -8,10 +8,11 @@ use vmnet_linux::kernel::bridge::{self, BridgeError};
 use vmnet_linux::kernel::bridging::{self, BridgingError};
 use vmnet_linux::kernel::forwarding::{self, Wanted};
 use vmnet_linux::kernel::link;
-use vmnet_linux::kernel::nft::{self, opening};
+use vmnet_linux::kernel::nft::forwarding::Record;
+use vmnet_linux::kernel::nft::{self, Rules, generation, opening};
 use vmnet_linux::kernel::nics::{self, Nic};
 use vmnet_linux::kernel::policy_routing;
-use vmnet_linux::kernel::route::RouteError;
+use vmnet_linux::kernel::route::{Address, RouteError, Routes};
 use vmnet_linux::kernel::tap::{self, TapError};
 use vmnet_linux::sys::lan_socket;
 
@@ -28,13 +29,29 @@ impl Kernel for Host {
         let all = nics::all().map_err(refused_by_route)?;
         Ok(all.into_iter().find(|nic| nic.name == name))
     }
+
+    fn addresses(&self) -> Result<Vec<Address>, Refusal> {
+        let addresses = Routes::open().and_then(|mut routes| routes.addresses());
+        addresses.map_err(refused_by_route)
+    }
+
+    fn links(&self) -> Result<Vec<link::Link>, Refusal> {
+        link::list().map_err(refused_by_route)
+    }
 }
+
+/// What this helper has written down in the host's rules last, should somebody flush them. All else is read off the kernel.
+#[derive(Debug, Default)]
+pub struct Written(Record);
 
 /// Does what is permitted; answers with the descriptor that stands beside the answer, if one does.
 ///
 /// # Errors
 /// The host refused.
-pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+pub fn perform(
+    permitted: Permitted,
+    written: &mut Written,
+) -> Result<(Answer, Option<OwnedFd>), Refusal> {
     match permitted {
         Permitted::LinkList => {
             let links = link::list().map_err(refused_by_route)?;
@@ -70,31 +87,64 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
             let fixed = station.map_or(Ok(()), |station| bridge::fix(&member, station));
             done(fixed.map_err(refused_by_bridge))
         }
-        Permitted::RulesSet(rules) => done(nft::apply(&rules).map_err(refused_by_host)),
+        Permitted::RulesSet(rules) => done(set_rules(&rules)),
         Permitted::RulesRemove(bridge) => {
-            done(nft::remove(bridge.as_str()).map_err(refused_by_host))
+            let name = bridge.as_str();
+            bridge::reach_from_loopback(name, false).map_err(refused_by_bridge)?;
+            done(nft::remove(name).map_err(refused_by_host))
+        }
+        Permitted::RulesGeneration => {
+            let number = generation::current().map_err(refused_by_host)?;
+            Ok((Answer::Generation(number), None))
+        }
+        Permitted::RulesStanding => {
+            let standing = nft::standing().map_err(refused_by_host)?;
+            Ok((Answer::Standing(standing), None))
         }
         Permitted::RouteBy(bridge, external) => {
             let routed = policy_routing::follow(bridge.as_str(), external.as_deref());
             done(routed.map_err(refused_by_route))
         }
-        Permitted::Forwarding { v4, v6, open } => {
+        Permitted::Forwarding { v4, v6, bridges } => {
             let wanted = Wanted {
                 v4: v4.into_iter().collect(),
                 v6: v6.into_iter().collect(),
             };
-            forwarding::follow(&wanted, forwarding::has_switch_each()).map_err(refused_by_host)?;
-            let rules = if open {
-                opening::open()
-            } else {
-                opening::close()
-            };
-            done(rules.map_err(refused_by_host))
+            let each = forwarding::has_switch_each();
+            forwarding::follow(&wanted, each, &mut written.0).map_err(refused_by_host)?;
+            let bridges = bridges.into_iter().map(String::from).collect();
+            done(opening::follow(&bridges).map_err(refused_by_host))
         }
         Permitted::Bridging(nic, way) => {
             let opened = get_onto(&nic, way).map_err(refused_by_bridging)?;
             Ok((Answer::Opened, Some(opened)))
         }
+    }
+}
+
+/// The loopback is opened to forwarded ports behind the rules that keep it from guests, and closed before they go.
+fn set_rules(rules: &Rules) -> Result<(), Refusal> {
+    let lets = rules.forwards.iter().any(|it| it.guest.is_ipv4());
+    let reach = |lets| bridge::reach_from_loopback(&rules.bridge, lets).map_err(refused_by_bridge);
+    if !lets {
+        reach(false)?;
+    }
+    nft::apply(rules).map_err(refused_by_host)?;
+    if lets { reach(true) } else { Ok(()) }
+}
+
+/// Refuses a descriptor that is not that of this tap.
+pub(super) fn is_behind(descriptor: &OwnedFd, member: &link::Link) -> Result<(), Refusal> {
+    match tap::is_of(descriptor, &member.name) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::forbidden(format!(
+            "the descriptor is not that of the tap {}",
+            member.name
+        ))),
+        Err(error) => Err(Refusal::new(
+            why(&error),
+            format!("whose the tap {} is cannot be told: {error}", member.name),
+        )),
     }
 }
 
@@ -131,7 +181,7 @@ fn refused_by_host(error: impl std::fmt::Display) -> Refusal {
 fn sweep() -> Result<(), Refusal> {
     policy_routing::sweep().map_err(refused_by_route)?;
     for left in link::list().map_err(refused_by_route)? {
-        if link::is_provisional(&left.name) {
+        if link::is_left_half_made(&left) {
             link::delete(left.index).map_err(refused_by_route)?;
             tracing::info!(
                 link = left.name,
@@ -151,6 +201,7 @@ fn told(link: link::Link) -> Link {
         master: link.master,
         lower: link.lower,
         up: link.up,
+        isolated: link.isolated,
     }
 }
 

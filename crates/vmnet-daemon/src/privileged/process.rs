@@ -4,9 +4,9 @@
 //! order, and what survives a kill is what the next daemon takes over. Signals for the group it is in (Ctrl-C, systemd's
 //! stop) do not end it, since the daemon needs it until it has ended its networks.
 
-use super::check::check;
+use super::check::{Permitted, check};
 use super::client::Helper;
-use super::perform::{Host, perform};
+use super::perform::{Host, Written, is_behind, perform};
 use super::request::{Answer, Refusal, Request};
 use super::wire;
 use std::io;
@@ -79,8 +79,9 @@ fn live(socket: &UnixStream) -> i32 {
 /// # Errors
 /// What the socket says.
 pub fn serve(socket: &UnixStream) -> io::Result<()> {
+    let mut written = Written::default();
     while let Some((bytes, descriptors)) = wire::read(socket)? {
-        let (answer, opened) = match answer(&bytes, &descriptors) {
+        let (answer, opened) = match answer(&bytes, &descriptors, &mut written) {
             Ok((answer, opened)) => (answer, opened),
             Err(refusal) => {
                 tracing::warn!(%refusal, "a request was refused");
@@ -93,12 +94,28 @@ pub fn serve(socket: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(bytes: &[u8], descriptors: &[OwnedFd]) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+fn answer(
+    bytes: &[u8],
+    descriptors: &[OwnedFd],
+    written: &mut Written,
+) -> Result<(Answer, Option<OwnedFd>), Refusal> {
     let request: Request = wire::parse(bytes)
         .map_err(|error| Refusal::forbidden(format!("this is no request: {error}")))?;
-    if !descriptors.is_empty() {
-        return Err(Refusal::forbidden("no request brings descriptors"));
-    }
+    let joins = matches!(request, Request::BridgeJoin { .. });
+    let beside = match descriptors {
+        [] if !joins => None,
+        [tap] if joins => Some(tap),
+        _ if joins => {
+            return Err(Refusal::forbidden(
+                "a tap joins a bridge by its descriptor, one beside the request",
+            ));
+        }
+        _ => return Err(Refusal::forbidden("this request brings no descriptors")),
+    };
     tracing::debug!(?request, "asked for");
-    perform(check(request, &Host)?)
+    let permitted = check(request, &Host)?;
+    if let (Permitted::BridgeJoin { member, .. }, Some(tap)) = (&permitted, beside) {
+        is_behind(tap, member)?;
+    }
+    perform(permitted, written)
 }

@@ -2,6 +2,7 @@
 
 use super::name::{LinkName, Mark};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::Rules;
 
@@ -36,7 +37,8 @@ pub enum Request {
         /// What it is to be.
         bridge: Bridge,
     },
-    /// Makes a tap of ours a member of a bridge of ours: [`Answer::Done`].
+    /// Makes a tap of ours a member of a bridge of ours: [`Answer::Done`]. Its descriptor stands beside the request: a name
+    /// alone could be that of another's.
     BridgeJoin {
         /// The tap.
         member: LinkName,
@@ -57,6 +59,10 @@ pub enum Request {
         /// Its name.
         bridge: LinkName,
     },
+    /// The number of the host's rules, which changes with them: [`Answer::Generation`].
+    RulesGeneration,
+    /// The bridges of ours whose rules are there: [`Answer::Standing`].
+    RulesStanding,
     /// Has what comes by a bridge of ours leave by one interface alone, by its routes as they are now; `None` takes that back,
     /// also of a bridge that is gone: [`Answer::Done`].
     RouteBy {
@@ -65,15 +71,15 @@ pub enum Request {
         /// The interface.
         external: Option<String>,
     },
-    /// Has interfaces forward what comes by them, and no others of those that we had forward; with any, our networks pass
+    /// Has interfaces forward what comes by them, and no others of those that we had forward; our bridges, and no others, pass
     /// where others block them: [`Answer::Done`].
     Forwarding {
         /// Interfaces by which IPv4 comes.
         v4: Vec<String>,
         /// Interfaces by which IPv6 comes.
         v6: Vec<String>,
-        /// There are networks.
-        open: bool,
+        /// Bridges that pass.
+        bridges: Vec<LinkName>,
     },
     /// Makes a tap that joins the bridge which an interface is, or is a member of: [`Answer::Opened`]. It goes when it is
     /// closed.
@@ -128,6 +134,10 @@ pub enum Answer {
     Done,
     /// The links of the host, by number.
     Links(Vec<Link>),
+    /// The number of the host's rules.
+    Generation(u32),
+    /// Bridges whose rules are there.
+    Standing(BTreeSet<String>),
     /// It is open: one descriptor stands beside the answer.
     Opened,
     /// It was not done.
@@ -151,6 +161,8 @@ pub struct Link {
     pub lower: Option<u32>,
     /// It is up.
     pub up: bool,
+    /// As a member of a bridge, it exchanges frames with no other isolated one.
+    pub isolated: bool,
 }
 
 /// Why something was not done.

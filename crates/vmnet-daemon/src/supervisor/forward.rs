@@ -80,7 +80,12 @@ impl Supervisor {
         };
         self.forwards.insert(number, added);
         if let Err(error) = self.rule(uuid) {
-            self.forwards.remove(&number);
+            if let Some(refused) = self.forwards.remove(&number)
+                && stays
+                && let Err(error) = self.store.remove_forward(uuid, &key(&refused.rule))
+            {
+                tracing::error!(network = %uuid, %error, "a port that was refused may come back");
+            }
             return Err(error);
         }
         Ok(number)

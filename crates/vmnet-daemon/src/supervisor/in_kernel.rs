@@ -13,11 +13,11 @@ use crate::privileged::request::{Link, Request, Why};
 use openvmnet::service::{Datapath, ServiceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
-use vmnet_linux::kernel::route::{Routes, link_index};
+use vmnet_linux::kernel::route::{Address, Routes, link_index};
 use vmnet_linux::kernel::tap;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
@@ -29,7 +29,7 @@ use vmnet_wire::ndp;
 const BRIDGE: &str = "bridge";
 const TRUNK: &str = "gateway";
 /// What takes privileges.
-const WHAT: &str = "the kernel datapath";
+pub(super) const WHAT: &str = "the kernel datapath";
 /// What a tap of a guest is for; a number follows.
 const GUEST: &str = "guest";
 /// Taps that a bridge may have.
@@ -44,10 +44,19 @@ const BRIDGES_MAX: u32 = 10_000;
 pub(super) struct InKernel {
     pub(super) bridge: LinkName,
     /// As they were last set, if they were.
-    rules: Option<Rules>,
+    pub(super) rules: Option<Rules>,
     plain: Rules,
+    /// An earlier service has made the bridge, and guests may be on it: it outlives a start that fails.
+    adopted: bool,
     /// Members that were there before us: guests of a service that was killed, which may come again.
-    left: Vec<String>,
+    left: Vec<Left>,
+}
+
+/// A member that was there before us.
+#[derive(Debug, Clone)]
+struct Left {
+    name: String,
+    isolated: bool,
 }
 
 /// Interfaces that forward for us.
@@ -57,7 +66,7 @@ pub(super) struct Forwarding {
     v6: BTreeSet<String>,
     /// Their numbers: one that has gone and come back has another.
     numbers: BTreeSet<u32>,
-    open: bool,
+    bridges: BTreeSet<LinkName>,
 }
 
 impl Supervisor {
@@ -79,7 +88,7 @@ impl Supervisor {
     /// Makes the bridge of a network and the tap that leads to its lane, or takes over what is there. `None` where the kernel
     /// has no part.
     pub(super) fn begin_in_kernel(
-        &self,
+        &mut self,
         plan: &Plan,
     ) -> Result<Option<(InKernel, OwnedFd)>, ServiceError> {
         if plan.datapath != Datapath::Kernel {
@@ -88,7 +97,9 @@ impl Supervisor {
         let mut helper = self.helper(WHAT)?;
         let links = helper.links().map_err(refused)?;
         let role = |role: &str| mark(plan.uuid, role);
-        let bridge = match links.iter().find(|link| link.mark == Some(role(BRIDGE))) {
+        let there = links.iter().find(|link| link.mark == Some(role(BRIDGE)));
+        let adopted = there.is_some();
+        let bridge = match there {
             Some(there) => {
                 tracing::info!(
                     bridge = there.name,
@@ -112,20 +123,25 @@ impl Supervisor {
             // One that is left belongs to a lane that has ended.
             helper.delete_link(trunk.clone())?;
             let tap = helper.create_tap(trunk.clone(), role(TRUNK), false)?;
-            helper.done(&Request::BridgeJoin {
+            let join = Request::BridgeJoin {
                 member: trunk.clone(),
                 bridge: bridge.clone(),
                 isolated: false,
                 station: Some(plain.services),
-            })?;
+            };
+            helper.join(&join, tap.as_fd())?;
             Ok(tap)
         })();
         drop(helper);
         let members = format!("{bridge}-");
         let is_member = |link: &&Link| link.mark.is_some() && link.name.starts_with(&members);
-        let left = links.iter().filter(is_member).map(|it| it.name.clone());
+        let left = links.iter().filter(is_member).map(|it| Left {
+            name: it.name.clone(),
+            isolated: it.isolated,
+        });
         let kernel = InKernel {
             left: left.collect(),
+            adopted,
             bridge,
             rules: None,
             plain,
@@ -133,7 +149,7 @@ impl Supervisor {
         match made {
             Ok(tap) => Ok(Some((kernel, tap))),
             Err(error) => {
-                self.remove_from_kernel(&kernel);
+                self.undo_in_kernel(plan.uuid, &kernel);
                 Err(refused(error))
             }
         }
@@ -142,6 +158,7 @@ impl Supervisor {
     /// Gives a lane its trunk. If either cannot be, neither is.
     pub(super) fn enter_kernel(
         &mut self,
+        network: Uuid,
         started: Result<Handle, ServiceError>,
         prepared: Option<(InKernel, OwnedFd)>,
     ) -> Result<(Handle, Option<InKernel>), ServiceError> {
@@ -160,14 +177,24 @@ impl Supervisor {
         match joined {
             Ok(handle) => Ok((handle, Some(kernel))),
             Err(error) => {
-                self.end_in_kernel(&kernel);
+                self.undo_in_kernel(network, &kernel);
                 Err(error)
             }
         }
     }
 
-    /// Sets the rules of a network as they are to be now, if they are others.
+    /// Sets the rules of a network as they are to be now, if they are others, and has interfaces forward as it needs.
     pub(super) fn rule(&mut self, network: Uuid) -> Result<(), ServiceError> {
+        let running = self.networks.get(&network);
+        if running.is_none_or(|running| running.kernel.is_none()) {
+            return Ok(());
+        }
+        self.set_rules(network)?;
+        self.follow_forwarding()
+    }
+
+    /// Sets the rules of a network as they are to be now, if they are others.
+    pub(super) fn set_rules(&mut self, network: Uuid) -> Result<(), ServiceError> {
         let Some(running) = self.networks.get(&network) else {
             return Ok(());
         };
@@ -182,6 +209,11 @@ impl Supervisor {
         rules.forwards = forwards(all, &running.handle);
         rules.fixed = self.fixed_members(network);
         rules.members = self.members_of(network, kernel);
+        rules.isolated = self.isolated_members(network, kernel);
+        let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
+        rules.others = others
+            .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))
+            .collect();
         if kernel.rules.as_ref() != Some(&rules) {
             let request = Request::RulesSet {
                 rules: Box::new(rules.clone()),
@@ -195,16 +227,35 @@ impl Supervisor {
                 kernel.rules = Some(rules);
             }
         }
-        self.route_by(network)?;
-        self.follow_forwarding()
+        self.route_by(network)
     }
 
     /// Every member of a network's bridge, in order.
     fn members_of(&self, network: Uuid, kernel: &InKernel) -> Vec<String> {
         let own = self.members(network).map(|(name, _)| name.to_string());
+        let left = kernel.left.iter().map(|it| it.name.clone());
         let trunk = [kernel.plain.trunk.clone()];
-        let all: BTreeSet<String> = own.chain(kernel.left.clone()).chain(trunk).collect();
+        let all: BTreeSet<String> = own.chain(left).chain(trunk).collect();
         all.into_iter().collect()
+    }
+
+    /// Members that are apart from all others, in order.
+    fn isolated_members(&self, network: Uuid, kernel: &InKernel) -> Vec<String> {
+        let mut isolated = BTreeSet::new();
+        if kernel.plain.isolation {
+            return Vec::new();
+        }
+        let left = kernel.left.iter().filter(|left| left.isolated);
+        isolated.extend(left.map(|left| left.name.clone()));
+        // Who has come again, or has a name that is free since, says itself what it is to be.
+        for (name, member) in self.members(network) {
+            if member.isolated {
+                isolated.insert(name.to_string());
+            } else {
+                isolated.remove(name.as_str());
+            }
+        }
+        isolated.into_iter().collect()
     }
 
     /// Has what guests send to the outside leave by the interface that was chosen, if one was, by its routes as they are now.
@@ -222,7 +273,7 @@ impl Supervisor {
     }
 
     /// Has those interfaces forward that networks need, and no others.
-    fn follow_forwarding(&mut self) -> Result<(), ServiceError> {
+    pub(super) fn follow_forwarding(&mut self) -> Result<(), ServiceError> {
         let mut wanted = Forwarding::default();
         let mut used: Option<Forwarding> = None;
         for kernel in self
@@ -230,7 +281,7 @@ impl Supervisor {
             .values()
             .filter_map(|running| running.kernel.as_ref())
         {
-            wanted.open = true;
+            wanted.bridges.insert(kernel.bridge.clone());
             let rules = kernel.rules.as_ref().unwrap_or(&kernel.plain);
             let leads = |v6: bool| rules.forwards.iter().any(|it| it.guest.is_ipv6() == v6);
             let v4 = rules.ipv4.is_some_and(|net| net.nat) || leads(false);
@@ -247,7 +298,10 @@ impl Supervisor {
                 }
                 _ => match &used {
                     Some(used) => used.clone(),
-                    None => used.insert(in_use()?).clone(),
+                    None => {
+                        let links = self.helper(WHAT)?.links().map_err(refused)?;
+                        used.insert(in_use(&links)?).clone()
+                    }
                 },
             };
             wanted.v4.extend(by.v4.into_iter().filter(|_| v4));
@@ -255,42 +309,26 @@ impl Supervisor {
         }
         let all = wanted.v4.union(&wanted.v6);
         wanted.numbers = all.filter_map(|name| link_index(name).ok()).collect();
-        if self.forwarding.as_ref() == Some(&wanted) {
+        // Guests of a network that could not be started again still use what was switched on for it.
+        if wanted.bridges.is_empty() && !self.left_alone.is_empty()
+            || self.forwarding.as_ref() == Some(&wanted)
+        {
             return Ok(());
         }
         let request = Request::Forwarding {
             v4: wanted.v4.iter().cloned().collect(),
             v6: wanted.v6.iter().cloned().collect(),
-            open: wanted.open,
+            bridges: wanted.bridges.iter().cloned().collect(),
         };
         let done = self.helper(WHAT)?.done(&request).map_err(refused);
         // What has failed is asked for again while a network needs it.
-        self.forwarding = (done.is_ok() || !wanted.open).then_some(wanted);
+        self.forwarding = (done.is_ok() || wanted.bridges.is_empty()).then_some(wanted);
         done
-    }
-
-    /// Looks whether guests have moved, or the host has other interfaces. To be called now and then.
-    pub(crate) fn look_at_kernel(&mut self) {
-        let all: Vec<Uuid> = self
-            .networks
-            .iter()
-            .filter(|(_, running)| running.kernel.is_some())
-            .map(|(uuid, _)| *uuid)
-            .collect();
-        for network in all {
-            if let Err(error) = self.rule(network) {
-                tracing::error!(%network, %error, "rules cannot follow");
-            }
-        }
-        // An earlier service may have left something switched on.
-        if let Err(error) = self.follow_forwarding() {
-            tracing::error!(%error, "forwarding cannot follow");
-        }
     }
 
     /// Makes a tap for a guest of a network, which is no member of its bridge yet, and opens so many queues of it.
     pub(crate) fn open_tap(
-        &self,
+        &mut self,
         network: &str,
         queues: Option<u64>,
     ) -> Result<(String, Vec<OwnedFd>), ServiceError> {
@@ -301,6 +339,8 @@ impl Supervisor {
             });
         }
         let network = self.find(network)?;
+        // A name is given again when its tap has gone, with its interface.
+        self.prune(network);
         let bridge = self.bridge_of(network)?;
         let mut helper = self.helper(WHAT)?;
         let links = helper.links().map_err(refused)?;
@@ -356,14 +396,26 @@ impl Supervisor {
             });
         }
         let member = named(&name)?;
+        if self.members(network).any(|(other, _)| *other == member) {
+            return Err(ServiceError::InUse {
+                reason: format!("the tap {name} is an interface already: open another"),
+            });
+        }
         let request = Request::BridgeJoin {
             member: member.clone(),
             bridge,
             isolated,
             station: None,
         };
-        helper.done(&request).map_err(refused)?;
-        Ok(member)
+        let joined = helper.join(&request, tap.as_fd());
+        joined.map(|()| member).map_err(|error| match error {
+            HelperError::Refused(refusal) if refusal.why == Why::Forbidden => {
+                ServiceError::InvalidArgument {
+                    reason: refusal.reason,
+                }
+            }
+            error => refused(error),
+        })
     }
 
     /// Ends a tap, and what the rules say of it.
@@ -373,6 +425,34 @@ impl Supervisor {
             .and_then(|mut helper| helper.delete_link(member).map_err(refused));
         if let Err(error) = ended.and_then(|()| self.rule(network)) {
             tracing::warn!(%network, %error, "a tap stays");
+        }
+    }
+
+    /// Takes back what a start that failed has made. Its tap goes with its descriptor; a bridge that was there before is left to
+    /// those who are on it, with its rules and forwarding, until the network can be started again.
+    pub(super) fn undo_in_kernel(&mut self, network: Uuid, kernel: &InKernel) {
+        if kernel.adopted {
+            self.left_alone.insert(network);
+        } else {
+            self.end_in_kernel(kernel);
+        }
+    }
+
+    /// Removes what an earlier service has left of a network that is not to be started again.
+    pub(super) fn remove_left_alone(&mut self, network: Uuid) {
+        if !self.left_alone.remove(&network) {
+            return;
+        }
+        let removed = self.helper(WHAT).and_then(|mut helper| {
+            let links = helper.links().map_err(refused)?;
+            let wanted = Some(mark(network, BRIDGE));
+            match links.iter().find(|link| link.mark == wanted) {
+                Some(bridge) => remove(&mut helper, &named(&bridge.name)?).map_err(refused),
+                None => Ok(()),
+            }
+        });
+        if let Err(error) = removed.and_then(|()| self.follow_forwarding()) {
+            tracing::warn!(%network, %error, "what an earlier service has left stays");
         }
     }
 
@@ -499,7 +579,9 @@ fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         serves: plan.dhcp.is_some() || plan.nat44 || plan.ipv6.is_some(),
         dns: plan.dns_proxy,
         isolation: plan.isolation,
+        isolated: Vec::new(),
         external: plan.external_interface.clone(),
+        others: Vec::new(),
         members: Vec::new(),
         fixed: Vec::new(),
         forwards: Vec::new(),
@@ -548,26 +630,29 @@ fn forwards<'a>(all: impl Iterator<Item = &'a Rule>, handle: &Handle) -> Vec<Por
     found.into_values().collect()
 }
 
-/// Interfaces of the host by which packets of each family come.
-fn in_use() -> Result<Forwarding, ServiceError> {
-    let taken = Routes::open().and_then(|mut routes| routes.taken());
-    let taken = taken.map_err(|error| super::failed(&error))?;
+/// Interfaces of the host by which packets of each family come: those with an address that others than the link know. Asked
+/// for every half second, so routes are none of its concern: there may be a million.
+fn in_use(links: &[Link]) -> Result<Forwarding, ServiceError> {
+    let addresses = Routes::open().and_then(|mut routes| routes.addresses());
+    let addresses = addresses.map_err(|error| super::failed(&error))?;
+    Ok(used(links, &addresses))
+}
+
+fn used(links: &[Link], addresses: &[Address]) -> Forwarding {
     let mut used = Forwarding::default();
-    for one in taken.into_iter().filter(|one| one.is_address) {
-        let Some(name) = one
-            .interface
-            .filter(|name| name != "lo" && !name.starts_with(PREFIX))
-        else {
+    for one in addresses {
+        let link = links.iter().find(|link| link.index == one.link);
+        let Some(link) = link.filter(|link| link.name != "lo" && link.mark.is_none()) else {
             continue;
         };
-        let family = if one.network.is_ipv4() {
-            &mut used.v4
-        } else {
-            &mut used.v6
+        let family = match one.address {
+            IpAddr::V4(_) => &mut used.v4,
+            IpAddr::V6(address) if address.is_unicast_link_local() => continue,
+            IpAddr::V6(_) => &mut used.v6,
         };
-        family.insert(name);
+        family.insert(link.name.clone());
     }
-    Ok(used)
+    used
 }
 
 #[cfg(test)]
@@ -583,7 +668,49 @@ mod tests {
             master: None,
             lower: None,
             up: true,
+            isolated: false,
         }
+    }
+
+    #[test]
+    fn packets_come_by_all_interfaces_with_an_address_but_ours() {
+        let own = Link {
+            index: 3,
+            mark: Some(mark(Uuid::from_u128(7), BRIDGE)),
+            ..link("vmnet0")
+        };
+        let at = |index, name| Link {
+            index,
+            ..link(name)
+        };
+        // Called as ours are, and somebody else's.
+        let links = [
+            at(1, "lo"),
+            at(2, "eth0"),
+            own,
+            at(4, "vmnet8"),
+            at(5, "wg0"),
+        ];
+        let addresses: Vec<Address> = [
+            (1, "127.0.0.1", 8),
+            (2, "10.0.0.7", 24),
+            (2, "fe80::7", 64),
+            (3, "192.168.64.1", 24),
+            (4, "172.16.8.1", 24),
+            (5, "2001:db8::5", 64),
+            (9, "10.9.9.9", 24),
+        ]
+        .into_iter()
+        .map(|(link, address, prefix_len)| Address {
+            link,
+            address: address.parse().unwrap(),
+            prefix_len,
+        })
+        .collect();
+        let used = used(&links, &addresses);
+        let names = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>();
+        assert_eq!(names(used.v4), ["eth0", "vmnet8"]);
+        assert_eq!(names(used.v6), ["wg0"]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) struct Member {
     pub(super) id: Option<Uuid>,
     pub(super) mac: Option<Mac>,
     pub(super) name: Option<String>,
-    isolated: bool,
+    pub(super) isolated: bool,
     /// It has this MAC and no other.
     only_mac: bool,
     offload: PortOffload,

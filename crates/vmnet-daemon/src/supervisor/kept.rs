@@ -285,6 +285,7 @@ impl Supervisor {
             .delete_network(uuid)
             .map_err(|error| not_stored(&error))?;
         self.failed.remove(&uuid);
+        self.remove_left_alone(uuid);
         Ok(())
     }
 }

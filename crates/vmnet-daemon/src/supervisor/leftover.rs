@@ -63,6 +63,8 @@ impl Supervisor {
             }
             tracing::info!(link = link.name, network = %mark.network, "a link of an earlier service is removed");
         }
+        drop(helper);
+        self.left_alone.retain(|network| in_use(*network));
         Ok(waits)
     }
 }

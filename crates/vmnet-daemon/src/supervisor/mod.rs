@@ -12,6 +12,7 @@
 //! | `holder` | connections, and what ends with them |
 //! | `kept` | networks that stay, and those of them that cannot be started |
 //! | `leftover` | what an earlier service has left in the kernel |
+//! | `looking` | rules in the kernel that follow, and come back |
 //! | `in_kernel` | networks whose frames the kernel carries |
 //! | `keeper` | leases on their way to the store |
 
@@ -25,6 +26,7 @@ mod keeper;
 mod kept;
 mod lease;
 mod leftover;
+mod looking;
 mod network;
 
 #[cfg(test)]
@@ -36,7 +38,7 @@ use crate::store::{Store, StoreError};
 use holder::Holder;
 use openvmnet::service::{NetworkConfiguration, Scope, ServiceError, Status};
 use std::cell::{RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -69,6 +71,9 @@ pub(crate) struct Supervisor {
     forwarding: Option<in_kernel::Forwarding>,
     /// Something of an earlier service is in use by a VMM, and removed when that ends.
     leftovers_wait: bool,
+    looking: looking::Looking,
+    /// Networks whose bridges an earlier service has left, and that could not be started again.
+    left_alone: BTreeSet<Uuid>,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
@@ -88,6 +93,8 @@ impl Supervisor {
             moved: None,
             forwarding: None,
             leftovers_wait: false,
+            looking: looking::Looking::default(),
+            left_alone: BTreeSet::new(),
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),

@@ -260,7 +260,7 @@ impl Supervisor {
                 StartError::Host(_) => ServiceError::Failed { reason },
             }
         });
-        let (handle, kernel) = self.enter_kernel(started, prepared)?;
+        let (handle, kernel) = self.enter_kernel(uuid, started, prepared)?;
         self.open_lan(&plan, &handle)?;
         tracing::info!(network = plan.label(), %uuid, "a network began");
         let running = Running {
@@ -271,10 +271,24 @@ impl Supervisor {
         };
         self.networks.insert(uuid, running);
         if let Err(error) = self.rule(uuid) {
-            self.end(uuid);
+            self.undo_start(uuid);
             return Err(error);
         }
+        self.left_alone.remove(&uuid);
         Ok(uuid)
+    }
+
+    fn undo_start(&mut self, uuid: Uuid) {
+        let Some(running) = self.networks.remove(&uuid) else {
+            return;
+        };
+        running.handle.stop();
+        if let Some(kernel) = &running.kernel {
+            self.undo_in_kernel(uuid, kernel);
+        }
+        if running.plan.bridged.is_some() {
+            self.delete_links_of(uuid);
+        }
     }
 
     /// Ends a network that nobody holds any more.

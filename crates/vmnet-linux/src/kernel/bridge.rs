@@ -165,11 +165,29 @@ fn settle(name: &str, bridge: &Bridge) -> Result<(), BridgeError> {
     set("ipv6", "forwarding", on(v6 && bridge.forwards))?;
     set("ipv6", "force_forwarding", on(v6 && bridge.forwards))?;
     set("ipv4", "forwarding", on(v4 && bridge.forwards))?;
-    // Clients of forwarded ports may be on the loopback; rules refuse it to guests.
-    set("ipv4", "route_localnet", on(v4))?;
     set("ipv4", "rp_filter", "1")?;
     set("ipv4", "accept_redirects", "0")?;
     set("ipv4", "send_redirects", "0")
+}
+
+/// Lets clients on the loopback reach guests of a bridge by forwarded ports, or not. Only rules keep guests from the loopback
+/// then: it is let where those stand, and where there are such ports.
+///
+/// # Errors
+///
+/// See [`BridgeError`].
+pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
+    let setting = "route_localnet";
+    let value = if lets { "1" } else { "0" };
+    match std::fs::write(sysctl::interface_path("ipv4", name, setting), value) {
+        // A bridge that is gone.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written.map_err(|source| BridgeError::Setting {
+            bridge: name.to_owned(),
+            setting,
+            source,
+        }),
+    }
 }
 
 /// Makes a link a member of a bridge, with the bridge's MTU, and sets it up. What came by it may go back by it: rules decide what
@@ -271,34 +289,9 @@ fn address_message(index: u32, address: IpAddr, length: u8) -> AddressMessage {
 
 /// The addresses of a link, with the lengths of their prefixes.
 fn addresses(routes: &mut Routes, index: u32) -> Result<Vec<(IpAddr, u8)>, BridgeError> {
-    let mut found = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = AddressMessage::default();
-        request.header.family = family;
-        let request = RouteNetlinkMessage::GetAddress(request);
-        routes.dump(request, "list the addresses", |message| {
-            let RouteNetlinkMessage::NewAddress(message) = message else {
-                return;
-            };
-            if message.header.index != index {
-                return;
-            }
-            let address = message.attributes.iter().find_map(|it| match it {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-            let only = || {
-                message.attributes.iter().find_map(|it| match it {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
-                })
-            };
-            found.extend(
-                address
-                    .or_else(only)
-                    .map(|it| (it, message.header.prefix_len)),
-            );
-        })?;
-    }
-    Ok(found)
+    let all = routes.addresses()?.into_iter();
+    Ok(all
+        .filter(|it| it.link == index)
+        .map(|it| (it.address, it.prefix_len))
+        .collect())
 }

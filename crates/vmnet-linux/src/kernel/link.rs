@@ -4,10 +4,13 @@
 //! under a [provisional](provisional_name) name, and gets its own name and its alias in one request: whoever is killed in
 //! between leaves a link that cannot be taken for somebody else's.
 
+use super::nft::COMMENT;
 use super::route::{RouteError, Routes, link_index};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use std::io;
 
 /// What provisional names begin with. Nobody else names links so: a tilde is rare in names.
@@ -38,6 +41,19 @@ pub struct Link {
     pub up: bool,
     /// It is the loopback.
     pub loopback: bool,
+    /// As a member of a bridge, it exchanges frames with no other isolated one.
+    pub isolated: bool,
+}
+
+impl Link {
+    /// It says of itself that we made it.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let alias = self.alias.as_deref().unwrap_or_default();
+        alias
+            .split_once(' ')
+            .is_some_and(|(owner, _)| owner == COMMENT)
+    }
 }
 
 /// A name under which to make a link that has no alias yet.
@@ -51,10 +67,20 @@ pub fn provisional_name() -> io::Result<String> {
     Ok(format!("{PROVISIONAL}{:08x}", u32::from_ne_bytes(bytes)))
 }
 
-/// Whether a link was left with the name under which we made it.
+/// Kinds of links that we make.
+const MADE: [&str; 3] = ["tun", "bridge", "macvtap"];
+
+/// Whether a link is one of ours that was left half made: of a kind that we make, under a [provisional](provisional_name) name,
+/// and nobody's by its alias.
 #[must_use]
-pub fn is_provisional(name: &str) -> bool {
-    name.starts_with(PROVISIONAL)
+pub fn is_left_half_made(link: &Link) -> bool {
+    let random = link.name.strip_prefix(PROVISIONAL).unwrap_or_default();
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let made = link
+        .kind
+        .as_deref()
+        .is_some_and(|kind| MADE.contains(&kind));
+    made && link.alias.is_none() && random.len() == 8 && random.bytes().all(is_hex)
 }
 
 /// All links, by number.
@@ -100,7 +126,7 @@ pub fn find(name: &str) -> Result<Option<Link>, RouteError> {
         Err(RouteError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => {
             Ok(None)
         }
-        answered => answered.map(|()| found),
+        answered => answered.map(|_| found),
     }
 }
 
@@ -163,6 +189,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
+        isolated: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -173,13 +200,56 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::LinkInfo(about) => {
-                link.kind = about.into_iter().find_map(|about| match about {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for about in about {
+                    match about {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            link.isolated = port.contains(&InfoBridgePort::Isolated(true));
+                        }
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_half_made_is_known_from_what_others_call_alike() {
+        let link = |name: &str, kind: Option<&str>, alias: Option<&str>| Link {
+            index: 7,
+            name: name.to_owned(),
+            alias: alias.map(str::to_owned),
+            kind: kind.map(str::to_owned),
+            master: None,
+            lower: None,
+            mac: None,
+            mtu: 1500,
+            up: false,
+            loopback: false,
+            isolated: false,
+        };
+        let name = provisional_name().unwrap();
+        for kind in MADE {
+            assert!(is_left_half_made(&link(&name, Some(kind), None)), "{kind}");
+        }
+        for other in [
+            link(&name, Some("vlan"), None),
+            link(&name, None, None),
+            link(&name, Some("tun"), Some("the administrator's")),
+            link("vmnet~", Some("tun"), None),
+            link("vmnet~1", Some("tun"), None),
+            link("vmnet~0000000g", Some("tun"), None),
+            link("vmnet~DEADBEEF", Some("tun"), None),
+            link("vmnet0", Some("tun"), None),
+        ] {
+            assert!(!is_left_half_made(&other), "{other:?}");
+        }
+    }
 }

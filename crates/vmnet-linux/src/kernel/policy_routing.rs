@@ -209,13 +209,13 @@ fn number_of(route: &RouteMessage) -> u32 {
         RouteAttribute::Table(number) => Some(*number),
         _ => None,
     });
-    long.unwrap_or(route.header.table.into())
+    long.unwrap_or_else(|| route.header.table.into())
 }
 
 /// A route as it stands in a table: what the kernel tells of its state is left out.
 fn in_table(mut route: RouteMessage, table: u32) -> RouteMessage {
     route.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
-    route.header.flags = route.header.flags & RouteFlags::Onlink;
+    route.header.flags &= RouteFlags::Onlink;
     let is_given = |it: &RouteAttribute| {
         matches!(
             it,

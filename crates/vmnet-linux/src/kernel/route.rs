@@ -4,8 +4,8 @@
 //! the folder.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
@@ -67,6 +67,17 @@ impl Taken {
     }
 }
 
+/// An address of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The number of the link.
+    pub link: u32,
+    /// The host's address on it.
+    pub address: IpAddr,
+    /// The length of its prefix.
+    pub prefix_len: u8,
+}
+
 /// What to change about a link; `None` leaves as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LinkChange {
@@ -85,6 +96,18 @@ pub struct LinkChange {
     /// It has neighbours that are asked for by ARP.
     pub arp: Option<bool>,
 }
+
+/// How a list was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// As it was at one time.
+    Whole,
+    /// It changed meanwhile.
+    Changed,
+}
+
+/// How often a list is asked for that changes while it is told.
+const DUMPS_MAX: u32 = 20;
 
 /// A netlink socket.
 pub struct Routes {
@@ -144,6 +167,26 @@ impl Routes {
             )?;
         }
         Ok(taken)
+    }
+
+    /// The addresses of all links, those of IPv4 first.
+    ///
+    /// # Errors
+    ///
+    /// See [`RouteError`].
+    pub fn addresses(&mut self) -> Result<Vec<Address>, RouteError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = AddressMessage::default();
+            request.header.family = family;
+            let request = RouteNetlinkMessage::GetAddress(request);
+            self.dump(request, "list the addresses", |message| {
+                if let RouteNetlinkMessage::NewAddress(message) = message {
+                    found.extend(address(&message));
+                }
+            })?;
+        }
+        Ok(found)
     }
 
     /// IPv6 addresses of a link that others than the link's stations know, and that are not still being probed for.
@@ -331,18 +374,29 @@ impl Routes {
         what: &str,
     ) -> Result<(), RouteError> {
         self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        self.answers(what, |_| {})
+        self.answers(what, |_| {}).map(|_| ())
     }
 
-    /// Sends a request that is answered by a list.
+    /// Sends a request that is answered by a list, and again if that changed while it was told: something that was there all
+    /// the time can be missing from it then.
     pub(super) fn dump(
         &mut self,
         request: RouteNetlinkMessage,
         what: &str,
         each: impl FnMut(RouteNetlinkMessage),
     ) -> Result<(), RouteError> {
-        self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        self.answers(what, each)
+        for _ in 0..DUMPS_MAX {
+            self.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
+            let mut list = Vec::new();
+            let told = self.answers(what, |message| list.push(message))?;
+            if told == Told::Whole {
+                list.into_iter().for_each(each);
+                return Ok(());
+            }
+        }
+        Err(RouteError::Answer(format!(
+            "to {what}: it changed each time while it was told"
+        )))
     }
 
     pub(super) fn send(
@@ -366,36 +420,50 @@ impl Routes {
     pub(super) fn answers(
         &self,
         what: &str,
-        mut each: impl FnMut(RouteNetlinkMessage),
-    ) -> Result<(), RouteError> {
-        loop {
-            let (bytes, _) = self.socket.recv_from_full()?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| RouteError::Answer(error.to_string()))?;
-                let length = (message.header.length as usize).next_multiple_of(4);
-                if length == 0 {
-                    return Err(RouteError::Answer("a message of no length".into()));
+        each: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<Told, RouteError> {
+        let receive = || Ok(self.socket.recv_from_full()?.0);
+        read_answers(receive, self.sequence, what, each)
+    }
+}
+
+fn read_answers(
+    mut receive: impl FnMut() -> io::Result<Vec<u8>>,
+    sequence: u32,
+    what: &str,
+    mut each: impl FnMut(RouteNetlinkMessage),
+) -> Result<Told, RouteError> {
+    let mut told = Told::Whole;
+    loop {
+        let bytes = receive()?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| RouteError::Answer(error.to_string()))?;
+            let length = (message.header.length as usize).next_multiple_of(4);
+            if length == 0 {
+                return Err(RouteError::Answer("a message of no length".into()));
+            }
+            rest = rest.get(length..).unwrap_or_default();
+            if message.header.sequence_number != sequence {
+                continue;
+            }
+            if message.header.flags & NLM_F_DUMP_INTR != 0 {
+                told = Told::Changed;
+            }
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(told),
+                NetlinkPayload::Error(error) => {
+                    return match error.code {
+                        None => Ok(told),
+                        Some(_) => Err(RouteError::Refused {
+                            what: what.to_owned(),
+                            source: error.to_io(),
+                        }),
+                    };
                 }
-                rest = rest.get(length..).unwrap_or_default();
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                match message.payload {
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) => {
-                        return match error.code {
-                            None => Ok(()),
-                            Some(_) => Err(RouteError::Refused {
-                                what: what.to_owned(),
-                                source: error.to_io(),
-                            }),
-                        };
-                    }
-                    NetlinkPayload::InnerMessage(inner) => each(inner),
-                    _ => {}
-                }
+                NetlinkPayload::InnerMessage(inner) => each(inner),
+                _ => {}
             }
         }
     }
@@ -440,6 +508,25 @@ fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> AddressMess
             .push(AddressAttribute::Broadcast(broadcast));
     }
     message
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    // Beside a peer's there is one of its own.
+    let own = message.attributes.iter().find_map(|it| match it {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let only = || {
+        message.attributes.iter().find_map(|it| match it {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    };
+    Some(Address {
+        link: message.header.index,
+        address: own.or_else(only)?,
+        prefix_len: message.header.prefix_len,
+    })
 }
 
 fn taken_by_address(message: &AddressMessage, names: &BTreeMap<u32, String>) -> Option<Taken> {
@@ -499,6 +586,46 @@ fn is_link_local(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A message of the kernel's: a link of this number, or the end of the list.
+    fn message(link: Option<u32>, flags: u16) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = 7;
+        let payload = match link {
+            Some(index) => {
+                let mut link = LinkMessage::default();
+                link.header.index = index;
+                NetlinkPayload::from(RouteNetlinkMessage::NewLink(link))
+            }
+            None => NetlinkPayload::Done(netlink_packet_core::DoneMessage::default()),
+        };
+        let mut message = NetlinkMessage::new(header, payload);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_list_that_changed_while_it_was_told_is_known() {
+        for (flags, expected) in [
+            ([0, 0, 0], Told::Whole),
+            ([0, NLM_F_DUMP_INTR, 0], Told::Changed),
+            ([0, 0, NLM_F_DUMP_INTR], Told::Changed),
+        ] {
+            let [first, second, last] = flags;
+            let mut datagrams = vec![
+                [message(Some(1), first), message(Some(2), second)].concat(),
+                message(None, last),
+            ]
+            .into_iter();
+            let mut links = 0;
+            let receive = || Ok(datagrams.next().unwrap());
+            let told = read_answers(receive, 7, "list the links", |_| links += 1).unwrap();
+            assert_eq!((told, links), (expected, 2), "{flags:?}");
+        }
+    }
 
     #[test]
     fn a_prefix_meets_what_holds_it_and_what_it_holds() {

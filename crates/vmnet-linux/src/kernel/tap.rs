@@ -11,6 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Bytes of the virtio-net header before each frame.
 pub const HEADER_LENGTH: i32 = 12;
 
+/// The numbers of `/dev/net/tun` (kernel `Documentation/admin-guide/devices.txt`).
+const TUN: (u32, u32) = (10, 200);
+
 /// What a reader must take with every kernel: sums not made, TCP segments not cut.
 const OFFLOADS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
 /// UDP segments not cut: Linux 6.2.
@@ -130,6 +133,33 @@ pub fn open_existing(name: &str) -> Result<OwnedFd, TapError> {
 /// The descriptor is no tap.
 pub fn name_of(tap: impl AsFd) -> io::Result<String> {
     ioctl::tun_interface_name(tap)
+}
+
+/// Whether a descriptor is that of the tap with this name in this thread's network namespace, and of no other's that is called
+/// so elsewhere. `CAP_NET_ADMIN` is needed to tell.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn is_of(tap: impl AsFd, name: &str) -> io::Result<bool> {
+    use rustix::fs::{FileType, fstat, major, minor, stat};
+    // Nothing else is asked what only a tap understands.
+    let device = fstat(&tap)?;
+    let is_device = FileType::from_raw_mode(device.st_mode) == FileType::CharacterDevice
+        && (major(device.st_rdev), minor(device.st_rdev)) == TUN;
+    if !is_device
+        || name_of(&tap)? != name
+        || ioctl::tun_interface_flags(&tap)? & libc::IFF_TAP == 0
+    {
+        return Ok(false);
+    }
+    let its = match ioctl::tun_network_namespace(&tap) {
+        // One that we have no rights over is not ours.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        its => fstat(its?)?,
+    };
+    let here = stat("/proc/thread-self/ns/net")?;
+    Ok((its.st_dev, its.st_ino) == (here.st_dev, here.st_ino))
 }
 
 /// Sets header length and offloads of a tap that somebody opened.

@@ -106,6 +106,21 @@ pub fn tun_set_offload(tun: impl AsFd, flags: libc::c_uint) -> io::Result<()> {
     checked(answer)
 }
 
+/// The network namespace that the interface behind `tun` is in (Linux 5.7).
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN` over it, `EBADFD` if no interface is attached.
+pub fn tun_network_namespace(tun: impl AsFd) -> io::Result<OwnedFd> {
+    /// `_IO('T', 227)`, `linux/if_tun.h`.
+    const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
+    // SAFETY: TUNGETDEVNETNS has no argument and answers a descriptor.
+    let answer = unsafe { libc::ioctl(tun.as_fd().as_raw_fd(), TUNGETDEVNETNS as _) };
+    checked(answer)?;
+    // SAFETY: just made by the kernel, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
+}
+
 /// The user namespace that a namespace belongs to.
 ///
 /// # Errors

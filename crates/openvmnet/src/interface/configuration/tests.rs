@@ -147,6 +147,14 @@ fn the_host_has_an_address_only_where_there_is_an_identifier() {
     };
     assert_eq!(status(named, Bridged), INVALID);
     assert_eq!(status(with(host(Some("10.1.1.1"), mask)), Host), None);
+    for public in ["8.8.8.1", "172.32.0.1", "127.0.0.1", "169.254.1.1"] {
+        let failure = Some(Status::Failure);
+        assert_eq!(
+            status(with(host(Some(public), mask)), Host),
+            failure,
+            "{public}"
+        );
+    }
     assert_eq!(status(host(Some("10.1.1.1"), mask), Host), INVALID);
     assert_eq!(status(with(host(Some("10.1.1.1"), None)), Host), INVALID);
     assert_eq!(status(with(host(None, mask)), Host), INVALID);

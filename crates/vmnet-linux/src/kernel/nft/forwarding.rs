@@ -2,7 +2,7 @@
 //! between networks that are not ours.
 
 use super::program::{self, NftError};
-use super::{COMMENT, PREFIX, is_name};
+use super::{COMMENT, is_name};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,6 +19,8 @@ pub struct Record {
     pub v6: BTreeSet<String>,
     /// Interfaces that take router advertisements although they forward, by our doing.
     pub ra: BTreeSet<String>,
+    /// Interfaces that forwarded IPv6 before all of them did by our doing.
+    pub routed: BTreeSet<String>,
     /// Interfaces that were there before: nothing is to pass between them by our doing.
     pub others: BTreeSet<String>,
 }
@@ -57,6 +59,7 @@ pub fn read() -> Result<Record, NftError> {
         v4: take("v4"),
         v6: take("v6"),
         ra: take("ra"),
+        routed: take("routed"),
         others: take("others"),
     })
 }
@@ -80,6 +83,7 @@ fn render(record: &Record) -> String {
         ("v4", &record.v4),
         ("v6", &record.v6),
         ("ra", &record.ra),
+        ("routed", &record.routed),
         ("others", &record.others),
     ] {
         let names: Vec<String> = names
@@ -104,10 +108,4 @@ fn render(record: &Record) -> String {
         text += "  meta nfproto ipv6 iifname @v6 oifname @others drop\n";
     }
     text + " }\n}\n"
-}
-
-/// Names of our own interfaces.
-#[must_use]
-pub fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX)
 }

@@ -3,9 +3,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`render`] | the tables of one network, as text |
+//! | [`isolation`] | members that are apart from all others |
 //! | [`chains`] | chains of the host, and which of them block |
 //! | [`opening`] | rules in tables of others, where these block our networks |
 //! | [`forwarding`] | interfaces on which we have switched forwarding on, and what must not come of that |
+//! | [`generation`] | whether anybody has changed a rule |
 //! | [`program`] | running `nft` |
 //!
 //! Each network has two tables of its name, of the families inet and bridge. They are replaced in one transaction, and nothing
@@ -14,11 +16,14 @@
 
 pub mod chains;
 pub mod forwarding;
+pub mod generation;
+mod isolation;
 pub mod opening;
 pub mod program;
 pub mod render;
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use program::NftError;
@@ -52,8 +57,12 @@ pub struct Rules {
     pub isolation: bool,
     /// The only interface by which guests reach the outside, if one was chosen.
     pub external: Option<String>,
+    /// Bridges of our other networks, which guests of this one do not reach.
+    pub others: Vec<String>,
     /// Members of the bridge, the trunk among them. Those that are not there any more do no harm.
     pub members: Vec<String>,
+    /// Members that exchange frames with the host and the gateway's services alone, where not all are apart.
+    pub isolated: Vec<String>,
     /// Members whose guest has this MAC and no other.
     pub fixed: Vec<(String, [u8; 6])>,
     /// Ports that lead to guests.
@@ -120,6 +129,26 @@ pub fn apply(rules: &Rules) -> Result<(), NftError> {
     program::run(&render::network(rules)?)
 }
 
+/// The bridges whose tables stand, as far as can be told without reading rules: somebody may have flushed them all.
+///
+/// # Errors
+///
+/// See [`NftError`].
+pub fn standing() -> Result<BTreeSet<String>, NftError> {
+    Ok(standing_in(&program::ask(&["list", "tables"])?))
+}
+
+fn standing_in(said: &serde_json::Value) -> BTreeSet<String> {
+    let all = said.get("nftables").and_then(serde_json::Value::as_array);
+    let of = |family: &str| -> BTreeSet<String> {
+        let tables = all.into_iter().flatten().filter_map(|it| it.get("table"));
+        let own = tables.filter(|table| table.get("family").is_some_and(|it| it == family));
+        own.filter_map(|table| Some(table.get("name")?.as_str()?.to_owned()))
+            .collect()
+    };
+    of("inet").intersection(&of("bridge")).cloned().collect()
+}
+
 /// Removes the tables of a network; those that are not there are no mistake.
 ///
 /// # Errors
@@ -127,4 +156,25 @@ pub fn apply(rules: &Rules) -> Result<(), NftError> {
 /// See [`NftError`].
 pub fn remove(bridge: &str) -> Result<(), NftError> {
     program::run(&render::removal(bridge)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_network_stands_with_both_its_tables() {
+        let table = |family: &str, name: &str| json!({"table": {"family": family, "name": name, "handle": 1}});
+        let said = json!({"nftables": [
+            {"metainfo": {"version": "1.0.6"}},
+            table("inet", "vmnet0"),
+            table("bridge", "vmnet0"),
+            table("inet", "vmnet1"),
+            table("bridge", "vmnet2"),
+            table("ip", "vmnet2"),
+        ]});
+        assert_eq!(standing_in(&said), BTreeSet::from(["vmnet0".to_owned()]));
+        assert_eq!(standing_in(&json!({"nftables": 7})), BTreeSet::new());
+    }
 }

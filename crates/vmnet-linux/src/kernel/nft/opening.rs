@@ -4,64 +4,54 @@
 //! rules at the head let our networks pass, with a comment by which they are found again. Docker has a chain for the rules
 //! of others, which it leaves alone. Nothing else of theirs is touched.
 
+use super::COMMENT;
 use super::chains::{self, Chain};
 use super::program::{self, NftError};
-use super::{COMMENT, PREFIX};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-/// Lets our networks pass wherever they are blocked.
+/// Lets these bridges of ours pass wherever they are blocked, and no others: rules of bridges that are gone are taken back.
+/// Names of others begin as ours do (VMware's), so each bridge has rules of its own.
 ///
 /// # Errors
 ///
 /// See [`NftError`].
-pub fn open() -> Result<(), NftError> {
-    let chains = theirs(chains::all()?);
+pub fn follow(bridges: &BTreeSet<String>) -> Result<(), NftError> {
+    let all = theirs(chains::all()?);
+    let blocking = blocking(&all);
+    let may_hold = |chain: &&Chain| chain.forwards || chain.is_for_others();
     let mut script = String::new();
-    for chain in blocking(&chains) {
-        if handles(&chain)?.is_empty() {
-            let Chain {
-                family,
-                table,
-                name,
-                ..
-            } = &chain;
+    for chain in all.iter().filter(may_hold) {
+        let Chain {
+            family,
+            table,
+            name,
+            ..
+        } = chain;
+        let said = program::ask(&["-a", "list", "chain", family, table, name])?;
+        let nobody = BTreeSet::new();
+        let wanted = if blocking.contains(chain) {
+            bridges
+        } else {
+            &nobody
+        };
+        let change = change(&own(&said), wanted);
+        if !change.missing.is_empty() {
             tracing::info!(
                 family,
                 table,
                 chain = name,
-                "our networks are let pass by a rule there"
+                "our networks are let pass by rules there"
             );
-            for side in ["iifname", "oifname"] {
-                let _infallible = writeln!(
-                    script,
-                    "insert rule {family} {table} {name} {side} \"{PREFIX}*\" accept comment \"{COMMENT}\""
-                );
-            }
         }
-    }
-    if script.is_empty() {
-        return Ok(());
-    }
-    program::run(&script)
-}
-
-/// Takes these rules back.
-///
-/// # Errors
-///
-/// See [`NftError`].
-pub fn close() -> Result<(), NftError> {
-    let mut script = String::new();
-    let may_hold = |chain: &&Chain| chain.forwards || chain.is_for_others();
-    for chain in theirs(chains::all()?).iter().filter(may_hold) {
-        for handle in handles(chain)? {
-            let Chain {
-                family,
-                table,
-                name,
-                ..
-            } = chain;
+        for (side, bridge) in change.missing {
+            let _infallible = writeln!(
+                script,
+                "insert rule {family} {table} {name} {side} \"{bridge}\" accept comment \"{COMMENT}\""
+            );
+        }
+        for handle in change.strange {
             let _infallible = writeln!(
                 script,
                 "delete rule {family} {table} {name} handle {handle}"
@@ -72,6 +62,31 @@ pub fn close() -> Result<(), NftError> {
         return Ok(());
     }
     program::run(&script)
+}
+
+/// What a rule lets pass: the word for the side, and the interface.
+type Passes = (String, String);
+
+/// What is to be done in a chain.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Change {
+    missing: Vec<Passes>,
+    /// Handles of rules that are not wanted any more.
+    strange: Vec<u64>,
+}
+
+fn change(there: &[(u64, Option<Passes>)], bridges: &BTreeSet<String>) -> Change {
+    let sides = ["iifname", "oifname"].map(str::to_owned);
+    let wanted: Vec<Passes> = (bridges.iter())
+        .flat_map(|bridge| sides.clone().map(|side| (side, bridge.clone())))
+        .collect();
+    let is_there = |passes: &Passes| there.iter().any(|(_, it)| it.as_ref() == Some(passes));
+    let is_wanted = |it: &Option<Passes>| it.as_ref().is_some_and(|it| wanted.contains(it));
+    let strange = there.iter().filter(|(_, it)| !is_wanted(it));
+    Change {
+        strange: strange.map(|(handle, _)| *handle).collect(),
+        missing: (wanted.iter().filter(|it| !is_there(it)).cloned()).collect(),
+    }
 }
 
 /// Chains of others whose names can stand in a script.
@@ -105,22 +120,26 @@ fn blocking(chains: &[Chain]) -> Vec<Chain> {
     found
 }
 
-/// Our rules in a chain.
-fn handles(chain: &Chain) -> Result<Vec<u64>, NftError> {
-    let Chain {
-        family,
-        table,
-        name,
-        ..
-    } = chain;
-    let said = program::ask(&["-a", "list", "chain", family, table, name])?;
+/// Our rules in a chain, and what each lets pass, if it can be told.
+fn own(said: &Value) -> Vec<(u64, Option<Passes>)> {
     let all = said.get("nftables").and_then(Value::as_array);
     let own = |object: &Value| {
         let rule = object.get("rule")?;
         let is_own = rule.get("comment").and_then(Value::as_str) == Some(COMMENT);
-        is_own.then(|| rule.get("handle").and_then(Value::as_u64))?
+        let handle = is_own.then(|| rule.get("handle").and_then(Value::as_u64))??;
+        let passes = || {
+            let matched = rule
+                .get("expr")?
+                .as_array()?
+                .iter()
+                .find_map(|it| it.get("match"))?;
+            let side = matched.get("left")?.get("meta")?.get("key")?.as_str()?;
+            let name = matched.get("right")?.as_str()?;
+            Some((side.to_owned(), name.to_owned()))
+        };
+        Some((handle, passes()))
     };
-    Ok(all.into_iter().flatten().filter_map(own).collect())
+    all.into_iter().flatten().filter_map(own).collect()
 }
 
 #[cfg(test)]
@@ -134,6 +153,42 @@ mod tests {
             chain[key] = value.clone();
         }
         json!({ "chain": chain })
+    }
+
+    #[test]
+    fn each_bridge_has_its_rules_and_bridges_that_are_gone_have_none() {
+        let rule = |handle: u64, comment: &str, side: &str, name: &str| {
+            json!({"rule": {"family": "ip", "table": "filter", "chain": "FORWARD", "handle": handle, "comment": comment,
+                "expr": [{"match": {"op": "==", "left": {"meta": {"key": side}}, "right": name}}, {"accept": null}]}})
+        };
+        let said = json!({"nftables": [
+            rule(1, COMMENT, "iifname", "vmnet0"),
+            rule(2, COMMENT, "oifname", "vmnet0"),
+            rule(3, COMMENT, "iifname", "vmnet1"),
+            // Of a bridge that is gone, and of an earlier version.
+            rule(4, COMMENT, "iifname", "vmnet7"),
+            rule(5, COMMENT, "oifname", "vmnet*"),
+            // Somebody else's.
+            rule(6, "VMware", "iifname", "vmnet8"),
+            {"rule": {"handle": 7, "comment": COMMENT, "expr": []}},
+        ]});
+        let there = own(&said);
+        assert_eq!(there.len(), 6);
+        let bridges = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
+        let passes = |side: &str, name: &str| (side.to_owned(), name.to_owned());
+        let found = change(&there, &bridges(&["vmnet0", "vmnet1"]));
+        assert_eq!(found.missing, [passes("oifname", "vmnet1")]);
+        assert_eq!(found.strange, [4, 5, 7]);
+        let found = change(&there, &bridges(&[]));
+        assert_eq!(
+            (found.missing.len(), found.strange),
+            (0, vec![1, 2, 3, 4, 5, 7])
+        );
+        let found = change(&[], &bridges(&["vmnet0"]));
+        assert_eq!(
+            found.missing,
+            [passes("iifname", "vmnet0"), passes("oifname", "vmnet0")]
+        );
     }
 
     #[test]

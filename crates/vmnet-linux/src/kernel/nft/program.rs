@@ -1,10 +1,12 @@
 //! Running `nft`: text in, JSON out.
 
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where `nft` is looked for, besides `$PATH`: it is a program for administrators.
-const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin";
+/// Where `nft` is looked for before `$PATH`: it is given rights that whoever has set the variable need not have.
+const FOLDERS: [&str; 5] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin"];
 
 /// Rules could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +52,8 @@ pub fn ask(words: &[&str]) -> Result<serde_json::Value, NftError> {
 }
 
 fn call(words: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
-    let path =
-        std::env::var("PATH").map_or_else(|_| PATH.to_owned(), |own| format!("{own}:{PATH}"));
-    let program = path
-        .split(':')
-        .map(|folder| std::path::Path::new(folder).join("nft"))
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = places(&path)
         .find(|file| file.is_file())
         .ok_or(NftError::Missing)?;
     let mut child = Command::new(program)
@@ -76,4 +75,35 @@ fn call(words: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
     }
     written?;
     Ok(output.stdout)
+}
+
+/// Where the program may be, the best place first. An empty part of `$PATH` means the working folder, which is anybody's.
+fn places(path: &OsStr) -> impl Iterator<Item = PathBuf> {
+    let fixed = FOLDERS.into_iter().map(PathBuf::from);
+    let more = std::env::split_paths(path).filter(|folder| folder.is_absolute());
+    let more: Vec<PathBuf> = more.collect();
+    fixed
+        .chain(more)
+        .map(|folder| folder.join(Path::new("nft")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_the_systems_and_never_of_the_working_folder() {
+        let found = |path: &str| places(OsStr::new(path)).collect::<Vec<_>>();
+        let fixed = FOLDERS.map(|folder| PathBuf::from(format!("{folder}/nft")));
+        assert_eq!(found(""), fixed);
+        for path in [":", ".", "::bin", "./bin:", "../sbin"] {
+            assert_eq!(found(path), fixed, "{path}");
+        }
+        let all = found("/opt/first::sbin:/opt/last");
+        assert_eq!(all[..5], fixed);
+        assert_eq!(
+            all[5..],
+            ["/opt/first/nft", "/opt/last/nft"].map(PathBuf::from)
+        );
+    }
 }

@@ -1,12 +1,13 @@
 //! The tables of one network as text.
 
-use super::{COMMENT, Inet, Inet6, NftError, PREFIX, PortForward, Rules, is_name};
+use super::isolation::apart;
+use super::{COMMENT, Inet, Inet6, NftError, PortForward, Rules, is_name};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 /// The bit of a packet's mark by which the bridge tells what a forwarded port has turned back to it. It is taken off there.
-const TURNED_BACK: u32 = 0x0100_0000;
+pub(super) const TURNED_BACK: u32 = 0x0100_0000;
 /// The bit by which [`policy_routing`](crate::kernel::policy_routing) leaves a packet to the host's own routes.
 pub(crate) const ROUTED_BY_HOST: u32 = 0x0200_0000;
 /// The bit of pieces of packets that the host has nothing to do with. It is taken off before anybody else sees it.
@@ -21,7 +22,11 @@ const PIECES: [&str; 2] = ["ip frag-off & 0x3fff != 0", "exthdr frag exists"];
 /// A name cannot stand in a rule.
 pub fn network(rules: &Rules) -> Result<String, NftError> {
     let names = [&rules.bridge, &rules.trunk].into_iter();
-    let names = names.chain(&rules.external).chain(&rules.members);
+    let names = names
+        .chain(&rules.external)
+        .chain(&rules.members)
+        .chain(&rules.others)
+        .chain(&rules.isolated);
     for name in names.chain(rules.fixed.iter().map(|(name, _)| name)) {
         checked(name)?;
     }
@@ -30,11 +35,12 @@ pub fn network(rules: &Rules) -> Result<String, NftError> {
     let _infallible = write!(
         text,
         "table inet {bridge} {{\n comment \"{COMMENT}\"\n{}{}{}}}\n\
-         table bridge {bridge} {{\n comment \"{COMMENT}\"\n{}{}}}\n",
+         table bridge {bridge} {{\n comment \"{COMMENT}\"\n{}{}{}}}\n",
         filter(rules),
         translation(rules),
         lists(&rules.forwards),
         guard(rules),
+        apart(rules),
         turned_back(rules)
     );
     Ok(text)
@@ -61,20 +67,20 @@ fn checked(name: &str) -> Result<(), NftError> {
 }
 
 /// Lines of a chain, or of none.
-struct Lines(String);
+pub(super) struct Lines(String);
 
 impl Lines {
-    fn chain(name: &str, kind: &str) -> Self {
+    pub(super) fn chain(name: &str, kind: &str) -> Self {
         Self(format!(" chain {name} {{\n  {kind}\n"))
     }
 
-    fn add(&mut self, line: impl AsRef<str>) {
+    pub(super) fn add(&mut self, line: impl AsRef<str>) {
         self.0 += "  ";
         self.0 += line.as_ref();
         self.0 += "\n";
     }
 
-    fn end(self) -> String {
+    pub(super) fn end(self) -> String {
         self.0 + " }\n"
     }
 }
@@ -193,7 +199,7 @@ impl Family {
         ));
         if own.nat {
             behind.add(format!(
-                "{ip} saddr {subnet} oifname != \"{PREFIX}*\" masquerade"
+                "iifname \"{bridge}\" oifname != \"{bridge}\" {ip} saddr {subnet} masquerade"
             ));
         }
     }
@@ -249,9 +255,12 @@ fn filter(rules: &Rules) -> String {
     families
         .iter()
         .for_each(|family| family.leave(&mut forward));
-    forward.add(format!(
-        "oifname \"{PREFIX}*\" reject with icmpx admin-prohibited"
-    ));
+    if !rules.others.is_empty() {
+        forward.add(format!(
+            "oifname {} reject with icmpx admin-prohibited",
+            set(&rules.others)
+        ));
+    }
     families.iter().for_each(|family| family.stay(&mut forward));
     if let Some(external) = &rules.external {
         forward.add(format!(
@@ -357,7 +366,8 @@ impl List {
         let protocol = if self.tcp { "tcp" } else { "udp" };
         let name = self.name();
         if self.addressed {
-            format!("dnat {ip} to {ip} daddr . {protocol} dport map @{name}")
+            // The host may have lost the address, and another may have it now.
+            format!("fib daddr type local dnat {ip} to {ip} daddr . {protocol} dport map @{name}")
         } else {
             format!("{loopback}fib daddr type local dnat {ip} to {protocol} dport map @{name}")
         }
@@ -523,7 +533,13 @@ fn turned_back(rules: &Rules) -> String {
     passing.end()
 }
 
-fn mac(bytes: [u8; 6]) -> String {
+/// Interfaces by their names.
+pub(super) fn set(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    format!("{{ {} }}", quoted.join(", "))
+}
+
+pub(super) fn mac(bytes: [u8; 6]) -> String {
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     hex.join(":")
 }

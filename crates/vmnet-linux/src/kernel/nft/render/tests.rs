@@ -23,7 +23,9 @@ fn shared() -> Rules {
         dns: true,
         isolation: false,
         external: None,
+        others: vec!["vmnet1".to_owned(), "vmnet12".to_owned()],
         members: vec!["vmnet0-gw".to_owned(), "vmnet0-7".to_owned()],
+        isolated: vec!["vmnet0-3".to_owned(), "vmnet0-7".to_owned()],
         fixed: vec![("vmnet0-7".to_owned(), [0x52, 0x54, 0, 0, 0, 7])],
         forwards: vec![
             forward(true, None, 8080, "192.168.64.5", 80),
@@ -57,6 +59,8 @@ fn a_host_network_without_dns_and_ipv6_whose_guests_are_apart() {
     (rules.ipv6, rules.dns, rules.isolation) = (None, false, true);
     rules.ipv4.as_mut().unwrap().nat = false;
     (rules.fixed, rules.forwards) = (Vec::new(), Vec::new());
+    rules.others.clear();
+    rules.isolated.clear();
     insta::assert_snapshot!(network(&rules).unwrap());
 }
 
@@ -80,6 +84,12 @@ fn names_that_mean_more_are_refused() {
         assert!(network(&rules).is_err(), "{name}");
         let mut rules = shared();
         rules.members[0] = name.to_owned();
+        assert!(network(&rules).is_err(), "{name}");
+        let mut rules = shared();
+        rules.others[0] = name.to_owned();
+        assert!(network(&rules).is_err(), "{name}");
+        let mut rules = shared();
+        rules.isolated[0] = name.to_owned();
         assert!(network(&rules).is_err(), "{name}");
         assert!(removal(name).is_err(), "{name}");
     }

@@ -1,0 +1,403 @@
+//! Taps of bridges, whose frames the kernel carries: who hears whom, whose a tap is, and that it outlives a service which cannot
+//! start again. Guests are made of frames here.
+
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use openvmnet::client::{CallError, Client};
+use openvmnet::place::Scope;
+use openvmnet::service::{InterfaceOptions, Kind, ServiceError};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Signal;
+use vmnet_lab::namespace::Namespace;
+use vmnet_lab::process::Process;
+use vmnet_lab::sim::packets::{self, Ends};
+use vmnet_lab::sim::packets6::{self, Ends6};
+use vmnet_lab::stage::Stage;
+use vmnet_linux::kernel::tap;
+use vmnet_wire::ethernet::{EtherType, Mac};
+use vmnet_wire::ip::Protocol;
+
+const SOON: Duration = Duration::from_secs(30);
+/// Long for a frame on one machine.
+const SILENCE: Duration = Duration::from_millis(300);
+const ALL: Mac = Mac([0xff; 6]);
+/// Set aside for experiments (IEEE 802).
+const EXPERIMENT: EtherType = EtherType(0x88b5);
+
+fn stage() -> Option<Stage> {
+    let stage = Stage::of_machine(env!("CARGO_BIN_EXE_vmnet"), &[])?;
+    // SAFETY: no other thread of this process reads its environment now.
+    unsafe { std::env::set_var("VMNET_SYSTEM_SOCKET", stage.world.machine_socket()) };
+    Some(stage)
+}
+
+fn vmnet(stage: &Stage, words: &str) -> String {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    Process::run(stage.vmnet(&words), SOON).success()
+}
+
+/// Something on the host, as the superuser.
+fn host(stage: &Stage, script: &str) -> String {
+    let mut command = stage.world.superusers("sh");
+    command.args(["-c", script]);
+    Process::run(command, SOON).success()
+}
+
+fn client(stage: &Stage) -> Client {
+    let host = stage.world.host();
+    host.enter(|| Client::connect_running_to(Scope::System).expect("the service"))
+}
+
+fn mac(number: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0, 0, number])
+}
+
+fn options(kind: Kind, number: u8, isolated: bool) -> InterfaceOptions {
+    InterfaceOptions {
+        mac: Some(mac(number).to_string()),
+        isolated: Some(isolated),
+        ..InterfaceOptions::new(kind)
+    }
+}
+
+/// A guest of frames.
+struct Guest {
+    mac: Mac,
+    frames: OwnedFd,
+    /// Bytes before each frame.
+    header: usize,
+    _service: Client,
+}
+
+impl Guest {
+    fn at_tap(stage: &Stage, network: &str, number: u8, isolated: bool) -> Self {
+        let mut service = client(stage);
+        let (_, queues) = service.open_tap(network, 1).expect("a tap");
+        let frames = queues.into_iter().next().expect("a queue");
+        let options = options(Kind::BridgeTap, number, isolated);
+        let tap = frames.try_clone().unwrap();
+        service
+            .start_interface(network, options, vec![tap])
+            .expect("an interface");
+        Self {
+            mac: mac(number),
+            frames,
+            header: 12,
+            _service: service,
+        }
+    }
+
+    /// One that comes by the service.
+    fn at_socket(stage: &Stage, network: &str, number: u8, isolated: bool) -> Self {
+        let mut service = client(stage);
+        let (ours, its) = UnixDatagram::pair().unwrap();
+        let options = options(Kind::Dgram, number, isolated);
+        service
+            .start_interface(network, options, vec![its.into()])
+            .expect("an interface");
+        Self {
+            mac: mac(number),
+            frames: ours.into(),
+            header: 0,
+            _service: service,
+        }
+    }
+
+    fn send(&self, frame: &[u8]) {
+        let mut bytes = vec![0; self.header];
+        bytes.extend(frame);
+        bytes.resize(bytes.len().max(self.header + 60), 0);
+        let deadline = Instant::now() + SOON;
+        // A tap takes nothing before it is up.
+        while let Err(error) = rustix::io::write(&self.frames, &bytes) {
+            assert!(Instant::now() < deadline, "{error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn say(&self, to: Mac, word: &str) {
+        self.send(&packets::frame((self.mac, to), EXPERIMENT, word.as_bytes()));
+    }
+
+    /// The first frame in time of which something is so.
+    fn hears(&self, within: Duration, so: impl Fn(&[u8]) -> bool) -> bool {
+        let deadline = Instant::now() + within;
+        let mut bytes = vec![0; 70_000];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let left = rustix::event::Timespec::try_from(left).unwrap();
+            let mut readable = [PollFd::new(&self.frames, PollFlags::IN)];
+            poll(&mut readable, Some(&left)).unwrap();
+            if readable[0].revents().is_empty() {
+                continue;
+            }
+            match rustix::io::read(&self.frames, &mut bytes) {
+                Ok(len) if so(&bytes[self.header.min(len)..len]) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+fn holds(frame: &[u8], word: &str) -> bool {
+    frame
+        .windows(word.len())
+        .any(|part| part == word.as_bytes())
+}
+
+/// Whether what one says to all, and to the other, comes to that.
+fn reach(from: &Guest, to: &Guest, within: Duration) -> (bool, bool) {
+    let words = [ALL, to.mac].map(|receiver| {
+        let word = format!("{} to {receiver}", from.mac);
+        from.say(receiver, &word);
+        to.hears(within, |frame| holds(frame, &word))
+    });
+    (words[0], words[1])
+}
+
+#[test]
+fn an_isolated_tap_exchanges_frames_with_the_gateway_alone() {
+    let Some(stage) = stage() else { return };
+    vmnet(&stage, "network create lan --subnet 10.77.9.0/24");
+    let alone = Guest::at_tap(&stage, "lan", 1, true);
+    let also_alone = Guest::at_tap(&stage, "lan", 2, true);
+    let plain = Guest::at_tap(&stage, "lan", 3, false);
+    let other = Guest::at_tap(&stage, "lan", 4, false);
+    let by_service = Guest::at_socket(&stage, "lan", 5, false);
+    // What is to be let pass passes, so what does not is kept.
+    for (from, to) in [
+        (&plain, &other),
+        (&plain, &by_service),
+        (&by_service, &other),
+    ] {
+        assert_eq!(
+            reach(from, to, SOON),
+            (true, true),
+            "{} {}",
+            from.mac,
+            to.mac
+        );
+    }
+    for whoever in [&also_alone, &plain, &by_service] {
+        let (its, own) = (whoever.mac, alone.mac);
+        assert_eq!(reach(&alone, whoever, SILENCE), (false, false), "to {its}");
+        assert_eq!(
+            reach(whoever, &alone, SILENCE),
+            (false, false),
+            "{its} to {own}"
+        );
+    }
+    // The gateway's services answer it.
+    let discover = discover(alone.mac);
+    alone.send(&discover);
+    let offered =
+        |frame: &[u8]| packets::read_udp(frame).is_some_and(|(_, ports, _)| ports == (67, 68));
+    assert!(alone.hears(SOON, offered), "an offer");
+    let own = packets6::v6("fe80::5054:ff:fe00:1");
+    alone.send(&packets6::router_solicitation(alone.mac, own));
+    let advertised =
+        |frame: &[u8]| packets6::read_icmp(frame).is_some_and(|(kind, ..)| kind == 134);
+    assert!(alone.hears(SOON, advertised), "an advertisement");
+    let gateway = Ipv4Addr::new(10, 77, 9, 1);
+    let own = (alone.mac, Ipv4Addr::new(10, 77, 9, 200));
+    alone.send(&packets::arp_request(alone.mac, own, gateway));
+    assert!(
+        alone.hears(SOON, |frame| frame[12..14] == [8, 6]),
+        "the host"
+    );
+    // Those questions were for nobody else.
+    let leaked = |frame: &[u8]| frame[6..12] == alone.mac.0;
+    for whoever in [&also_alone, &plain, &by_service] {
+        assert!(!whoever.hears(SILENCE, leaked), "{}", whoever.mac);
+    }
+}
+
+/// A question for an address (RFC 2131).
+fn discover(mac: Mac) -> Vec<u8> {
+    let mut message = vec![0_u8; 240];
+    message[..4].copy_from_slice(&[1, 1, 6, 0]);
+    // Answers are to be for all.
+    message[10] = 0x80;
+    message[28..34].copy_from_slice(&mac.0);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend([53, 1, 1, 255]);
+    let ends = Ends {
+        macs: (mac, ALL),
+        ips: (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST),
+    };
+    packets::udp(ends, (68, 67), 64, &message)
+}
+
+fn refused(outcome: Result<openvmnet::service::Started, CallError>) -> ServiceError {
+    match outcome {
+        Err(CallError::Refused(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_tap_is_joined_once_and_by_who_has_the_hosts_own() {
+    let Some(stage) = stage() else { return };
+    vmnet(&stage, "network create lan");
+    let mut service = client(&stage);
+    let (opened, queues) = service.open_tap("lan", 1).expect("a tap");
+    let own = queues.into_iter().next().expect("a queue");
+    // Another of that name, of a namespace that is not the host's.
+    let elsewhere = Namespace::new();
+    let strange = elsewhere.enter(|| tap::open(&opened.name).expect("a tap"));
+    let mut stranger = client(&stage);
+    let error = stranger.start_interface("lan", options(Kind::BridgeTap, 7, true), vec![strange]);
+    assert!(matches!(
+        refused(error),
+        ServiceError::InvalidArgument { .. }
+    ));
+    let member = || host(&stage, &format!("ip -o link show {}", opened.name)).contains("master");
+    assert!(!member());
+    let again = || own.as_fd().try_clone_to_owned().unwrap();
+    let first = service
+        .start_interface("lan", options(Kind::BridgeTap, 1, false), vec![again()])
+        .expect("an interface");
+    let twice = service.start_interface("lan", options(Kind::BridgeTap, 2, false), vec![again()]);
+    assert!(matches!(refused(twice), ServiceError::InUse { .. }));
+    drop(stranger);
+    assert!(member(), "it is as it was");
+    service
+        .stop_interface(first.interface.interface)
+        .expect("its end");
+}
+
+#[test]
+fn a_service_that_cannot_start_again_leaves_taps_to_their_guests() {
+    let Some(mut stage) = stage() else { return };
+    vmnet(&stage, "network create lan");
+    let (one, other) = (
+        Guest::at_tap(&stage, "lan", 1, false),
+        Guest::at_tap(&stage, "lan", 2, false),
+    );
+    assert_eq!(reach(&one, &other, SOON), (true, true));
+    stage.machine().signal(Signal::KILL);
+    stage.machine().wait(SOON);
+    // Nobody else can set the rules meanwhile.
+    let owner = own_table(&stage, "vmnet0");
+    stage.start_machine();
+    let said = Process::run(stage.vmnet(&["network", "create", "lan"]), SOON);
+    assert!(said.stderr.contains("cannot be started"), "{}", said.stderr);
+    assert_eq!(reach(&one, &other, SOON), (true, true), "they go on");
+    drop(owner);
+    // It is tried again when somebody wants it, and finds them.
+    vmnet(&stage, "run --network lan -- true");
+    assert_eq!(reach(&one, &other, SOON), (true, true));
+    let members = host(&stage, "ip -o link show master vmnet0");
+    for member in ["vmnet0-0", "vmnet0-1", "vmnet0-gw"] {
+        assert!(members.contains(member), "{members}");
+    }
+}
+
+/// A program that has the tables of a network to itself, until it ends.
+fn own_table(stage: &Stage, name: &str) -> Process {
+    let mut command = stage.world.superusers("nft");
+    command.arg("-i");
+    let mut owner = Process::spawn(command);
+    owner.write_line(&format!("delete table inet {name}"));
+    owner.write_line(&format!("add table inet {name} {{ flags owner; }}"));
+    let deadline = Instant::now() + SOON;
+    while !host(stage, "nft list ruleset").contains("flags owner") {
+        assert!(Instant::now() < deadline, "{}", owner.stderr());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    owner
+}
+
+#[test]
+fn a_forwarded_port_that_was_refused_does_not_come_back() {
+    let Some(mut stage) = stage() else { return };
+    vmnet(&stage, "network create lan --subnet 10.77.9.0/24");
+    let owner = own_table(&stage, "vmnet0");
+    let words = ["forward", "add", "lan", "8080:10.77.9.7:80"];
+    let said = Process::run(stage.vmnet(&words), SOON);
+    assert!(!said.status.success(), "{}", said.stdout);
+    drop(owner);
+    let listed = |stage: &Stage| vmnet(stage, "forward list --json");
+    assert!(!listed(&stage).contains("8080"));
+    stage.machine().signal(Signal::TERM);
+    stage.machine().wait(SOON);
+    stage.start_machine();
+    assert!(!listed(&stage).contains("8080"), "{}", listed(&stage));
+    // And one that was taken does.
+    vmnet(&stage, "forward add lan 8081:10.77.9.7:80");
+    stage.machine().signal(Signal::TERM);
+    stage.machine().wait(SOON);
+    stage.start_machine();
+    assert!(listed(&stage).contains("8081"));
+}
+
+#[test]
+fn a_guest_is_no_server_and_no_router_in_pieces_either() {
+    let Some(stage) = stage() else { return };
+    vmnet(&stage, "network create lan --subnet 10.77.9.0/24");
+    let (one, other) = (
+        Guest::at_tap(&stage, "lan", 1, false),
+        Guest::at_tap(&stage, "lan", 2, false),
+    );
+    assert_eq!(reach(&one, &other, SOON), (true, true));
+    let ends = Ends {
+        macs: (one.mac, ALL),
+        ips: (Ipv4Addr::new(10, 77, 9, 7), Ipv4Addr::BROADCAST),
+    };
+    let datagram = |ports, word: &str| packets::udp(ends, ports, 64, word.as_bytes());
+    // An answer of a server that does not speak from a server's port.
+    for (ports, passes) in [
+        ((67, 68), false),
+        ((4067, 68), false),
+        ((68, 67), true),
+        ((9, 9), true),
+    ] {
+        let word = format!("{ports:?} of IPv4");
+        one.send(&datagram(ports, &word));
+        let within = if passes { SOON } else { SILENCE };
+        let heard = other.hears(within, |frame| holds(frame, &word));
+        assert_eq!(heard, passes, "{word}");
+    }
+    // A first piece that ends before the header that would tell what it is; and pieces that tell.
+    let six = Ends6::to_group(one.mac, packets6::v6("fe80::7"), packets6::v6("ff02::1"));
+    let piece = |next: u8, place: u16, rest: &[u8], word: &str| {
+        let head = [next, 0, (place >> 8) as u8, place as u8, 0, 0, 0, 7];
+        let payload = [&head[..], rest, word.as_bytes()].concat();
+        packets6::ip(six, Protocol::FRAGMENT, 255, &payload)
+    };
+    let options = |next: u8, more: u8| [next, more, 1, 4, 0, 0, 0, 0];
+    // Ten bytes of a message could be any: its first eight are missing here.
+    let hidden = [
+        piece(60, 1, &options(58, 0), ""),
+        piece(60, 1, &options(58, 3), "said beyond this piece"),
+        piece(43, 1, &[60, 0, 4, 0, 0, 0, 0, 0], ""),
+        piece(60, 1, &options(17, 0), ""),
+        piece(58, 1, &[134, 0], ""),
+    ];
+    let is_piece = |frame: &[u8]| {
+        frame[12..14] == [0x86, 0xdd] && frame[20] == 44 && frame[6..12] == one.mac.0
+    };
+    for (at, frame) in hidden.iter().enumerate() {
+        one.send(frame);
+        assert!(!other.hears(SILENCE, is_piece), "{at}");
+    }
+    for (next, rest) in [
+        (17, [0, 9, 0, 9, 0, 200, 0, 0]),
+        (58, [128, 0, 0, 0, 0, 7, 0, 1]),
+        (6, [0; 8]),
+    ] {
+        for place in [1, 8] {
+            one.send(&piece(next, place, &rest, "and more of it"));
+            assert!(other.hears(SOON, is_piece), "{next} at {place}");
+        }
+    }
+}
