@@ -143,21 +143,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             }
             Permitted::RulesRemove(bridge)
         }
-        Request::RouteBy { bridge, external } => {
-            match &external {
-                Some(external) => {
-                    there(&bridge, BRIDGE, kernel)?;
-                    if !nft::is_name(external) || external.starts_with(nft::PREFIX) {
-                        let reason = format!("`{external}` leads to no outside");
-                        return Err(Refusal::forbidden(reason));
-                    }
-                }
-                None => {
-                    own(&bridge, kernel)?;
-                }
-            }
-            Permitted::RouteBy(bridge, external)
-        }
+        Request::RouteBy { bridge, external } => route_by(bridge, external, kernel)?,
         Request::Forwarding { v4, v6, open } => {
             let strange = v4.iter().chain(&v6).find(|name| !nft::is_name(name));
             if let Some(name) = strange {
@@ -176,12 +162,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             nic,
             mac,
         } => {
-            free(&name, kernel)?;
-            let nic = bridgeable(&nic, &[Method::Macvtap], kernel)?;
-            if !Mac(mac).is_unicast() || mac == nic.mac {
-                let reason = format!("{} cannot be a guest's MAC", Mac(mac));
-                return Err(Refusal::forbidden(reason));
-            }
+            let nic = for_macvtap(&name, &nic, mac, kernel)?;
             Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac))
         }
         Request::LanSocketOpen { nic, all } => {
@@ -198,6 +179,43 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::Bridging(nic, Bridging::Hostward(name, mark))
         }
     })
+}
+
+/// A bridge of ours, whose packets leave by somebody else's interface; or one that may be gone, if that is taken back.
+fn route_by(
+    bridge: LinkName,
+    external: Option<String>,
+    kernel: &impl Kernel,
+) -> Result<Permitted, Refusal> {
+    match &external {
+        Some(external) => {
+            there(&bridge, BRIDGE, kernel)?;
+            if !nft::is_name(external) || external.starts_with(nft::PREFIX) {
+                let reason = format!("`{external}` leads to no outside");
+                return Err(Refusal::forbidden(reason));
+            }
+        }
+        None => {
+            own(&bridge, kernel)?;
+        }
+    }
+    Ok(Permitted::RouteBy(bridge, external))
+}
+
+/// The interface on which a guest with this MAC can have a macvtap of this name.
+fn for_macvtap(
+    name: &LinkName,
+    nic: &str,
+    mac: [u8; 6],
+    kernel: &impl Kernel,
+) -> Result<Nic, Refusal> {
+    free(name, kernel)?;
+    let nic = bridgeable(nic, &[Method::Macvtap], kernel)?;
+    if !Mac(mac).is_unicast() || mac == nic.mac {
+        let reason = format!("{} cannot be a guest's MAC", Mac(mac));
+        return Err(Refusal::forbidden(reason));
+    }
+    Ok(nic)
 }
 
 /// Refuses the name of a bridge that another network has, or that is no bridge.
