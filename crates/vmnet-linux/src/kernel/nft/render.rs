@@ -479,7 +479,15 @@ fn guard(rules: &Rules) -> String {
         guard.add("icmpv6 type { nd-router-advert, nd-redirect } drop");
         guard
             .add("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop");
-        guard.add("udp sport 67 udp dport 68 drop");
+        // A first piece that ends before what it is could say anything in the next one (RFC 7112). Bytes behind its end, which
+        // no system reads, must not be taken for it: so its length counts, and nothing stands before or behind its header.
+        guard.add("exthdr frag exists frag frag-off 0 ip6 nexthdr != 44 drop");
+        guard.add(
+            "exthdr frag exists frag frag-off 0 frag nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } drop",
+        );
+        guard.add("exthdr frag exists frag frag-off 0 ip6 length < 16 drop");
+        // Whatever port a server speaks from.
+        guard.add("meta protocol ip udp dport 68 drop");
         guard.add("meta protocol ip6 udp dport 546 drop");
     }
     let mut steer = Lines(" chain steer {\n".to_owned());
