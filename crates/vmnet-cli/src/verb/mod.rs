@@ -157,9 +157,11 @@ fn keeping_of(network: Option<&str>) -> Result<Option<Client>, ConnectError> {
     }
 }
 
-/// The service of the machine beside this user's, unless one was chosen: `None` if it does not run or lets us not in.
+/// The service of the machine beside this user's, unless one was chosen: `None` if it does not run or lets us not in, or if
+/// both are one.
 fn machines() -> Result<Option<Client>, ConnectError> {
-    if choice::chosen()?.is_some() {
+    let one = place::socket(Scope::User) == place::socket(Scope::System);
+    if choice::chosen()?.is_some() || one {
         return Ok(None);
     }
     let connected = Client::connect_running_to(Scope::System);
