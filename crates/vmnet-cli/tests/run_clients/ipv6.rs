@@ -299,6 +299,42 @@ pub(crate) fn said_behind<'a>(text: &'a str, words: &str) -> Vec<&'a str> {
 }
 
 #[test]
+fn radvdump_reads_what_is_advertised_as_a_configuration() {
+    let Some(stage) = stage(&["rdisc6", "radvdump", "stdbuf"]) else {
+        return;
+    };
+    let options = [&OPTIONS[..], &["--root"]].concat();
+    // What it has read is complete when the line behind the last brace is there.
+    let script = "stdbuf -oL radvdump >$HOME/dump 2>&1 & dump=$!
+         for try in $(seq 50); do
+             rdisc6 -1 eth0 >/dev/null; sleep 0.1
+             grep -q '^}; # End of interface definition' $HOME/dump && break
+         done
+         kill $dump; cat $HOME/dump";
+    let said = Process::run(stage.shell(&options, script), SOON).success();
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    let prefix = format!("prefix {PREFIX}");
+    let resolver = format!("RDNSS {GATEWAY}");
+    for line in [
+        "interface eth0",
+        "AdvSendAdvert on;",
+        "AdvManagedFlag on;",
+        "AdvOtherConfigFlag on;",
+        "AdvDefaultLifetime 1800;",
+        "AdvLinkMTU 1500;",
+        &prefix,
+        "AdvValidLifetime 2592000;",
+        "AdvPreferredLifetime 604800;",
+        "AdvOnLink on;",
+        "AdvAutonomous on;",
+        &resolver,
+        "DNSSL vmnet.internal",
+    ] {
+        assert!(lines.contains(&line), "{line}: {said}");
+    }
+}
+
+#[test]
 fn other_peoples_tools_agree_on_what_is_advertised() {
     let Some(stage) = stage(&["rdisc6", "ndisc6", "tshark"]) else {
         return;

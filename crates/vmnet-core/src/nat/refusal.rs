@@ -2,7 +2,12 @@
 //!
 //! The outside hears of it by what becomes of the connection: sockets of the host say nothing by ICMP. So a refused client
 //! of a forwarded port is reset at once, as by a guest's RST, and a connection whose segments are too large for a link
-//! behind its guest goes on with smaller ones. Of datagrams nothing follows.
+//! behind its guest goes on with smaller ones.
+//!
+//! Of datagrams nothing follows. The kernel says "port unreachable" for us only where no socket is: that of a forwarded port
+//! is there for all its clients, and to close that of a mapping because its guest refused one datagram would let any
+//! stranger end it. A guest's socket that is connected to one peer refuses those of all others, which endpoint-independent
+//! filtering lets in (RFC 4787 §5).
 
 use core::net::{IpAddr, SocketAddr};
 
