@@ -24,8 +24,6 @@ const BUSY_BYTES: usize = 64 << 10;
 /// The first and the longest time without looks after one that was in vain.
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// A core with nothing to do for so long rests: one of a virtual machine waits as long for something before.
-const REST: Duration = Duration::from_micros(200);
 /// The longest time for which the lane does not give way, after it took long.
 const COURTESY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
@@ -68,14 +66,10 @@ impl Patience {
         if worth && self.look(poller, events)? {
             return Ok(());
         }
-        if !sleeps {
-            return poller.wait(timeout, events);
+        if sleeps {
+            self.courtesy.give_way();
         }
-        self.courtesy.give_way();
-        let before = Instant::now();
-        let waited = poller.wait(timeout, events);
-        self.courtesy.rested = before.elapsed() >= REST;
-        waited
+        poller.wait(timeout, events)
     }
 
     /// Somebody may have been woken in this turn.
@@ -159,14 +153,10 @@ impl Patience {
 ///
 /// Whoever is woken by a thread that sleeps a moment later is mostly put on another core by the kernel, and a core that
 /// rests takes tens of microseconds to come to life, ten times as long as all else. One that gives way leaves its own
-/// core, which is awake, to them. Where programs compute there, that may take long: then it is not done for a while. And
-/// where there is much to do no core rests, and it is not done either.
+/// core, which is awake, to them. Where programs compute there, that may take long: then it is not done for a while.
 #[derive(Debug)]
 struct Courtesy {
-    /// Somebody was woken.
     due: bool,
-    /// The last sleep was a long one.
-    rested: bool,
     not_before: Instant,
     pause: Duration,
 }
@@ -175,14 +165,13 @@ impl Courtesy {
     fn new(now: Instant) -> Self {
         Self {
             due: false,
-            rested: false,
             not_before: now,
             pause: PAUSE_MIN,
         }
     }
 
     fn give_way(&mut self) {
-        if !std::mem::take(&mut self.due) || !std::mem::take(&mut self.rested) {
+        if !std::mem::take(&mut self.due) {
             return;
         }
         let before = Instant::now();
@@ -213,22 +202,6 @@ mod tests {
         assert_eq!(skipped, 14);
         assert!(!patience.goes_on(BUSY_BYTES), "much was moved");
         assert!(patience.goes_on(1));
-    }
-
-    #[test]
-    fn the_lane_gives_way_once_after_a_long_sleep_in_which_somebody_was_woken() {
-        let mut courtesy = Courtesy::new(Instant::now());
-        for (due, rested) in [(false, true), (true, false)] {
-            (courtesy.due, courtesy.rested) = (due, rested);
-            courtesy.pause = PAUSE_MAX;
-            courtesy.give_way();
-            assert_eq!(courtesy.pause, PAUSE_MAX, "it did not");
-            assert!(!courtesy.due);
-        }
-        (courtesy.due, courtesy.rested) = (true, true);
-        courtesy.give_way();
-        assert!(courtesy.pause <= COURTESY_PAUSE_MAX, "it did");
-        assert!(!courtesy.due && !courtesy.rested);
     }
 
     #[test]
