@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`prerequisite`] | what a test needs of the machine; a skip, or under `CI=true` a failure |
 //! | [`namespace`] | a network namespace that nothing can leave behind |
+//! | [`host_on_lan`] | a host with a card, and the machine's service on it |
 //! | [`process`] | a child that is read in the background and never outlives its test |
 //! | [`world`] | a host, an outside network with real servers, and a user without rights |
 //! | [`subject`] | how the program under test is started |
@@ -22,6 +23,7 @@
 pub mod client;
 pub mod cpio;
 pub mod guest_image;
+pub mod host_on_lan;
 pub mod namespace;
 pub mod pattern;
 pub mod prerequisite;

@@ -5,17 +5,22 @@
 //! | --- | --- |
 //! | `ours.rs` | interfaces on a network of the service |
 //! | `sockets.rs` | the same frames by `sendmmsg` and `recvmmsg` |
+//! | `taps.rs` | the same frames through the kernel, by `write` and `read` |
+//! | `hop.rs` | how long it takes to wake a thread |
 //! | `copy.rs` | how fast this machine copies |
 //!
 //! What receives is a process of its own, this program once more. A batch is what one call reads and writes.
 
 mod copy;
+mod hop;
 mod ours;
 mod sockets;
+mod taps;
 
 use crate::measure::Values;
 use crate::service::Failure;
 use clap::ValueEnum;
+use std::ffi::OsStr;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +37,8 @@ pub(crate) enum Role {
     Read,
     /// Reads a socket, its standard input.
     Receive,
+    /// Reads a tap.
+    Tap,
     /// Answers how long ago what it is told of was sent.
     Hear,
 }
@@ -66,6 +73,10 @@ pub(crate) fn frames(len: usize, millis: u64) -> Result<Values, Failure> {
             role: Role::Receive,
             ..of
         })?;
+        let taps = taps::measure(Receiver {
+            role: Role::Tap,
+            ..of
+        })?;
         let shown = if len < 10_000 {
             1e-6
         } else {
@@ -73,22 +84,32 @@ pub(crate) fn frames(len: usize, millis: u64) -> Result<Values, Failure> {
         };
         add(format!("library_{len}_{batch}"), ours * shown);
         add(format!("library_{len}_{batch}_sockets"), sockets * shown);
+        add(format!("library_{len}_{batch}_taps"), taps * shown);
         if len == crate::ports::LARGE {
             let of_copy = ours * copy::seconds(len, Duration::from_millis(millis / 4));
             add(format!("library_{len}_{batch}_of_copy"), of_copy);
         }
+    }
+    if len == crate::ports::LARGE {
+        let bound = copy::three_times(len, Duration::from_millis(millis / 4))?;
+        values.push((format!("library_{len}_copies"), bound));
     }
     Ok(values)
 }
 
 /// How soon a program hears of a frame.
 pub(crate) fn events(millis: u64) -> Result<Values, Failure> {
-    ours::events(Receiver {
+    let mut values = ours::events(Receiver {
         role: Role::Hear,
         len: 64,
         batch: 1,
         millis,
-    })
+    })?;
+    for (row, hops) in [("library_event_wake", 1), ("library_event_wakes", 2)] {
+        let time = Duration::from_millis(millis);
+        values.push((row.to_owned(), hop::measure(hops, time)?));
+    }
+    Ok(values)
 }
 
 /// The other process.
@@ -96,6 +117,7 @@ pub(crate) fn receive(of: Receiver) -> Result<(), Failure> {
     match of.role {
         Role::Read => ours::read(of),
         Role::Receive => sockets::receive(of),
+        Role::Tap => taps::receive(of),
         Role::Hear => ours::hear(of),
     }
 }
@@ -110,11 +132,19 @@ struct Process {
 
 impl Process {
     fn start(of: Receiver, stdin: Stdio) -> Result<Self, Failure> {
+        Self::start_by(&[], of, stdin)
+    }
+
+    /// The same by a program that starts others.
+    fn start_by(by: &[&str], of: Receiver, stdin: Stdio) -> Result<Self, Failure> {
         let role = of.role.to_possible_value();
         let role = role.ok_or("a role without a name")?;
         let numbers = [of.len as u64, of.batch as u64, of.millis];
-        let mut command = Command::new(std::env::current_exe()?);
+        let own = std::env::current_exe()?;
+        let mut words = by.iter().map(OsStr::new).chain([own.as_os_str()]);
+        let mut command = Command::new(words.next().ok_or("no program")?);
         command
+            .args(words)
             .args(["receive", role.get_name()])
             .args(numbers.map(|number| number.to_string()))
             .stdin(stdin)

@@ -15,9 +15,9 @@ use std::time::Duration;
 use vmnet_wire::unfinished::{Leaves, leave};
 
 /// Bytes of the virtio-net header, which large segments have.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 /// The pause between two frames that are heard of: others have slept by then.
-const PAUSE: Duration = Duration::from_millis(2);
+pub(super) const PAUSE: Duration = Duration::from_millis(2);
 
 fn interface(len: usize) -> Result<Interface, Failure> {
     let large = len > 2000;
@@ -29,7 +29,7 @@ fn interface(len: usize) -> Result<Interface, Failure> {
 }
 
 /// A TCP segment of that many bytes: a large one with the header that leaves its sums and cuts to others.
-fn frame(len: usize, to: Mac, from: Mac) -> Vec<u8> {
+pub(super) fn frame(len: usize, to: Mac, from: Mac) -> Vec<u8> {
     let mut frame = Vec::with_capacity(len + HEADER);
     frame.extend(to.0);
     frame.extend(from.0);

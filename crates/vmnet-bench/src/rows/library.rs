@@ -6,7 +6,7 @@ use super::{RATE, Row, TIME, row};
 use crate::ports::LARGE;
 use crate::service::Part;
 
-pub(super) static ROWS: [Row; 23] = [
+pub(super) static ROWS: [Row; 35] = [
     row(
         "library_64_1",
         "Process to process, 64 bytes, by 1",
@@ -17,6 +17,13 @@ pub(super) static ROWS: [Row; 23] = [
     row(
         "library_64_1_sockets",
         "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_64_1_taps",
+        "  two taps on a bridge",
         ("Mpps", 2),
         Neither,
         Service(Part::Library { len: 64 }),
@@ -36,6 +43,13 @@ pub(super) static ROWS: [Row; 23] = [
         Service(Part::Library { len: 64 }),
     ),
     row(
+        "library_64_32_taps",
+        "  two taps on a bridge",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
         "library_64_256",
         "Process to process, 64 bytes, by 256",
         ("Mpps", 2),
@@ -45,6 +59,13 @@ pub(super) static ROWS: [Row; 23] = [
     row(
         "library_64_256_sockets",
         "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 64 }),
+    ),
+    row(
+        "library_64_256_taps",
+        "  two taps on a bridge",
         ("Mpps", 2),
         Neither,
         Service(Part::Library { len: 64 }),
@@ -64,6 +85,13 @@ pub(super) static ROWS: [Row; 23] = [
         Service(Part::Library { len: 1500 }),
     ),
     row(
+        "library_1500_1_taps",
+        "  two taps on a bridge",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
         "library_1500_32",
         "Process to process, 1500 bytes, by 32",
         ("Mpps", 2),
@@ -73,6 +101,13 @@ pub(super) static ROWS: [Row; 23] = [
     row(
         "library_1500_32_sockets",
         "  a pair of sockets",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
+        "library_1500_32_taps",
+        "  two taps on a bridge",
         ("Mpps", 2),
         Neither,
         Service(Part::Library { len: 1500 }),
@@ -92,6 +127,13 @@ pub(super) static ROWS: [Row; 23] = [
         Service(Part::Library { len: 1500 }),
     ),
     row(
+        "library_1500_256_taps",
+        "  two taps on a bridge",
+        ("Mpps", 2),
+        Neither,
+        Service(Part::Library { len: 1500 }),
+    ),
+    row(
         "library_65549_1",
         "Process to process, 64 KiB, by 1",
         RATE,
@@ -101,6 +143,13 @@ pub(super) static ROWS: [Row; 23] = [
     row(
         "library_65549_1_sockets",
         "  a pair of sockets",
+        RATE,
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_1_taps",
+        "  two taps on a bridge",
         RATE,
         Neither,
         Service(Part::Library { len: LARGE }),
@@ -127,6 +176,13 @@ pub(super) static ROWS: [Row; 23] = [
         Service(Part::Library { len: LARGE }),
     ),
     row(
+        "library_65549_32_taps",
+        "  two taps on a bridge",
+        RATE,
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
         "library_65549_32_of_copy",
         "  share of a plain copy's speed",
         ("x", 2),
@@ -148,8 +204,22 @@ pub(super) static ROWS: [Row; 23] = [
         Service(Part::Library { len: LARGE }),
     ),
     row(
+        "library_65549_256_taps",
+        "  two taps on a bridge",
+        RATE,
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
         "library_65549_256_of_copy",
         "  share of a plain copy's speed",
+        ("x", 2),
+        Neither,
+        Service(Part::Library { len: LARGE }),
+    ),
+    row(
+        "library_65549_copies",
+        "  what three copies by all processors leave",
         ("x", 2),
         Neither,
         Service(Part::Library { len: LARGE }),
@@ -166,6 +236,20 @@ pub(super) static ROWS: [Row; 23] = [
         "Event of a frame, p99",
         TIME,
         Lower,
+        Service(Part::Events),
+    ),
+    row(
+        "library_event_wake",
+        "  a thread that waits is woken, p50",
+        TIME,
+        Neither,
+        Service(Part::Events),
+    ),
+    row(
+        "library_event_wakes",
+        "  a thread, and one behind it, p50",
+        TIME,
+        Neither,
         Service(Part::Events),
     ),
 ];

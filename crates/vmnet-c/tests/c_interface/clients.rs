@@ -22,7 +22,7 @@ const LIBRARIES: &[Library] = &[
     Library::System("pthread"),
 ];
 
-fn prerequisites() -> bool {
+pub(crate) fn prerequisites() -> bool {
     all_present(&["clang", "gcc", "valgrind"].map(Prerequisite::Program)) && service::is_built()
 }
 
@@ -67,7 +67,7 @@ impl Drop for Beside {
     }
 }
 
-fn linked(build: &Build, name: &str) -> PathBuf {
+pub(crate) fn linked(build: &Build, name: &str) -> PathBuf {
     build.link(&format!("clients/{name}"), LIBRARIES)
 }
 
