@@ -95,6 +95,10 @@ fn render(record: &Record) -> String {
         let _infallible = write!(text, " set {name} {{\n  type ifname\n{elements} }}\n");
     }
     text += " chain forward {\n  type filter hook forward priority filter; policy accept;\n";
+    // Most packets are of our networks.
+    for side in ["iifname", "oifname"] {
+        let _infallible = writeln!(text, "  {side} \"{PREFIX}*\" accept");
+    }
     if !record.v4.is_empty() {
         text += "  meta nfproto ipv4 iifname @v4 oifname @others drop\n";
     }
