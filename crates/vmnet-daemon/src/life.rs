@@ -321,6 +321,7 @@ async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>) {
         tokio::time::sleep(LOOK).await;
         supervisor.borrow_mut().look_at_kernel();
         supervisor.borrow_mut().look_at_leftovers();
+        supervisor.borrow_mut().look_at_others();
     }
 }
 

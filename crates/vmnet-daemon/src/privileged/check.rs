@@ -35,6 +35,8 @@ pub enum Permitted {
     LinkDelete(Option<u32>),
     /// Remove links that were left half made.
     LinkSweep,
+    /// To say the number of the host's rules.
+    RulesGeneration,
     /// Make a tap.
     TapCreate {
         /// Its name.
@@ -107,6 +109,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::LinkDelete(own(&name, kernel)?.map(|link| link.index))
         }
         Request::LinkSweep => Permitted::LinkSweep,
+        Request::RulesGeneration => Permitted::RulesGeneration,
         Request::TapCreate { name, mark, stays } => {
             free(&name, kernel)?;
             Permitted::TapCreate { name, mark, stays }

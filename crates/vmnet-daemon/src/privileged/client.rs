@@ -101,6 +101,17 @@ impl Helper {
         self.done(&Request::LinkSweep)
     }
 
+    /// The number of the host's rules, which is another after each change.
+    ///
+    /// # Errors
+    /// See [`HelperError`].
+    pub fn rules_generation(&mut self) -> Result<u32, HelperError> {
+        match self.ask(&Request::RulesGeneration)? {
+            (Answer::Generation(number), _) => Ok(number),
+            (other, _) => Err(strange(&other)),
+        }
+    }
+
     /// Makes a tap with a virtio-net header, for several queues, and opens its first one. It is down, and has a random MAC.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use vmnet_linux::kernel::bridge::{self, BridgeError};
 use vmnet_linux::kernel::bridging::{self, BridgingError};
 use vmnet_linux::kernel::forwarding::{self, Wanted};
 use vmnet_linux::kernel::link;
-use vmnet_linux::kernel::nft::{self, opening};
+use vmnet_linux::kernel::nft::{self, generation, opening};
 use vmnet_linux::kernel::nics::{self, Nic};
 use vmnet_linux::kernel::route::RouteError;
 use vmnet_linux::kernel::tap::{self, TapError};
@@ -72,6 +72,10 @@ pub fn perform(permitted: Permitted) -> Result<(Answer, Option<OwnedFd>), Refusa
         Permitted::RulesSet(rules) => done(nft::apply(&rules).map_err(refused_by_host)),
         Permitted::RulesRemove(bridge) => {
             done(nft::remove(bridge.as_str()).map_err(refused_by_host))
+        }
+        Permitted::RulesGeneration => {
+            let number = generation::generation().map_err(refused_by_host)?;
+            Ok((Answer::Generation(number), None))
         }
         Permitted::Forwarding { v4, v6, open } => {
             let wanted = Wanted {

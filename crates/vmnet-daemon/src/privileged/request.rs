@@ -57,6 +57,8 @@ pub enum Request {
         /// Its name.
         bridge: LinkName,
     },
+    /// The number of the host's rules, another after each change: [`Answer::Generation`].
+    RulesGeneration,
     /// Has interfaces forward what comes by them, and no others of those that we had forward; with any, our networks pass
     /// where others block them: [`Answer::Done`].
     Forwarding {
@@ -120,6 +122,8 @@ pub enum Answer {
     Done,
     /// The links of the host, by number.
     Links(Vec<Link>),
+    /// The number of the host's rules.
+    Generation(u32),
     /// It is open: one descriptor stands beside the answer.
     Opened,
     /// It was not done.

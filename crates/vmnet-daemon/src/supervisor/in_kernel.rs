@@ -237,6 +237,14 @@ impl Supervisor {
         done
     }
 
+    /// Asks for forwarding once more, and for our networks to pass: others may have changed what there was.
+    pub(super) fn follow_forwarding_anew(&mut self) {
+        self.forwarding = None;
+        if let Err(error) = self.follow_forwarding() {
+            tracing::error!(%error, "forwarding cannot follow");
+        }
+    }
+
     /// Looks whether guests have moved, or the host has other interfaces. To be called now and then.
     pub(crate) fn look_at_kernel(&mut self) {
         let all: Vec<Uuid> = self

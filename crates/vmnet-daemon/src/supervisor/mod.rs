@@ -12,6 +12,7 @@
 //! | `holder` | connections, and what ends with them |
 //! | `kept` | networks that stay, and those of them that cannot be started |
 //! | `leftover` | what an earlier service has left in the kernel |
+//! | `others` | firewalls of others that come, or are reloaded |
 //! | `in_kernel` | networks whose frames the kernel carries |
 //! | `keeper` | leases on their way to the store |
 
@@ -26,6 +27,7 @@ mod kept;
 mod lease;
 mod leftover;
 mod network;
+mod others;
 
 #[cfg(test)]
 mod tests;
@@ -64,6 +66,8 @@ pub(crate) struct Supervisor {
     forwarding: Option<in_kernel::Forwarding>,
     /// Something of an earlier service is in use by a VMM, and removed when that ends.
     leftovers_wait: bool,
+    /// When rules of others were last looked at.
+    looked: Option<others::Looked>,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
     interfaces: BTreeMap<u64, interface::Member>,
@@ -82,6 +86,7 @@ impl Supervisor {
             helper: helper.map(RefCell::new),
             forwarding: None,
             leftovers_wait: false,
+            looked: None,
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
             interfaces: BTreeMap::new(),

@@ -126,6 +126,7 @@ fn requests() -> impl Strategy<Value = Request> {
     let own = prop_oneof![
         Just(Request::LinkList),
         Just(Request::LinkSweep),
+        Just(Request::RulesGeneration),
         names.clone().prop_map(|name| Request::LinkDelete { name }),
         names.clone().prop_map(|name| Request::TapOpen { name }),
         (names.clone(), any::<bool>()).prop_map(|(name, stays)| Request::TapCreate {
@@ -233,6 +234,7 @@ proptest! {
                 Permitted::LinkDelete(None)
                 | Permitted::LinkList
                 | Permitted::LinkSweep
+                | Permitted::RulesGeneration
                 | Permitted::Forwarding { .. },
             )
             | Err(_) => {}

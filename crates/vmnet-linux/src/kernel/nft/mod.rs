@@ -5,6 +5,7 @@
 //! | [`render`] | the tables of one network, as text |
 //! | [`opening`] | rules in tables of others, where these block our networks |
 //! | [`forwarding`] | interfaces on which we have switched forwarding on, and what must not come of that |
+//! | [`generation`] | whether rules have changed |
 //! | [`program`] | running `nft` |
 //!
 //! Each network has two tables of its name, of the families inet and bridge. They are replaced in one transaction, and nothing
@@ -12,6 +13,7 @@
 //! pass is not let pass by us, and where others block, a rule stands in their chain.
 
 pub mod forwarding;
+pub mod generation;
 pub mod opening;
 pub mod program;
 pub mod render;
