@@ -64,7 +64,7 @@ fn each_request_is_refused_with_the_remedy() {
     // A tap for a VMM.
     let words = ["qemu", "--network", "lab", "--nic", "tap", "--", "true"];
     let said = machine.says(Who::Member, &words);
-    assert_eq!(said.status, Some(1), "{}", said.stdout);
+    assert_eq!(said.status, Some(125), "{}", said.stdout);
     assert!(
         said.stderr.contains("vmnet daemon --system"),
         "{}",

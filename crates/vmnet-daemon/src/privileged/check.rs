@@ -114,10 +114,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             free(&name, kernel)?;
             Permitted::TapCreate { name, mark, stays }
         }
-        Request::TapOpen { name } => {
-            there(&name, TAP, kernel)?;
-            Permitted::TapOpen(name)
-        }
+        Request::TapOpen { name } => there(&name, TAP, kernel).map(|_| Permitted::TapOpen(name))?,
         Request::BridgeEstablish { name, mark, bridge } => {
             free_for(&name, &mark, kernel)?;
             bridge.addresses.iter().try_for_each(may_have)?;
