@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use vmnet_lab::client;
 use vmnet_lab::prerequisite::Prerequisite;
-use vmnet_lab::process::Process;
 use vmnet_lab::qemu::{Guest, Machine, Netdev};
 use vmnet_lab::stage::Stage;
 use vmnet_lab::world::{HOST, HOST6};
