@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use vmnet_lab::client;
 use vmnet_lab::prerequisite::Prerequisite;
-use vmnet_lab::process::Process;
 use vmnet_lab::qemu::{Guest, Machine, Netdev};
 use vmnet_lab::stage::Stage;
 use vmnet_lab::world::{HOST, HOST6};
@@ -26,18 +25,6 @@ const SOME: u64 = 16 << 20;
 
 fn stage() -> Option<Stage> {
     Stage::of_machine(env!("CARGO_BIN_EXE_vmnet"), &NEEDS)
-}
-
-fn vmnet(stage: &Stage, words: &str) -> String {
-    let words: Vec<&str> = words.split_whitespace().collect();
-    Process::run(stage.vmnet(&words), SOON).success()
-}
-
-/// Something on the host, as the superuser.
-fn host(stage: &Stage, script: &str) -> String {
-    let mut command = stage.world.superusers("sh");
-    command.args(["-c", script]);
-    Process::run(command, SOON).success()
 }
 
 /// Boots a guest by `vmnet qemu --nic tap`.
@@ -101,10 +88,10 @@ fn gets_online(stage: &Stage, guest: &mut Guest) {
 #[test]
 fn a_machine_with_a_tap_of_its_own_gets_online() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, "network create lan --subnet 192.168.64.0/24");
+    stage.says("network create lan --subnet 192.168.64.0/24");
     let options = ["--name", "alpha", "-p", "8022:22"];
     let mut guest = boot(&stage, &options, "1");
-    let listed = vmnet(&stage, "interface list --json");
+    let listed = stage.says("interface list --json");
     assert!(listed.contains("bridge_tap"), "{listed}");
     // The sums of what it sends are left to whoever is next, and its segments are cut on the host's card, not before.
     let features = guest.must("cat /sys/bus/virtio/devices/virtio0/features", SOON);
@@ -114,19 +101,19 @@ fn a_machine_with_a_tap_of_its_own_gets_online() {
     gets_online(&stage, &mut guest);
     guest.power_off();
     eventually("its tap is gone", || {
-        !host(&stage, "ip -o link").contains("vmnet0-0")
+        !stage.on_host("ip -o link").contains("vmnet0-0")
     });
 }
 
 #[test]
 fn a_machine_with_several_queues_gets_online() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, "network create lan --subnet 192.168.64.0/24");
+    stage.says("network create lan --subnet 192.168.64.0/24");
     let options = ["--name", "alpha", "-p", "8022:22", "--queues", "2"];
     let mut guest = boot(&stage, &options, "2");
     let rings = guest.must("ls -d /sys/class/net/eth0/queues/rx-* | wc -l", SOON);
     assert_eq!(rings, "2");
-    let tap = host(&stage, "ip -d link show vmnet0-0");
+    let tap = stage.on_host("ip -d link show vmnet0-0");
     // The guest's driver uses as many as it has processors.
     assert!(tap.contains("numqueues 2"), "{tap}");
     gets_online(&stage, &mut guest);
@@ -137,8 +124,8 @@ fn a_machine_with_several_queues_gets_online() {
 #[test]
 fn a_flow_outlives_the_service() {
     let Some(mut stage) = stage() else { return };
-    let rules = host(&stage, "nft -s list ruleset");
-    vmnet(&stage, "network create lan --subnet 192.168.64.0/24");
+    let rules = stage.on_host("nft -s list ruleset");
+    stage.says("network create lan --subnet 192.168.64.0/24");
     let options = ["--name", "alpha", "-p", "8022:22"];
     let mut guest = boot(&stage, &options, "1");
     let address = guest.lease("alpha");
@@ -152,7 +139,7 @@ fn a_flow_outlives_the_service() {
     let moved = |guest: &mut Guest| -> u64 { guest.must(sent, SOON).parse().unwrap() };
     eventually("it begins", || moved(&mut guest) > SOME);
     // No service, also not one that a client would start.
-    let index = |stage: &Stage| host(stage, "ip -o link show vmnet0 | cut -d: -f1");
+    let index = |stage: &Stage| stage.on_host("ip -o link show vmnet0 | cut -d: -f1");
     let bridge = index(&stage);
     stage.machine().signal(Signal::KILL);
     stage.machine().wait(SOON);
@@ -165,7 +152,7 @@ fn a_flow_outlives_the_service() {
 
     stage.start_machine();
     eventually("its machine is on the network again", || {
-        vmnet(&stage, "interface list --json").contains("bridge_tap")
+        stage.says("interface list --json").contains("bridge_tap")
     });
     assert_eq!(index(&stage), bridge, "the bridge is the same one");
     let before = moved(&mut guest);
@@ -178,10 +165,10 @@ fn a_flow_outlives_the_service() {
     assert_eq!(found, "198.51.100.1");
     assert_eq!(guest.lease("alpha"), address);
     eventually("the port is forwarded by the next one", || {
-        vmnet(&stage, "forward list").contains("8022")
+        stage.says("forward list").contains("8022")
     });
     reached(&stage, HOST, 8022);
-    let leases = vmnet(&stage, "lease list");
+    let leases = stage.says("lease list");
     assert!(leases.contains(&address), "{leases}");
     // The server compares every byte.
     let done = || guest.must("cat /tmp/put", SOON);
@@ -198,9 +185,9 @@ fn a_flow_outlives_the_service() {
     assert!(said.starts_with("ok "), "{said}");
 
     guest.power_off();
-    vmnet(&stage, "network delete lan");
+    stage.says("network delete lan");
     stage.machine().signal(Signal::TERM);
     stage.machine().wait(SOON);
-    assert_eq!(host(&stage, "nft -s list ruleset"), rules);
-    assert!(!host(&stage, "ip -o link").contains("vmnet"));
+    assert_eq!(stage.on_host("nft -s list ruleset"), rules);
+    assert!(!stage.on_host("ip -o link").contains("vmnet"));
 }

@@ -18,6 +18,9 @@ const ALWAYS: [Prerequisite; 4] = [
     Prerequisite::Program("ip"),
 ];
 
+/// How long a word to the service or the host may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The network of commands that name none, where the machine's service is asked.
 pub const NETWORK: &str = "story";
 
@@ -100,6 +103,27 @@ impl Stage {
     #[must_use]
     pub fn vmnet(&self, arguments: &[&str]) -> Command {
         self.subject.vmnet(&self.world, arguments)
+    }
+
+    /// What `vmnet` says to these words.
+    ///
+    /// # Panics
+    /// If it fails or takes long.
+    #[track_caller]
+    pub fn says(&self, words: &str) -> String {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        Process::run(self.vmnet(&words), PATIENCE).success()
+    }
+
+    /// What a script says that the superuser runs on the host.
+    ///
+    /// # Panics
+    /// If it fails or takes long.
+    #[track_caller]
+    pub fn on_host(&self, script: &str) -> String {
+        let mut command = self.world.superusers("sh");
+        command.args(["-e", "-c", script]);
+        Process::run(command, PATIENCE).success()
     }
 
     /// `vmnet run OPTIONS -- ARGUMENTS`.

@@ -20,6 +20,13 @@ pub(crate) enum Shape {
     Bridge,
 }
 
+/// Settings of the kernel for the host's interfaces.
+const SETTINGS: &str = "cd /proc/sys/net; grep -s . ipv4/conf/eth0/* ipv6/conf/eth0/* ipv4/conf/all/* ipv6/conf/all/* \
+                        ipv4/conf/br0/* ipv6/conf/br0/* ipv4/neigh/eth0/* | grep -v stable_secret || true";
+/// What the host's interfaces are configured to be.
+const CONFIGURATION: &str = "for nic in eth0 br0; do [ -e /sys/class/net/$nic ] || ip link show $nic >/dev/null 2>&1 || continue; \
+     ip -o address show dev $nic | sed 's/ *\\\\.*//'; ip -o link show dev $nic | grep -o ' mtu [0-9]*'; ethtool -k $nic; \
+     ethtool -c $nic 2>&1 || true; done; ip -4 route; ip -6 route | grep -v vmnet";
 /// Fields of `ip` that change by themselves.
 const RESTLESS: [&str; 2] = ["preferred_life_time", "valid_life_time"];
 
@@ -134,7 +141,12 @@ impl Lan {
 
     /// The machine's service.
     pub(crate) fn daemon(&self) -> Process {
-        let state = self.path().join("state");
+        self.daemon_with("state")
+    }
+
+    /// The same with a state of its own.
+    pub(crate) fn daemon_with(&self, state: &str) -> Process {
+        let state = self.path().join(state);
         let words = ["daemon", "--system", "--user", "root", "--state"];
         let mut command = self.vmnet(&words);
         command.arg(state);
@@ -233,9 +245,29 @@ impl Lan {
             calm(ip(&["-j", "address", "show"])),
             ip(&["-4", "route", "show", "table", "all"]),
             ip(&["-6", "route", "show", "table", "all"]),
+            ip(&["rule", "show"]),
+            ip(&["neighbour", "show", "nud", "permanent"]),
+            ip(&["maddress", "show"]),
             self.host_says("tc", &["qdisc", "show"]),
             self.host_says("tc", &["filter", "show", "dev", "eth0", "ingress"]),
+            self.host_says(
+                "sh",
+                &["-c", "bridge vlan; bridge fdb show | grep permanent"],
+            ),
+            self.host_says("sh", &["-c", SETTINGS]),
+            self.configuration(),
         ]
+    }
+
+    /// What the host's own interfaces have while guests are bridged to them, too: addresses, routes, MTU, offloads.
+    pub(crate) fn configuration(&self) -> String {
+        self.host_says("sh", &["-ec", CONFIGURATION])
+    }
+
+    /// It has all that while guests are there.
+    #[track_caller]
+    pub(crate) fn has(&self, configuration: &str) {
+        assert_eq!(self.configuration(), configuration);
     }
 
     /// The host's network is as it was.

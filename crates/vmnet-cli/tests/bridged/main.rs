@@ -17,11 +17,12 @@ use vmnet_lab::process::Process;
 use vmnet_lab::qemu::{Guest as Machine, Netdev};
 
 const SOON: Duration = Duration::from_secs(30);
-const NEEDS: [Prerequisite; 4] = [
+const NEEDS: [Prerequisite; 5] = [
     Prerequisite::Root,
     Prerequisite::Tun,
     Prerequisite::UserNamespaces,
     Prerequisite::Program("dnsmasq"),
+    Prerequisite::Program("ethtool"),
 ];
 /// Bytes of a large transfer, each way.
 const LARGE: u64 = 32 << 20;
@@ -93,7 +94,7 @@ fn much(one: &dyn Node, other: &dyn Node) {
 
 fn the_story(way: Way) {
     let Some(lan) = lan(way) else { return };
-    let before = lan.snapshot();
+    let (before, configured) = (lan.snapshot(), lan.configuration());
     let daemon = lan.daemon();
     create(&lan, way, &[]);
     let one = Guest::run(&lan, "one");
@@ -114,6 +115,7 @@ fn the_story(way: Way) {
     let listed = lan.interfaces();
     assert_eq!(listed.len(), 2, "{listed:?}");
     assert!(listed.iter().all(|one| one["mtu"] == 1500), "{listed:?}");
+    lan.has(&configured);
     drop((one, two));
     lan.end(daemon);
     lan.is_as(&before, "after the end of the service");
@@ -174,6 +176,24 @@ fn an_interface_loses_nothing_when_the_service_is_killed() {
 #[test]
 fn macvtaps_are_removed_after_the_service_was_killed() {
     killed(MACVTAP);
+}
+
+/// The next service knows nothing of the network, and nobody brings it back.
+#[test]
+fn what_is_left_of_a_network_that_does_not_come_back_is_removed() {
+    for way in [BRIDGE, PACKET, MACVTAP] {
+        let Some(lan) = lan(way) else { return };
+        let before = lan.snapshot();
+        let daemon = lan.daemon();
+        create(&lan, way, &[]);
+        let guest = Guest::run(&lan, "one");
+        lan.kill(daemon);
+        drop(guest);
+        let daemon = lan.daemon_with("other");
+        lan.is_as(&before, "after the next start");
+        lan.end(daemon);
+        lan.is_as(&before, "after its end");
+    }
 }
 
 #[test]

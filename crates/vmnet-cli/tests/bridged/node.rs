@@ -148,7 +148,8 @@ impl Guest {
         this.v6 = this.shell(&address("6"));
         let client = &this.client;
         let serve = format!(
-            "{client} serve-pattern 7001 >/dev/null & {client} listen-udp 7002 >/dev/null & sleep 0.2"
+            "{client} serve-pattern 7001 >/dev/null & servers=$!; \
+             {client} listen-udp 7002 >/dev/null & servers=\"$servers $!\"; sleep 0.2"
         );
         this.shell(&serve);
         this
@@ -203,6 +204,10 @@ impl Node for Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         let (shell, _) = self.shell.get_mut();
+        // Its servers have no namespace of processes to end with, unless `vmnet run` made one.
+        if !std::thread::panicking() {
+            shell.write_line("kill $servers 2>/dev/null");
+        }
         shell.close_stdin();
         if !std::thread::panicking() {
             shell.wait(SOON);

@@ -7,6 +7,7 @@
 //! | `killed` | the service, the helper or both are killed |
 //! | `privileged` | what the helper does, and refuses |
 //! | `side_by_side` | the machine's service beside a user's |
+//! | `unprivileged` | what takes privileges, asked of a user's service |
 //! | `doctor` | `vmnet doctor` on hosts with rules of others |
 
 mod doctor;
@@ -15,3 +16,4 @@ mod machine;
 mod privileged;
 mod rights;
 mod side_by_side;
+mod unprivileged;

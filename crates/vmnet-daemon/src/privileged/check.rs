@@ -131,10 +131,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             free(&name, kernel)?;
             Permitted::TapCreate { name, mark, stays }
         }
-        Request::TapOpen { name } => {
-            there(&name, TAP, kernel)?;
-            Permitted::TapOpen(name)
-        }
+        Request::TapOpen { name } => there(&name, TAP, kernel).map(|_| Permitted::TapOpen(name))?,
         Request::BridgeEstablish { name, mark, bridge } => {
             let there = free_for(&name, &mark, kernel)?;
             may_have(&bridge.addresses, there.as_ref(), kernel)?;

@@ -31,13 +31,14 @@ impl Supervisor {
         let mut helper = helper.borrow_mut();
         helper.sweep_links()?;
         let links = helper.links()?;
-        // Of a bridge that a VMM is still on, nothing goes: its owner may come again.
+        // Of a bridge that a VMM is still on, nothing goes: its owner may come again. A tap is there for as long as somebody has
+        // it; a macvtap was the service's own, and is there whoever has it.
         let in_use = |network| {
             let guests =
                 |mark: &Mark| mark.network == network && mark.role.as_str().starts_with("guest");
-            links
-                .iter()
-                .any(|link| link.mark.as_ref().is_some_and(guests))
+            links.iter().any(|link| {
+                link.kind.as_deref() == Some("tun") && link.mark.as_ref().is_some_and(guests)
+            })
         };
         let mut waits = false;
         for link in &links {

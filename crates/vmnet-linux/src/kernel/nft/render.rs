@@ -246,9 +246,12 @@ fn filter(rules: &Rules) -> String {
     // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
     let among = if rules.isolation { "drop" } else { "accept" };
     forward.add(format!("iifname \"{own}\" oifname \"{own}\" {among}"));
-    forward.add(format!(
-        "oifname \"{own}\" ct state established,related accept"
-    ));
+    // What has begun may go on, in both directions. Where only one interface will do, each packet is asked by which it leaves.
+    let towards = match &rules.external {
+        Some(_) => format!("oifname \"{own}\" "),
+        None => String::new(),
+    };
+    forward.add(format!("{towards}ct state established,related accept"));
     forward.add(format!("oifname \"{own}\" drop"));
     forward.add(format!("iifname != \"{own}\" accept"));
     let families = families(rules);
@@ -448,15 +451,12 @@ fn guard(rules: &Rules) -> String {
             "ether daddr != {host} {piece} meta mark set meta mark or {PIECE:#x}"
         ));
     }
-    let mut guard = Lines(" chain guard {\n".to_owned());
     let macs = format!("{{ {}, {} }}", mac(rules.host), mac(rules.services));
-    for (member, fixed) in &rules.fixed {
-        guard.add(format!(
-            "iifname \"{member}\" ether saddr != {} drop",
-            mac(*fixed)
-        ));
+    let (sets, speaker) = speaker(rules, &macs);
+    let mut guard = Lines(" chain known {\n".to_owned());
+    for protocol in USUAL {
+        guard.add(format!("ether type {protocol} goto known-{protocol}"));
     }
-    guard.add(format!("ether saddr {macs} drop"));
     guard.add(format!("arp saddr ether {macs} drop"));
     // Linux takes a frame with the tag of no VLAN as its own, and there are systems that take what SNAP carries.
     guard.add("ether type 8021ad drop");
@@ -467,28 +467,14 @@ fn guard(rules: &Rules) -> String {
         guard.add(format!("ip saddr {} drop", ipv4.gateway));
     }
     if let Some(ipv6) = rules.ipv6 {
-        let (one, other) = (ipv6.gateway, ipv6.link_local);
-        guard.add(format!("ip6 saddr {{ {one}, {other} }} drop"));
-        guard.add(format!(
-            "icmpv6 type nd-neighbor-advert @th,64,128 {{ {:#034x}, {:#034x} }} drop",
-            one.to_bits(),
-            other.to_bits()
-        ));
+        guard.add(impostor6(ipv6));
+        guard.add(impostor_of_neighbours(ipv6));
     }
     if rules.serves {
-        guard.add("icmpv6 type { nd-router-advert, nd-redirect } drop");
-        guard
-            .add("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop");
-        // A first piece that ends before what it is could say anything in the next one (RFC 7112). Bytes behind its end, which
-        // no system reads, must not be taken for it: so its length counts, and nothing stands before or behind its header.
-        guard.add("exthdr frag exists frag frag-off 0 ip6 nexthdr != 44 drop");
-        guard.add(
-            "exthdr frag exists frag frag-off 0 frag nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } drop",
-        );
-        guard.add("exthdr frag exists frag frag-off 0 ip6 length < 16 drop");
-        // Whatever port a server speaks from.
-        guard.add("meta protocol ip udp dport 68 drop");
-        guard.add("meta protocol ip6 udp dport 546 drop");
+        for rule in [ROUTER, NEIGHBOUR_IN_PIECES, SERVER_V4, SERVER_V6] {
+            guard.add(rule);
+        }
+        guard.add(IN_PIECES);
     }
     let mut steer = Lines(" chain steer {\n".to_owned());
     let to = format!("ether daddr set {}", mac(rules.services));
@@ -513,7 +499,104 @@ fn guard(rules: &Rules) -> String {
             steer.add(format!("{at} tcp dport 53 {to}"));
         }
     }
-    guard.end() + &steer.end() + &arriving.end()
+    sets + &usual(rules, &macs) + &guard.end() + &speaker + &steer.end() + &arriving.end()
+}
+
+/// Protocols of nearly all frames, which have chains of their own with what has to be looked at in them. All others, and frames
+/// with tags, go through everything.
+const USUAL: [&str; 3] = ["ip", "ip6", "arp"];
+
+/// Whose MAC a frame has: the one that its member is to have, if it is to have one, and nobody's that is not a guest's. One
+/// lookup for most frames, however many members there are.
+fn speaker(rules: &Rules, macs: &str) -> (String, String) {
+    let mut sets = String::new();
+    let mut chain = Lines(" chain guard {\n".to_owned());
+    let ours = [rules.host, rules.services];
+    let fixed = rules.fixed.iter();
+    let fixed: Vec<_> = fixed.filter(|(_, mac)| !ours.contains(mac)).collect();
+    if !fixed.is_empty() {
+        let pairs: Vec<String> = fixed
+            .iter()
+            .map(|(member, fixed)| format!("\"{member}\" . {}", mac(*fixed)))
+            .collect();
+        sets += &named_set("fixed", "ifname . ether_addr", &pairs);
+        chain.add("iifname . ether saddr @fixed goto known");
+    }
+    if !rules.fixed.is_empty() {
+        let fixed = rules.fixed.iter();
+        let members: Vec<String> = fixed.map(|(member, _)| format!("\"{member}\"")).collect();
+        sets += &named_set("members", "ifname", &members);
+        chain.add("iifname @members drop");
+    }
+    chain.add(format!("ether saddr {macs} drop"));
+    chain.add("goto known");
+    (sets, chain.end())
+}
+
+fn named_set(name: &str, of: &str, elements: &[String]) -> String {
+    let elements = elements.join(", ");
+    format!(" set {name} {{\n  type {of}\n  elements = {{ {elements} }}\n }}\n")
+}
+
+/// What is looked at in frames of the usual protocols.
+fn usual(rules: &Rules, macs: &str) -> String {
+    let chain = |name: &str| Lines(format!(" chain {name} {{\n"));
+    let [mut v4, mut v6, mut arp] = USUAL.map(|protocol| chain(&format!("known-{protocol}")));
+    let mut neighbours = chain("neighbours");
+    let mut pieces = chain("pieces");
+    FIRST_PIECE.iter().for_each(|rule| pieces.add(*rule));
+    arp.add(format!("arp saddr ether {macs} drop"));
+    if let Some(ipv4) = rules.ipv4 {
+        arp.add(format!("arp saddr ip {} drop", ipv4.gateway));
+        v4.add(format!("ip saddr {} drop", ipv4.gateway));
+    }
+    if let Some(ipv6) = rules.ipv6 {
+        v6.add(impostor6(ipv6));
+        neighbours.add(impostor_of_neighbours(ipv6));
+    }
+    if rules.serves {
+        v6.add(IN_PIECES);
+    }
+    v6.add("meta l4proto ipv6-icmp goto neighbours");
+    if rules.serves {
+        v4.add(SERVER_V4);
+        v6.add(SERVER_V6);
+        neighbours.add(ROUTER);
+        neighbours.add(NEIGHBOUR_IN_PIECES);
+    }
+    // A chain that is gone to has to be there first.
+    pieces.end() + &neighbours.end() + &v4.end() + &v6.end() + &arp.end()
+}
+
+/// Guests that would be the gateway's services, whatever port they speak from.
+const SERVER_V4: &str = "meta protocol ip udp dport 68 drop";
+const SERVER_V6: &str = "meta protocol ip6 udp dport 546 drop";
+const ROUTER: &str = "icmpv6 type { nd-router-advert, nd-redirect } drop";
+const NEIGHBOUR_IN_PIECES: &str =
+    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop";
+
+/// A first piece that ends before what it is could say anything in the next one (RFC 7112). Bytes behind its end, which no system
+/// reads, must not be taken for it: so its length counts, and nothing stands before or behind its header.
+const IN_PIECES: &str = "exthdr frag exists jump pieces";
+const FIRST_PIECE: [&str; 3] = [
+    "frag frag-off 0 ip6 nexthdr != 44 drop",
+    "frag frag-off 0 frag nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } drop",
+    "frag frag-off 0 ip6 length < 16 drop",
+];
+
+/// Who speaks from the gateway's addresses.
+fn impostor6(ipv6: Inet6) -> String {
+    let (one, other) = (ipv6.gateway, ipv6.link_local);
+    format!("ip6 saddr {{ {one}, {other} }} drop")
+}
+
+/// Who claims them.
+fn impostor_of_neighbours(ipv6: Inet6) -> String {
+    format!(
+        "icmpv6 type nd-neighbor-advert @th,64,128 {{ {:#034x}, {:#034x} }} drop",
+        ipv6.gateway.to_bits(),
+        ipv6.link_local.to_bits()
+    )
 }
 
 /// Where bridged packets pass the rules of routed ones (`br_netfilter`, which Docker switches on), the kernel bridges what a
