@@ -186,20 +186,10 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
                 bridges,
             }
         }
-        bridging => {
-            let (nic, way) = check_bridging(bridging, kernel)?;
-            Permitted::Bridging(nic, way)
-        }
-    })
-}
-
-/// The same for ways onto the LAN of an interface.
-fn check_bridging(request: Request, kernel: &impl Kernel) -> Result<(Nic, Bridging), Refusal> {
-    Ok(match request {
         Request::LanJoin { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Bridge], kernel)?;
-            (nic, Bridging::Join(name, mark))
+            Permitted::Bridging(nic, Bridging::Join(name, mark))
         }
         Request::MacvtapCreate {
             name,
@@ -213,7 +203,7 @@ fn check_bridging(request: Request, kernel: &impl Kernel) -> Result<(Nic, Bridgi
                 let reason = format!("{} cannot be a guest's MAC", Mac(mac));
                 return Err(Refusal::forbidden(reason));
             }
-            (nic, Bridging::Macvtap(name, mark, mac))
+            Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac))
         }
         Request::LanSocketOpen { nic, all } => {
             let (methods, hears) = match all {
@@ -221,14 +211,13 @@ fn check_bridging(request: Request, kernel: &impl Kernel) -> Result<(Nic, Bridgi
                 false => (&[Method::Macvtap][..], Hears::Host),
             };
             let nic = bridgeable(&nic, methods, kernel)?;
-            (nic, Bridging::Socket(hears))
+            Permitted::Bridging(nic, Bridging::Socket(hears))
         }
         Request::HostwardOpen { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Macvtap, Method::Packet], kernel)?;
-            (nic, Bridging::Hostward(name, mark))
+            Permitted::Bridging(nic, Bridging::Hostward(name, mark))
         }
-        _ => return Err(Refusal::forbidden("this is no way onto a LAN")),
     })
 }
 
