@@ -1,5 +1,5 @@
 //! Which ways packets take on networks that the kernel carries: round by the host and back to a guest, and out by the interface
-//! that was chosen. Guests are commands, and namespaces at taps of the bridge.
+//! that was chosen, which is told of a user's network too. Guests are commands, and namespaces at taps of the bridge.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -442,6 +442,30 @@ fn what_guests_send_leaves_by_the_interface_that_was_chosen_and_no_other() {
     vmnet(&stage, "network delete by1");
     vmnet(&stage, "network delete any");
     assert_eq!(routing(&stage), before);
+}
+
+#[test]
+fn it_leaves_by_the_chosen_interface_on_a_network_of_a_user_too() {
+    let Some(stage) = Stage::new(env!("CARGO_BIN_EXE_vmnet"), &[]) else {
+        return;
+    };
+    let second = SecondUplink::new(&stage);
+    vmnet(&stage, "network create any");
+    vmnet(&stage, "network create by1 --external-interface up1");
+    let far = [IpAddr::V4(FAR), IpAddr::V6(FAR6)];
+    for far in far {
+        assert_eq!(who(&stage, "any", far).as_deref(), Some("first"), "{far}");
+        assert_eq!(who(&stage, "by1", far).as_deref(), Some("second"), "{far}");
+    }
+    host(&stage, "ip link delete up1");
+    for far in far {
+        assert_eq!(who(&stage, "by1", far), None, "{far} by the other");
+    }
+    second.plug(&stage);
+    eventually("it leaves by the interface again", || {
+        far.iter()
+            .all(|far| who(&stage, "by1", *far).as_deref() == Some("second"))
+    });
 }
 
 #[test]

@@ -24,8 +24,10 @@ use vmnet_linux::sys::{limits, process, signal as mask};
 
 /// How often it is looked whether the host has other interfaces and routes than rules in the kernel know of.
 const LOOK: Duration = Duration::from_secs(1);
-/// How soon after guests have moved rules follow others that do: guests that go to and fro do not keep the service busy.
-const REST: Duration = Duration::from_millis(50);
+/// How soon after guests have moved rules follow others that do: at first, and at most while it goes on. Guests that go to and
+/// fro do not keep the service busy.
+const REST: Duration = Duration::from_millis(25);
+const REST_MAX: Duration = Duration::from_millis(400);
 /// How long a service that was started on demand waits for the next client.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -330,13 +332,18 @@ async fn live(
 
 /// Has rules in the kernel follow guests at once and the host's interfaces soon, for ever.
 async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>, moved: tokio::net::UnixDatagram) {
+    let mut rest = REST;
     loop {
         let mut told = [0];
-        let _or_time_has_passed = tokio::time::timeout(LOOK, moved.recv(&mut told)).await;
+        let waited = tokio::time::timeout(LOOK, moved.recv(&mut told)).await;
+        rest = match waited {
+            Ok(_) => (rest * 2).min(REST_MAX),
+            Err(_) => REST,
+        };
         // One look is for all.
         while moved.try_recv(&mut told).is_ok() {}
         supervisor.borrow_mut().look_at_kernel();
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(rest).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The host's way to the outside: the addresses by which others reach it, and the interface that the NAT's sockets leave
 //! by if one was chosen.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -156,6 +157,10 @@ impl External {
                 existing: interfaces::names().join(", "),
             });
         }
+        // Each socket would be refused later, and only guests would notice.
+        let bound = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+            .and_then(|socket| bind_to_interface(&socket, name));
+        may_leave_by(name, bound)?;
         Ok(external)
     }
 
@@ -202,5 +207,30 @@ fn is_outside(address: IpAddr) -> bool {
         IpAddr::V6(address) => {
             !address.is_loopback() && !address.is_unspecified() && !address.is_unicast_link_local()
         }
+    }
+}
+
+/// What came of binding a socket to an interface.
+fn may_leave_by(name: &str, bound: io::Result<()>) -> Result<(), StartError> {
+    bound.map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => StartError::InterfaceClosed {
+            name: name.to_owned(),
+        },
+        _ => StartError::Host(source),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_binds_no_sockets_of_users_is_said_to_with_the_remedy() {
+        let refused = io::Error::from_raw_os_error(libc::EPERM);
+        let said = may_leave_by("eth1", Err(refused)).unwrap_err().to_string();
+        for part in ["eth1", "Linux 5.7", "vmnet --system"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(may_leave_by("eth1", Ok(())).is_ok());
     }
 }

@@ -163,19 +163,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
         }
         Request::RulesGeneration => Permitted::RulesGeneration,
         Request::RulesStanding => Permitted::RulesStanding,
-        Request::RouteBy { bridge, external } => {
-            match &external {
-                Some(external) => {
-                    there(&bridge, BRIDGE, kernel)?;
-                    // It may have gone, and come again.
-                    foreign(vec![external.clone()], kernel)?;
-                }
-                None => {
-                    own(&bridge, kernel)?;
-                }
-            }
-            Permitted::RouteBy(bridge, external)
-        }
+        Request::RouteBy { bridge, external } => route_by(bridge, external, kernel)?,
         Request::Forwarding { v4, v6, bridges } => {
             for bridge in &bridges {
                 there(bridge, BRIDGE, kernel)?;
@@ -197,12 +185,7 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             nic,
             mac,
         } => {
-            free(&name, kernel)?;
-            let nic = bridgeable(&nic, &[Method::Macvtap], kernel)?;
-            if !Mac(mac).is_unicast() || mac == nic.mac {
-                let reason = format!("{} cannot be a guest's MAC", Mac(mac));
-                return Err(Refusal::forbidden(reason));
-            }
+            let nic = for_macvtap(&name, &nic, mac, kernel)?;
             Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac))
         }
         Request::LanSocketOpen { nic, all } => {
@@ -219,6 +202,41 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::Bridging(nic, Bridging::Hostward(name, mark))
         }
     })
+}
+
+/// A bridge of ours, whose packets leave by somebody else's interface; or one that may be gone, if that is taken back.
+fn route_by(
+    bridge: LinkName,
+    external: Option<String>,
+    kernel: &impl Kernel,
+) -> Result<Permitted, Refusal> {
+    match &external {
+        Some(external) => {
+            there(&bridge, BRIDGE, kernel)?;
+            // It may have gone, and come again.
+            foreign(vec![external.clone()], kernel)?;
+        }
+        None => {
+            own(&bridge, kernel)?;
+        }
+    }
+    Ok(Permitted::RouteBy(bridge, external))
+}
+
+/// The interface on which a guest with this MAC can have a macvtap of this name.
+fn for_macvtap(
+    name: &LinkName,
+    nic: &str,
+    mac: [u8; 6],
+    kernel: &impl Kernel,
+) -> Result<Nic, Refusal> {
+    free(name, kernel)?;
+    let nic = bridgeable(nic, &[Method::Macvtap], kernel)?;
+    if !Mac(mac).is_unicast() || mac == nic.mac {
+        let reason = format!("{} cannot be a guest's MAC", Mac(mac));
+        return Err(Refusal::forbidden(reason));
+    }
+    Ok(nic)
 }
 
 /// Refuses the name of a bridge that another network has, or that is no bridge.

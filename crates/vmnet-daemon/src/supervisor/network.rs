@@ -257,6 +257,7 @@ impl Supervisor {
                 StartError::Config(_) | StartError::NoInterface { .. } => {
                     ServiceError::InvalidArgument { reason }
                 }
+                StartError::InterfaceClosed { .. } => ServiceError::NotAuthorized { reason },
                 StartError::Host(_) => ServiceError::Failed { reason },
             }
         });

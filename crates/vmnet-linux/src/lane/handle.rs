@@ -243,6 +243,14 @@ pub enum StartError {
         /// Those that are there.
         existing: String,
     },
+    /// The kernel does not let this user's sockets be bound to [`Settings::external_interface`].
+    #[error(
+        "this user's sockets may not be bound to {name}: Linux 5.7 and later lets them be, before it takes the machine's service (`vmnet --system`)"
+    )]
+    InterfaceClosed {
+        /// What was asked for.
+        name: String,
+    },
     /// The host has no thread or descriptor for it.
     #[error("the datapath could not start: {0}")]
     Host(#[from] io::Error),

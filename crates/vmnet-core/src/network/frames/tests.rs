@@ -164,7 +164,7 @@ proptest! {
             match step {
                 Step::Frame(number, bytes) => {
                     let Some(&port) = ports.get(number) else { continue };
-                    let frame = Frame::whole(&bytes, vmnet_wire::offload::Offload::NONE);
+                    let frame = Frame::whole(&bytes, Offload::NONE);
                     short.receive(now, port, &frame, &mut out);
                     if let Err(cause) = long.switch(now, port, &frame, &mut out_long) {
                         long.count_drop(cause);
@@ -207,7 +207,7 @@ fn ordinary_frames_take_the_short_way() {
     for (port, to, from) in [(one, 2, 1), (other, 1, 2)] {
         let bytes = frame(to, from);
         assert_eq!(network.pass(now, port, &bytes), None, "nobody is known");
-        let whole = Frame::whole(&bytes, vmnet_wire::offload::Offload::NONE);
+        let whole = Frame::whole(&bytes, Offload::NONE);
         network.receive(now, port, &whole, &mut out);
     }
     assert_eq!(network.pass(now, one, &frame(2, 1)), Some(other));

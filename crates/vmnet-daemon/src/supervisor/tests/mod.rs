@@ -244,7 +244,7 @@ fn an_interface_of_another_client_can_be_stopped() {
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
     // What the router advertised meanwhile comes first.
-    while std::io::Read::read(&mut guest, &mut [0; 2048]).unwrap() > 0 {}
+    while io::Read::read(&mut guest, &mut [0; 2048]).unwrap() > 0 {}
     not_found(
         service.stop_interface(started.interface.interface),
         "interface",
