@@ -165,9 +165,8 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
         Request::RulesStanding => Permitted::RulesStanding,
         Request::RouteBy { bridge, external } => route_by(bridge, external, kernel)?,
         Request::Forwarding { v4, v6, bridges } => {
-            for bridge in &bridges {
-                there(bridge, BRIDGE, kernel)?;
-            }
+            let is_there = |bridge| there(bridge, BRIDGE, kernel).map(drop);
+            bridges.iter().try_for_each(is_there)?;
             Permitted::Forwarding {
                 v4: foreign(v4, kernel)?,
                 v6: foreign(v6, kernel)?,
