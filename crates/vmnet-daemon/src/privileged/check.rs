@@ -160,43 +160,20 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
         }
         Request::RulesGeneration => Permitted::RulesGeneration,
         Request::RulesStanding => Permitted::RulesStanding,
-        Request::RouteBy { bridge, external } => {
-            match &external {
-                Some(external) => {
-                    there(&bridge, BRIDGE, kernel)?;
-                    // It may have gone, and come again.
-                    foreign(vec![external.clone()], kernel)?;
-                }
-                None => {
-                    own(&bridge, kernel)?;
-                }
-            }
-            Permitted::RouteBy(bridge, external)
-        }
+        Request::RouteBy { bridge, external } => route_by(bridge, external, kernel)?,
         Request::Forwarding { v4, v6, bridges } => {
-            for bridge in &bridges {
-                there(bridge, BRIDGE, kernel)?;
-            }
+            let is_there = |bridge| there(bridge, BRIDGE, kernel).map(drop);
+            bridges.iter().try_for_each(is_there)?;
             Permitted::Forwarding {
                 v4: foreign(v4, kernel)?,
                 v6: foreign(v6, kernel)?,
                 bridges,
             }
         }
-        bridging => {
-            let (nic, way) = check_bridging(bridging, kernel)?;
-            Permitted::Bridging(nic, way)
-        }
-    })
-}
-
-/// The same for ways onto the LAN of an interface.
-fn check_bridging(request: Request, kernel: &impl Kernel) -> Result<(Nic, Bridging), Refusal> {
-    Ok(match request {
         Request::LanJoin { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Bridge], kernel)?;
-            (nic, Bridging::Join(name, mark))
+            Permitted::Bridging(nic, Bridging::Join(name, mark))
         }
         Request::MacvtapCreate {
             name,
@@ -218,14 +195,13 @@ fn check_bridging(request: Request, kernel: &impl Kernel) -> Result<(Nic, Bridgi
                 false => (&[Method::Macvtap][..], Hears::Host),
             };
             let nic = bridgeable(&nic, methods, kernel)?;
-            (nic, Bridging::Socket(hears))
+            Permitted::Bridging(nic, Bridging::Socket(hears))
         }
         Request::HostwardOpen { name, mark, nic } => {
             free(&name, kernel)?;
             let nic = bridgeable(&nic, &[Method::Macvtap, Method::Packet], kernel)?;
-            (nic, Bridging::Hostward(name, mark))
+            Permitted::Bridging(nic, Bridging::Hostward(name, mark))
         }
-        _ => return Err(Refusal::forbidden("this is no way onto a LAN")),
     })
 }
 

@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`render`] | the tables of one network, as text |
-//! | [`isolation`] | members that are apart from all others |
+//! | `isolation` | members that are apart from all others |
 //! | [`chains`] | chains of the host, and which of them block |
 //! | [`opening`] | rules in tables of others, where these block our networks |
 //! | [`forwarding`] | interfaces on which we have switched forwarding on, and what must not come of that |
