@@ -55,7 +55,8 @@ causes! {
     NoWayOut = "no-way-out",
     /// From the LAN of a bridged network, for a station that is no guest here.
     Elsewhere = "elsewhere",
-    /// From the LAN of a bridged network, from a MAC that a guest here has: its own frame has come back.
+    /// From the LAN of a bridged network or by the trunk, from a MAC that a guest at a port of ours has: its own frame has come
+    /// back.
     Looped = "looped",
     /// From an isolated port, or to one: it would have come to no other port and was not the gateway's.
     Isolated = "isolated",

@@ -223,6 +223,31 @@ fn nobody_but_the_trunk_speaks_for_the_host() {
     assert_eq!(headers(&mut lan, other).len(), 1);
 }
 
+/// A bridge that has lost its rules for a moment sends back what it was given.
+#[test]
+fn a_guest_does_not_move_behind_the_trunk_while_it_has_a_port() {
+    let (mut lan, trunk) = network(|_| {});
+    let port = lan.add_raw(9);
+    let other = lan.add_raw(10);
+    let mac = lan.guest(port).mac;
+    let hello = packets::frame((mac, Mac::BROADCAST), EtherType(0x88b5), b"x");
+    lan.inject(port, hello.clone());
+    lan.heard(other);
+    lan.inject(trunk, hello.clone());
+    assert!(lan.heard(other).is_empty());
+    assert_eq!(lan.network.drops().of(Drop::Looped), 1);
+    let macs = |lan: &Lan, port| lan.network.macs_behind(port).collect::<Vec<_>>();
+    assert_eq!(macs(&lan, port), [mac]);
+    // Without its port it may be there, and come from there to another.
+    lan.unplug(port);
+    lan.inject(trunk, hello.clone());
+    assert_eq!(lan.heard(other).len(), 1);
+    assert!(macs(&lan, trunk).contains(&mac));
+    let again = lan.plug(Guest::raw(9, lan.start, 1500));
+    lan.inject(again, hello);
+    assert_eq!(macs(&lan, again), [mac]);
+}
+
 #[test]
 fn isolated_guests_have_the_host_and_nobody_behind_it() {
     let (mut lan, trunk) = network(|config| config.isolation = true);

@@ -91,6 +91,11 @@ impl Network {
                 self.services.greet(source, name);
                 self.follow = true;
             }
+            // A member of the bridge that has no rules for a moment sends a guest's own frame back.
+            Learned::Moved(before) if by_trunk => {
+                self.fdb.learn(now, source, before);
+                return Err(Drop::Looped);
+            }
             Learned::Moved(before) if self.keeps(source, before, port) => {
                 self.fdb.learn(now, source, before);
                 return Err(Drop::Spoofed);

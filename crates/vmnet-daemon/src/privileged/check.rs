@@ -131,7 +131,10 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             free(&name, kernel)?;
             Permitted::TapCreate { name, mark, stays }
         }
-        Request::TapOpen { name } => there(&name, TAP, kernel).map(|_| Permitted::TapOpen(name))?,
+        Request::TapOpen { name } => {
+            there(&name, TAP, kernel)?;
+            Permitted::TapOpen(name)
+        }
         Request::BridgeEstablish { name, mark, bridge } => {
             let there = free_for(&name, &mark, kernel)?;
             may_have(&bridge.addresses, there.as_ref(), kernel)?;
@@ -181,13 +184,8 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             nic,
             mac,
         } => {
-            free(&name, kernel)?;
-            let nic = bridgeable(&nic, &[Method::Macvtap], kernel)?;
-            if !Mac(mac).is_unicast() || mac == nic.mac {
-                let reason = format!("{} cannot be a guest's MAC", Mac(mac));
-                return Err(Refusal::forbidden(reason));
-            }
-            (nic, Bridging::Macvtap(name, mark, mac))
+            let nic = for_macvtap(&name, &nic, mac, kernel)?;
+            Permitted::Bridging(nic, Bridging::Macvtap(name, mark, mac))
         }
         Request::LanSocketOpen { nic, all } => {
             let (methods, hears) = match all {
@@ -203,6 +201,41 @@ pub fn check(request: Request, kernel: &impl Kernel) -> Result<Permitted, Refusa
             Permitted::Bridging(nic, Bridging::Hostward(name, mark))
         }
     })
+}
+
+/// A bridge of ours, whose packets leave by somebody else's interface; or one that may be gone, if that is taken back.
+fn route_by(
+    bridge: LinkName,
+    external: Option<String>,
+    kernel: &impl Kernel,
+) -> Result<Permitted, Refusal> {
+    match &external {
+        Some(external) => {
+            there(&bridge, BRIDGE, kernel)?;
+            // It may have gone, and come again.
+            foreign(vec![external.clone()], kernel)?;
+        }
+        None => {
+            own(&bridge, kernel)?;
+        }
+    }
+    Ok(Permitted::RouteBy(bridge, external))
+}
+
+/// The interface on which a guest with this MAC can have a macvtap of this name.
+fn for_macvtap(
+    name: &LinkName,
+    nic: &str,
+    mac: [u8; 6],
+    kernel: &impl Kernel,
+) -> Result<Nic, Refusal> {
+    free(name, kernel)?;
+    let nic = bridgeable(nic, &[Method::Macvtap], kernel)?;
+    if !Mac(mac).is_unicast() || mac == nic.mac {
+        let reason = format!("{} cannot be a guest's MAC", Mac(mac));
+        return Err(Refusal::forbidden(reason));
+    }
+    Ok(nic)
 }
 
 /// Refuses the name of a bridge that another network has, or that is no bridge.
