@@ -48,6 +48,16 @@ pub enum ConnectError {
     /// What is wanted takes privileges, and there is no service that has them and lets us in.
     #[error("{0} takes privileges, which only the machine's service has: {1}")]
     NeedsSystem(&'static str, #[source] Box<Self>),
+    /// The network is the machine's, whose service cannot be asked.
+    #[error(
+        "the network {0} is the machine's, whose service cannot be asked: {1}; with VMNET_SCOPE=user there can be one of your own"
+    )]
+    Away(String, #[source] Box<Self>),
+    /// The machine's service has a network of the name that is wanted for another.
+    #[error(
+        "the machine's service has a network {0}: choose another name, or have one of your own beside it with VMNET_SCOPE=user"
+    )]
+    Machines(String),
     /// `VMNET_SCOPE` chooses none.
     #[error("VMNET_SCOPE is {0}: it can be user or system")]
     Scope(String),
