@@ -64,6 +64,8 @@ pub(crate) struct Supervisor {
     forwarding: Option<in_kernel::Forwarding>,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
+    /// Networks of the configuration file, by name, whose turn to start is to come.
+    awaited: BTreeMap<Uuid, String>,
     interfaces: BTreeMap<u64, interface::Member>,
     forwards: BTreeMap<u64, forward::Rule>,
     holders: BTreeMap<ConnectionId, Holder>,
@@ -81,6 +83,7 @@ impl Supervisor {
             forwarding: None,
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             forwards: BTreeMap::new(),
             holders: BTreeMap::new(),
