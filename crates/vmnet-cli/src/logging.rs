@@ -1,6 +1,8 @@
-//! Logs to stderr, as much as `-v` or `VMNET_LOG` ask for.
+//! Logs to stderr, as much as `-v` or `VMNET_LOG` ask for. What cannot be written there is lost, and nothing else is: nobody
+//! ends for want of a place for their words.
 
-use std::io::IsTerminal as _;
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `VMNET_LOG` (in the syntax of tracing's filters, like `vmnet_linux=trace`) wins over the count of `-v`.
@@ -15,8 +17,10 @@ pub(crate) fn start(verbose: u8, service: bool) {
     let filter = EnvFilter::try_from_env("VMNET_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // They would be told where the log is, and that panics where that is full.
+        .log_internal_errors(false)
         .with_target(false);
     // The journal has the time already (systemd.exec(5), JOURNAL_STREAM).
     if service && std::env::var_os("JOURNAL_STREAM").is_none() {
@@ -24,4 +28,9 @@ pub(crate) fn start(verbose: u8, service: bool) {
     } else {
         log.without_time().init();
     }
+}
+
+/// Says something to whoever called, on stderr.
+pub(crate) fn say(text: impl Display) {
+    let _unsaid = writeln!(io::stderr().lock(), "vmnet: {text}");
 }

@@ -173,6 +173,18 @@ pub(crate) struct Joining {
     pub(crate) publish: Vec<PortSpec>,
 }
 
+/// A name that the kernel takes for an interface: 1 to 15 bytes, no space, no slash, no colon, not of dots alone.
+fn interface_name(text: &str) -> Result<String, String> {
+    let bad =
+        |byte: u8| byte.is_ascii_whitespace() || byte.is_ascii_control() || b"/:%".contains(&byte);
+    if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.bytes().any(bad) {
+        return Err(format!(
+            "`{text}` is no name of an interface: use 1 to 15 letters, digits, - _ and ."
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 /// The MAC of one station.
 fn station(text: &str) -> Result<Mac, String> {
     let mac: Mac = text.parse().map_err(|error| format!("{error}"))?;
@@ -248,7 +260,7 @@ pub(crate) struct Attach {
     #[arg(long, value_name = "PATH")]
     pub(crate) vhost_user: Option<PathBuf>,
     /// The VMM is the one that listens there: connect to it, again and again.
-    #[arg(long, requires = "vhost_user")]
+    #[arg(long, requires = "vhost_user", conflicts_with_all = ["stream", "dgram", "fd", "tap", "netns"])]
     pub(crate) connect: bool,
     /// An open descriptor: a stream, datagram or sequenced-packet unix socket, or a tap with a virtio-net header.
     #[arg(long, value_name = "N")]
@@ -263,15 +275,16 @@ pub(crate) struct Attach {
     #[arg(
         long,
         value_name = "IFNAME",
+        value_parser = interface_name,
         default_value = "eth0",
-        requires = "netns"
+        conflicts_with_all = ["stream", "dgram", "vhost_user", "fd", "tap"]
     )]
     pub(crate) ifname: String,
     /// Bring the namespace's interface up and leave it unconfigured, for a DHCP client of yours.
-    #[arg(long, requires = "netns")]
+    #[arg(long, requires = "netns", conflicts_with_all = ["stream", "dgram", "vhost_user", "fd", "tap"])]
     pub(crate) no_dhcp: bool,
     /// The guest's name in DNS.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["stream", "dgram"])]
     pub(crate) name: Option<GuestName>,
     /// The guest's MAC, if the network should accept no other.
     #[arg(long, value_parser = station)]
@@ -346,6 +359,35 @@ mod tests {
             let parsed = Args::try_parse_from(["vmnet", "run", words, "--", "true"]);
             assert_eq!(parsed.is_ok(), good, "{words}");
         }
+    }
+
+    #[test]
+    fn what_would_do_nothing_is_refused() {
+        let attach = |words: &str| {
+            let words = format!("vmnet attach lan {words}");
+            Args::try_parse_from(words.split_whitespace()).is_ok()
+        };
+        for good in [
+            "--stream s",
+            "--vhost-user s --connect --name web",
+            "--netns 1 --ifname eth1 --no-dhcp --name web",
+            "--fd 3 --name web",
+        ] {
+            assert!(attach(good), "{good}");
+        }
+        for bad in [
+            "--stream s --connect",
+            "--stream s --name web",
+            "--dgram s --name web",
+            "--stream s --ifname foo",
+            "--tap t0 --ifname foo",
+            "--fd 3 --no-dhcp",
+            "--netns 1 --ifname a/b",
+            "--netns 1 --ifname sixteen-letters-",
+        ] {
+            assert!(!attach(bad), "{bad}");
+        }
+        assert!(interface_name("").is_err());
     }
 
     #[test]
