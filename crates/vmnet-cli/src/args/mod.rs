@@ -69,7 +69,7 @@ pub(crate) struct Args {
     /// Say more on stderr; twice for debugging, three times for everything. VMNET_LOG sets filters.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
-    /// Ask the service of the machine, not this user's; as VMNET_SCOPE=system.
+    /// The service of the machine, not this user's: ask it, or be it (`daemon`); as VMNET_SCOPE=system.
     #[arg(long, global = true)]
     pub(crate) system: bool,
     #[command(subcommand)]
