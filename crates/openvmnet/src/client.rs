@@ -76,8 +76,8 @@ pub enum ConnectError {
     #[error("the service {0} did not start: {1}")]
     Start(PathBuf, #[source] io::Error),
     /// It started and ended.
-    #[error("the service ended at once; {0} says why")]
-    Ended(PathBuf),
+    #[error("the service ended at once{1}; {0} says more")]
+    Ended(PathBuf, String),
     /// It lets us not in.
     #[error("the service on {0} refuses: {1}")]
     Refused(PathBuf, #[source] ServiceError),
@@ -152,8 +152,7 @@ impl Client {
                 // It was about to end when we came.
                 Err(CallError::Gone) if tries < TRIES => tries += 1,
                 Err(CallError::Gone) => {
-                    let log = log_path().unwrap_or_else(|| PathBuf::from("its log"));
-                    return Err(ConnectError::Ended(log));
+                    return Err(start::ended());
                 }
                 Err(error) => return Err(unusable(scope, error)),
             }

@@ -446,3 +446,14 @@ fn a_configuration_that_cannot_be_followed_is_said_to_whoever_starts_the_service
     assert_eq!(status, Some(1));
     assert!(stderr.contains("/nowhere/vmnet.toml"), "{stderr}");
 }
+
+#[test]
+fn a_service_that_cannot_write_its_state_says_so() {
+    let Some(stage) = Stage::new() else { return };
+    let state = stage.path().join("state");
+    fs::set_permissions(&state, Permissions::from_mode(0o500)).unwrap();
+    let (status, _, stderr) = output(stage.vmnet().args(["network", "create", "dev"]));
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("ended at once: "), "{stderr}");
+    assert!(stderr.contains("ermission denied"), "{stderr}");
+}
