@@ -67,7 +67,7 @@ fn keep(file: &Path, text: &[u8]) -> io::Result<()> {
     if there.as_deref() == Some(text) || (there.is_none() && nothing) {
         return Ok(());
     }
-    let folder = file.parent().unwrap_or(Path::new("/"));
+    let folder = file.parent().unwrap_or_else(|| Path::new("/"));
     place::ensure_private(folder).map_err(io::Error::other)?;
     let new = folder.join(format!("{FILE}.{}", std::process::id()));
     let written = fs::File::create(&new)

@@ -25,6 +25,7 @@ use crate::port_spec::PortSpec;
 use clap::{ArgGroup, Parser, Subcommand};
 use openvmnet::place::Scope;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
 use vmnet_linux::kernel::existing_namespace::Netns;
@@ -159,7 +160,7 @@ pub(crate) struct Joining {
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
     /// The guest's identity: the service keeps a MAC for it, for ever.
-    #[arg(long, value_name = "UUID", requires = "network")]
+    #[arg(long, value_name = "UUID", value_parser = uuid, requires = "network")]
     pub(crate) id: Option<Uuid>,
     /// Reach the gateway and the outside, but no other guest.
     #[arg(long, requires = "network")]
@@ -183,6 +184,24 @@ fn interface_name(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// An id of an interface.
+fn uuid(text: &str) -> Result<Uuid, String> {
+    Uuid::try_parse(text)
+        .map_err(|_| "say a UUID, like 2835e074-9892-4a79-affb-7e41d2605678".to_owned())
+}
+
+/// An address of either family.
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    let refused = |_| "say an IPv4 or IPv6 address, like 192.168.64.10 or fd12::10".to_owned();
+    text.parse().map_err(refused)
+}
+
+/// What the service has given a number.
+pub(crate) fn number(text: &str) -> Result<u64, String> {
+    let refused = |_| "say a number, as the list shows it".to_owned();
+    text.parse().map_err(refused)
 }
 
 /// The MAC of one station.
@@ -290,7 +309,7 @@ pub(crate) struct Attach {
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
     /// The guest's identity: the service keeps a MAC for it, for ever.
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = uuid)]
     pub(crate) id: Option<Uuid>,
     /// Reach the gateway and the outside, but no other guest.
     #[arg(long)]
@@ -388,6 +407,19 @@ mod tests {
             assert!(!attach(bad), "{bad}");
         }
         assert!(interface_name("").is_err());
+    }
+
+    #[test]
+    fn mistakes_are_told_in_our_words() {
+        for (words, said) in [
+            ("interface stop abc", "say a number"),
+            ("lease release lan foo", "say an IPv4 or IPv6 address"),
+            ("run --network lan --id me -- true", "say a UUID"),
+        ] {
+            let typed = format!("vmnet {words}");
+            let refused = Args::try_parse_from(typed.split_whitespace()).unwrap_err();
+            assert!(refused.to_string().contains(said), "{refused}");
+        }
     }
 
     #[test]
