@@ -5,6 +5,9 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use tracing_subscriber::EnvFilter;
 
+/// The environment variable that filters.
+const VARIABLE: &str = "VMNET_LOG";
+
 /// Starts logging; `VMNET_LOG` (in the syntax of tracing's filters, like `vmnet_linux=trace`) wins over the count of `-v`.
 pub(crate) fn start(verbose: u8, service: bool) {
     // What a service did is looked for afterwards: it says more, and when.
@@ -14,7 +17,10 @@ pub(crate) fn start(verbose: u8, service: bool) {
         2 => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_env("VMNET_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let asked = std::env::var_os(VARIABLE).filter(|asked| !asked.is_empty());
+    let read = EnvFilter::try_from_env(VARIABLE);
+    let is_nonsense = asked.is_some() && read.is_err();
+    let filter = read.unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -27,6 +33,11 @@ pub(crate) fn start(verbose: u8, service: bool) {
         log.init();
     } else {
         log.without_time().init();
+    }
+    if is_nonsense {
+        tracing::warn!(
+            "{VARIABLE} is no filter, and is left out: say one like debug or vmnet_linux=trace"
+        );
     }
 }
 
