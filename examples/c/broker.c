@@ -6,6 +6,7 @@
  *   ./broker serve org.example.network       in one terminal
  *   ./broker join org.example.network        in two others: each hears the other's greeting, and ends
  */
+#define _DEFAULT_SOURCE /* usleep, also with -std=c11 */
 #include <dispatch/dispatch.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -77,11 +77,12 @@ static bool answered(uint8_t *frame, size_t length) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2 || inet_pton(AF_INET, argv[1], &address) != 1) {
+    const bool host = argc > 2 && strcmp(argv[2], "host") == 0;
+    const bool known = argc == 2 || (argc == 3 && (host || strcmp(argv[2], "shared") == 0));
+    if (!known || inet_pton(AF_INET, argv[1], &address) != 1) {
         fprintf(stderr, "usage: echo_guest ADDRESS [shared|host]\n");
         return 2;
     }
-    const bool host = argc > 2 && strcmp(argv[2], "host") == 0;
     sem_init(&event, 0, 0);
     xpc_object_t desc = xpc_dictionary_create_empty();
     xpc_dictionary_set_uint64(desc, vmnet_operation_mode_key, host ? VMNET_HOST_MODE : VMNET_SHARED_MODE);

@@ -1,17 +1,27 @@
 //! A guest that is a program: it has an address, answers ARP requests for it, and echo requests (ping).
 //!
 //! ```text
+//! vmnet network create dev --subnet 192.168.64.0/24
 //! cargo run -p openvmnet --example echo_guest -- dev 192.168.64.250
 //! vmnet run --network dev -- ping 192.168.64.250
 //! ```
 
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use openvmnet::{Event, Interface, InterfaceConfiguration, Mac, Network};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    let Err(error) = live() else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("echo_guest: {error}");
+    ExitCode::FAILURE
+}
+
+fn live() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "shared".to_owned());
     let network = Network::open(&name)?;

@@ -9,9 +9,14 @@
 //!
 //! The names `shared` and `host` are always this user's, unless 1 or 2 says otherwise: everybody has networks of these names
 //! for the asking.
+//!
+//! A network that the machine's service had when it was last asked stays the machine's while that cannot be asked: unless this
+//! user has one too, it is refused. It would be made anew otherwise, as another one than is meant.
 
-use crate::client::{Client, ConnectError};
+use crate::client::{CallError, Client, ConnectError};
 use crate::place::{self, Scope};
+use crate::seen;
+use crate::service::ServiceError;
 use std::env;
 use std::sync::OnceLock;
 
@@ -74,7 +79,8 @@ pub(crate) fn whose(wanted: Wanted<'_>) -> Result<Scope, ConnectError> {
         return Ok(Scope::User);
     };
     // Cheap where there is no service of the machine, and it is asked first: to ask the user's may start it.
-    if !knows(Client::connect_running_to(Scope::System), network) {
+    let machine = machine_has(network);
+    if matches!(machine, Ok(false)) {
         return Ok(Scope::User);
     }
     let own = if place::is_something_kept() {
@@ -82,18 +88,55 @@ pub(crate) fn whose(wanted: Wanted<'_>) -> Result<Scope, ConnectError> {
     } else {
         Client::connect_running_to(Scope::User)
     };
-    Ok(if knows(own, network) {
-        Scope::User
-    } else {
-        Scope::System
-    })
+    let own = own.inspect_err(|error| tracing::debug!(%error, "not asked for {network}"));
+    if own.is_ok_and(|mut client| knows(&mut client, network)) {
+        return Ok(Scope::User);
+    }
+    machine.map(|_| Scope::System)
 }
 
-/// Whether a service that lets us in has this network.
-fn knows(service: Result<Client, ConnectError>, network: &str) -> bool {
-    service
-        .inspect_err(|error| tracing::debug!(%error, "not asked for {network}"))
-        .is_ok_and(|mut client| client.list_networks(Some(network)).is_ok())
+/// Whether the machine's service that lets us in has this network.
+///
+/// # Errors
+/// It had, and cannot be asked now.
+fn machine_has(network: &str) -> Result<bool, ConnectError> {
+    match Client::connect_running_to(Scope::System) {
+        Ok(mut client) => {
+            seen::look(&mut client);
+            Ok(knows(&mut client, network))
+        }
+        Err(error) if seen::has(network) => {
+            Err(ConnectError::Away(network.to_owned(), Box::new(error)))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "not asked for {network}");
+            Ok(false)
+        }
+    }
+}
+
+/// Refuses a new network of this user's that has the name of one of the machine's, unless a service was [chosen](choose).
+///
+/// # Errors
+/// The machine's service has one, or had when it was last asked.
+pub fn refuse_machines(network: &str) -> Result<(), ConnectError> {
+    if chosen()?.is_some() || FOR_THE_ASKING.contains(&network) {
+        return Ok(());
+    }
+    match machine_has(network) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(ConnectError::Machines(network.to_owned())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a service has this network, be it as one that cannot be started now.
+fn knows(service: &mut Client, network: &str) -> bool {
+    match service.list_networks(Some(network)) {
+        Ok(_) => true,
+        Err(CallError::Refused(refusal)) => !matches!(refusal, ServiceError::NotFound { .. }),
+        Err(_) => false,
+    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,16 @@ pub enum ConnectError {
     /// What is wanted takes privileges, and there is no service that has them and lets us in.
     #[error("{0} takes privileges, which only the machine's service has: {1}")]
     NeedsSystem(&'static str, #[source] Box<Self>),
+    /// The network is the machine's, whose service cannot be asked.
+    #[error(
+        "the network {0} is the machine's, whose service cannot be asked: {1}; with VMNET_SCOPE=user there can be one of your own"
+    )]
+    Away(String, #[source] Box<Self>),
+    /// The machine's service has a network of the name that is wanted for another.
+    #[error(
+        "the machine's service has a network {0}: choose another name, or have one of your own beside it with VMNET_SCOPE=user"
+    )]
+    Machines(String),
     /// `VMNET_SCOPE` chooses none.
     #[error("VMNET_SCOPE is {0}: it can be user or system")]
     Scope(String),
@@ -66,8 +76,8 @@ pub enum ConnectError {
     #[error("the service {0} did not start: {1}")]
     Start(PathBuf, #[source] io::Error),
     /// It started and ended.
-    #[error("the service ended at once; {0} says why")]
-    Ended(PathBuf),
+    #[error("the service ended at once{1}; {0} says more")]
+    Ended(PathBuf, String),
     /// It lets us not in.
     #[error("the service on {0} refuses: {1}")]
     Refused(PathBuf, #[source] ServiceError),
@@ -142,8 +152,7 @@ impl Client {
                 // It was about to end when we came.
                 Err(CallError::Gone) if tries < TRIES => tries += 1,
                 Err(CallError::Gone) => {
-                    let log = log_path().unwrap_or_else(|| PathBuf::from("its log"));
-                    return Err(ConnectError::Ended(log));
+                    return Err(start::ended());
                 }
                 Err(error) => return Err(unusable(scope, error)),
             }

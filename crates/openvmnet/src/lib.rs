@@ -15,6 +15,7 @@
 //! | [`place`] | where the service listens and keeps its state |
 //! | `membership` | a connection that holds a network |
 //! | `keeper` | the thread that sees when the service goes, and has everything come back |
+//! | `seen` | which networks the machine's service had when it was last asked |
 //! | `start` | starting a service that does not run |
 //! | `blocking` | varlink without a runtime |
 
@@ -29,6 +30,7 @@ mod membership;
 mod mode;
 mod network;
 pub mod place;
+mod seen;
 pub mod service;
 mod start;
 mod status;

@@ -40,7 +40,7 @@ pub enum FolderError {
     },
     /// Others could reach what is in it.
     #[error(
-        "{0} belongs to another user or is open to others: remove it, or let VMNET_SOCKET name a socket in a folder of yours"
+        "{0} belongs to another user or is open to others: let VMNET_SOCKET name a socket in a folder of yours, or XDG_RUNTIME_DIR be your own"
     )]
     Foreign(PathBuf),
     /// The socket's path depends on the working folder, which the service does not share with its clients.

@@ -83,8 +83,16 @@ pub(crate) fn connect_or_start() -> Result<UnixStream, ConnectError> {
         let _gone = fs::remove_file(&socket);
         return Err(error);
     }
-    connect(&socket)?
-        .ok_or_else(|| ConnectError::Ended(log_path().unwrap_or_else(|| PathBuf::from("its log"))))
+    connect(&socket)?.ok_or_else(ended)
+}
+
+/// It started and ended: with its last words, where the log has them.
+pub(crate) fn ended() -> ConnectError {
+    let path = log_file().map_or_else(|| PathBuf::from("its log"), |(path, _)| path);
+    let words = fs::read_to_string(&path).unwrap_or_default();
+    let last = words.lines().rfind(|line| line.starts_with("vmnet: "));
+    let why = last.map(|line| format!(": {}", line.trim_start_matches("vmnet: ")));
+    ConnectError::Ended(path, why.unwrap_or_default())
 }
 
 /// `None`: nobody listens there.
@@ -142,15 +150,30 @@ pub fn log_path() -> Option<PathBuf> {
     place::state(Scope::User).map(|folder| folder.join("daemon.log"))
 }
 
-fn log() -> Stdio {
-    let open = || {
-        let path = log_path()?;
-        place::ensure_private(path.parent()?).ok()?;
-        let full = fs::metadata(&path).is_ok_and(|about| about.len() > LOG_MAX);
+/// The log, open: beside the socket if the state's folder cannot be written to, so that what is wrong there can be said.
+fn log_file() -> Option<(PathBuf, File)> {
+    let beside = || {
+        let mut path = place::socket(Scope::User).into_os_string();
+        path.push(".log");
+        PathBuf::from(path)
+    };
+    let usual = log_path().filter(|path| {
+        let folder = path.parent();
+        folder.is_some_and(|folder| place::ensure_private(folder).is_ok())
+    });
+    let places = usual.into_iter().chain([beside()]);
+    places.into_iter().find_map(|path| {
         let mut options = File::options();
         options.create(true).append(true).mode(0o600);
         let file = options.open(&path).ok()?;
-        if full {
+        Some((path, file))
+    })
+}
+
+fn log() -> Stdio {
+    let open = || {
+        let (path, file) = log_file()?;
+        if fs::metadata(&path).is_ok_and(|about| about.len() > LOG_MAX) {
             file.set_len(0).ok()?;
         }
         Some(Stdio::from(file))

@@ -4,8 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use vmnet_wire::ethernet::Mac;
 
-/// The name of a network, or its UUID: letters, digits, `-`, `_` and inner dots, at most 64 of them. What of this the
-/// service takes as a name it says itself.
+/// The name of a network, of at most 32 letters, digits, `-`, `_` and inner dots; or its UUID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NetworkName(String);
 
@@ -17,14 +16,19 @@ pub(crate) struct GuestName(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameError {
     #[error(
-        "`{0}` is no network name: use 1 to 64 of the letters a-z A-Z, digits, - _ and ., with a letter or digit first"
+        "`{0}` is no network name: use 1 to 32 of the letters a-z A-Z, digits, - _ and ., with a letter or digit first"
     )]
     Network(String),
     #[error(
         "`{0}` is no guest name: use 1 to 63 of the letters a-z, digits and -, with a letter or digit first and last"
     )]
     Guest(String),
+    #[error("`{0}` is no guest's name: it means something else to every resolver; choose another")]
+    Reserved(String),
 }
+
+/// Names that mean something else to every resolver, or to guests of ours: no guest has them.
+const RESERVED: [&str; 5] = ["gateway", "host", "localhost", "wpad", "isatap"];
 
 impl FromStr for NetworkName {
     type Err = NameError;
@@ -35,7 +39,8 @@ impl FromStr for NetworkName {
             .bytes()
             .next()
             .is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if !starts || text.len() > 64 || !text.bytes().all(allowed) {
+        let is_long = text.len() > 32 && uuid::Uuid::try_parse(text).is_err();
+        if !starts || is_long || !text.bytes().all(allowed) {
             return Err(NameError::Network(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
@@ -51,7 +56,11 @@ impl FromStr for GuestName {
         if text.is_empty() || text.len() > 63 || !inner || !text.bytes().all(allowed) {
             return Err(NameError::Guest(text.to_owned()));
         }
-        Ok(Self(text.to_ascii_lowercase()))
+        let name = text.to_ascii_lowercase();
+        if RESERVED.contains(&&*name) {
+            return Err(NameError::Reserved(name));
+        }
+        Ok(Self(name))
     }
 }
 
@@ -144,7 +153,8 @@ mod tests {
 
     #[test]
     fn network_names() {
-        for good in ["lan", "LAN-1", "a", "my.net_2", &"x".repeat(64)] {
+        let uuid = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+        for good in ["lan", "LAN-1", "a", "my.net_2", uuid, &"x".repeat(32)] {
             assert!(good.parse::<NetworkName>().is_ok(), "{good}");
         }
         for bad in [
@@ -157,7 +167,7 @@ mod tests {
             "a b",
             "ä",
             "a\0",
-            &"x".repeat(65),
+            &"x".repeat(33),
         ] {
             assert!(bad.parse::<NetworkName>().is_err(), "{bad}");
         }
@@ -166,7 +176,18 @@ mod tests {
     #[test]
     fn guest_names() {
         assert_eq!("Web-1".parse::<GuestName>().unwrap().as_str(), "web-1");
-        for bad in ["", "-a", "a-", "a.b", "a_b", "ä", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "a.b",
+            "a_b",
+            "ä",
+            "gateway",
+            "Host",
+            "localhost",
+            &"x".repeat(64),
+        ] {
             assert!(bad.parse::<GuestName>().is_err(), "{bad}");
         }
         assert_eq!(

@@ -38,13 +38,17 @@ mod verb;
 use clap::Parser as _;
 use command::Ending;
 use openvmnet::place::Scope;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 /// The status of a failure of our own, as `env`, `timeout` and `docker run` have it: a command's own status passes through.
 const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(said) => return told(&said),
+    };
     let service = matches!(
         args.verb,
         args::Verb::Service(args::service::ServiceVerb::Daemon(_))
@@ -64,9 +68,21 @@ fn main() -> ExitCode {
         Ok(Ending::Status(status)) => ExitCode::from(status),
         Ok(Ending::Signal(signal)) => vmnet_linux::sys::process::die_by(signal),
         Err(error) => {
-            eprintln!("vmnet: {}", chain(&*error));
+            logging::say(chain(&*error));
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Help, the version, or what is wrong with what was typed.
+fn told(said: &clap::Error) -> ExitCode {
+    let printed = said.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(error) if !said.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+            logging::say(format_args!("standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(said.exit_code()).unwrap_or(2)),
     }
 }
 
@@ -75,7 +91,7 @@ fn asked(verb: args::service::ServiceVerb, scope: Scope) -> ExitCode {
     match verb::run(verb, scope) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vmnet: {}", chain(&error));
+            logging::say(chain(&error));
             ExitCode::FAILURE
         }
     }

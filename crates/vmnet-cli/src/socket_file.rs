@@ -65,7 +65,7 @@ pub(crate) fn bind_dgram(path: &Path) -> Result<(UnixDatagram, SocketFile), Sock
 }
 
 /// Removes a socket that nobody listens on.
-fn remove_stale(path: &Path) -> Result<(), SocketFileError> {
+pub(crate) fn remove_stale(path: &Path) -> Result<(), SocketFileError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(at(path)(error)),

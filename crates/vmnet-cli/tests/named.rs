@@ -456,27 +456,81 @@ fn an_interface_that_was_stopped_is_not_started_again() {
     let path = stage.sockets().join("s");
     let (mut waiting, _) = attach(&stage, &["--stream", path.to_str().unwrap()]);
     let (mut running, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    // It keeps the network, so that what is stopped is not deleted with it.
+    let (_stays, _) = guest(&stage, &["--no-dhcp"], "echo up");
     let all = stage.service().interfaces("lan");
-    assert_eq!(all.len(), 2);
-    let numbers: Vec<u64> = all.iter().map(|one| one.interface).collect();
+    assert_eq!(all.len(), 3);
+    let pids = [waiting.pid(), running.pid()];
+    let ours = all.iter().filter(|one| pids.contains(&one.pid));
+    let numbers: Vec<u64> = ours.map(|one| one.interface).collect();
     stage.service().ask(move |client: &mut Client| {
         for number in numbers {
             client.stop_interface(number).unwrap();
         }
     });
-    assert_eq!(waiting.0.wait().unwrap().code(), Some(125));
-    let mut error = String::new();
-    std::io::Read::read_to_string(waiting.0.stderr.as_mut().unwrap(), &mut error).unwrap();
+    ends(&mut waiting, "the interface on the network lan was stopped");
+    assert!(!path.exists(), "its socket stayed");
+    let said = one_line_of(running.0.stderr.as_mut().unwrap());
     assert!(
-        error.contains("lan") && (error.contains("stopped") || error.contains("deleted")),
-        "{error}"
+        said.contains("lan was stopped; the command goes on"),
+        "{said}"
     );
     std::thread::sleep(std::time::Duration::from_millis(500));
     assert!(
         running.0.try_wait().unwrap().is_none(),
         "the command goes on"
     );
-    assert!(stage.service().interfaces("lan").is_empty());
+    assert_eq!(stage.service().interfaces("lan").len(), 1);
+}
+
+#[test]
+fn guests_of_a_network_that_is_deleted_hear_of_it() {
+    let Some(stage) = Stage::new() else { return };
+    let path = stage.sockets().join("s");
+    let (mut waiting, _) = attach(&stage, &["--stream", path.to_str().unwrap()]);
+    let (mut running, _) = guest(&stage, &["--no-dhcp"], "echo up");
+    let delete = ["network", "delete", "lan", "--force"];
+    let (status, _, error) = output(stage.vmnet().args(delete));
+    assert_eq!(status, Some(0), "{error}");
+    ends(&mut waiting, "the network lan was deleted");
+    assert!(!path.exists(), "its socket stayed");
+    let said = one_line_of(running.0.stderr.as_mut().unwrap());
+    assert!(
+        said.contains("lan was deleted; the command goes on"),
+        "{said}"
+    );
+}
+
+#[test]
+fn who_attached_a_tap_hears_that_it_was_deleted() {
+    let Some(stage) = Stage::new() else { return };
+    // In namespaces of its own, in which this user may make taps.
+    let vmnet = stage.program().display().to_string();
+    let script = format!(
+        "ip tuntap add dev t0 mode tap && {vmnet} attach lan --tap t0 & sleep 1; ip link delete t0; wait $!"
+    );
+    let mut command = Command::new("unshare");
+    stage.as_nobody(&mut command);
+    command.args(["-Urn", "sh", "-c", &script]);
+    let mut playing = Playing::start(&mut command);
+    ends(&mut playing, "the tap on the network lan is gone");
+}
+
+/// Waits until it ends with 125, and has said this: soon, and not only when the service is asked the next time.
+#[track_caller]
+fn ends(playing: &mut Playing, said: &str) {
+    eventually("it ends", || playing.0.try_wait().unwrap().is_some());
+    let mut error = String::new();
+    std::io::Read::read_to_string(playing.0.stderr.as_mut().unwrap(), &mut error).unwrap();
+    assert_eq!(playing.0.wait().unwrap().code(), Some(125), "{error}");
+    assert!(error.contains(said), "{error}");
+}
+
+/// The next line that is written there, awaited as long as it takes.
+fn one_line_of(reader: &mut impl std::io::Read) -> String {
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(reader), &mut line).unwrap();
+    line
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,6 +81,46 @@ fn ending(mut daemon: Playing) -> (Option<i32>, String) {
         .read_to_end(&mut said)
         .unwrap();
     (daemon.0.wait().unwrap().code(), text(&said))
+}
+
+#[test]
+fn a_log_that_is_full_ends_no_service() {
+    let Some(stage) = Stage::new() else { return };
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = stage.vmnet();
+    command.arg("daemon").stdout(Stdio::null()).stderr(full());
+    let mut daemon = Playing(command.spawn().unwrap());
+    eventually("the service serves", || {
+        stage.service().pid() == Some(daemon.pid())
+    });
+    keep_a_network(&stage);
+    assert!(daemon.0.try_wait().unwrap().is_none(), "it ended");
+    // Nor does it change how a command ends, or what is missing.
+    let mut run = stage.run(["--no-dhcp"], ["no-such-command-here"]);
+    assert_eq!(run.stderr(full()).status().unwrap().code(), Some(127));
+    let mut refused = stage.vmnet();
+    refused
+        .args(["network", "delete", "nowhere"])
+        .stderr(full());
+    assert_eq!(refused.status().unwrap().code(), Some(1));
+    let mut help = stage.vmnet();
+    let help = help.arg("--help").stdout(full()).output().unwrap();
+    assert_eq!(help.status.code(), Some(1));
+    assert!(text(&help.stderr).contains("standard output"), "{help:?}");
+}
+
+#[test]
+fn a_service_that_is_to_outlive_its_terminal_does() {
+    let Some(stage) = Stage::new() else { return };
+    let mut command = Command::new("nohup");
+    stage.as_nobody(&mut command);
+    let daemon = Playing::start(command.arg(stage.program()).arg("daemon"));
+    eventually("the service serves", || {
+        stage.service().pid() == Some(daemon.pid())
+    });
+    daemon.kill(Signal::HUP);
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(stage.service().pid(), Some(daemon.pid()));
 }
 
 #[test]
@@ -226,7 +266,7 @@ fn it_ends_when_idle_and_not_while_somebody_is_connected() {
 #[test]
 fn a_signal_ends_it_cleanly() {
     let Some(stage) = Stage::new() else { return };
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let daemon = daemon(&stage, &[]);
         let (status, _, stderr) = output(stage.vmnet().arg("daemon"));
         assert_eq!(status, Some(1), "{stderr}");
@@ -405,4 +445,15 @@ fn a_configuration_that_cannot_be_followed_is_said_to_whoever_starts_the_service
         );
     assert_eq!(status, Some(1));
     assert!(stderr.contains("/nowhere/vmnet.toml"), "{stderr}");
+}
+
+#[test]
+fn a_service_that_cannot_write_its_state_says_so() {
+    let Some(stage) = Stage::new() else { return };
+    let state = stage.path().join("state");
+    fs::set_permissions(&state, Permissions::from_mode(0o500)).unwrap();
+    let (status, _, stderr) = output(stage.vmnet().args(["network", "create", "dev"]));
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("ended at once: "), "{stderr}");
+    assert!(stderr.contains("ermission denied"), "{stderr}");
 }

@@ -197,7 +197,13 @@ impl Visit {
 
     async fn serve(self, stream: UnixStream) {
         let session = Session::new(Rc::clone(&self.connections.supervisor), self.id);
-        match converse(session, stream).await {
+        let hang_up = (self.connections.supervisor.borrow()).hang_up_of(self.id);
+        let conversed = tokio::select! {
+            conversed = converse(session, stream) => conversed,
+            // Its interface was ended by another: that is all it waits to hear.
+            () = hang_up.notified() => Ok(()),
+        };
+        match conversed {
             Ok(()) | Err(zlink::Error::UnexpectedEof) => {}
             Err(error) => tracing::info!(%error, "a client's connection ended"),
         }

@@ -100,7 +100,9 @@ fn configured(name: &str, mut table: toml::Table) -> Result<Configured, String> 
         table.entry(key).or_insert(value);
     };
     default(&mut table, "name", name);
-    default(&mut table, "mode", "shared");
+    // What a network of this name is that is there for the asking.
+    let mode = if name == "host" { "host" } else { "shared" };
+    default(&mut table, "mode", mode);
     let configuration = toml::Value::Table(table)
         .try_into()
         .map_err(|error: toml::de::Error| error.message().to_owned())?;
@@ -160,6 +162,8 @@ mod tests {
         assert_eq!(dev.reservations[0].name.as_deref(), Some("db"));
         assert_eq!(dev.forwards[0].protocol, Protocol::Tcp);
         assert_eq!(lonely.configuration.mode, Mode::Host);
+        let host = parse("[networks.host]").unwrap();
+        assert_eq!(host.networks[0].configuration.mode, Mode::Host);
         assert_eq!(parse(""), Ok(Configuration::default()));
     }
 

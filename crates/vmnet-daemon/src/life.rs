@@ -203,6 +203,7 @@ fn serve(
     let mut supervisor = Supervisor::new(about, store, helper);
     let moved = supervisor.watch_moves()?;
     supervisor.restore();
+    supervisor.await_configured(&configuration.networks);
     for network in &configuration.networks {
         supervisor.configure(network).map_err(|error| {
             let name = network.configuration.name.clone().unwrap_or_default();
@@ -300,12 +301,19 @@ async fn live(
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Of a terminal that goes. Who started us by nohup(1) wants us to stay.
+    let mut hangup = if mask::is_ignored(mask::HUP) {
+        None
+    } else {
+        Some(signal(SignalKind::hangup())?)
+    };
     tell(&[NotifyState::Ready]);
     tracing::info!(socket = %listening.path.display(), "the service is ready");
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = told(hangup.as_mut()) => break,
             // It may have ended before anybody listened to signals.
             () = ended(&supervisor, &mut child) => {
                 outcome = Err(DaemonError::HelperEnded);
@@ -345,6 +353,16 @@ async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>, moved: tokio::net::
         supervisor.borrow_mut().look_at_kernel();
         supervisor.borrow_mut().look_at_leftovers();
         tokio::time::sleep(rest).await;
+    }
+}
+
+/// Returns when a signal has come that is listened for.
+async fn told(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

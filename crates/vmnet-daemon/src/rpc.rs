@@ -123,7 +123,8 @@ impl Session {
     }
 
     async fn stop_interface(&self, interface: u64) -> Result<(), ServiceError> {
-        self.supervisor().stop_interface(interface)
+        self.supervisor()
+            .stop_interface_for(self.connection, interface)
     }
 
     async fn list_interfaces(&self, network: Option<String>) -> Result<Interfaces, ServiceError> {

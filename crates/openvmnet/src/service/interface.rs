@@ -66,6 +66,9 @@ pub struct InterfaceOptions {
     /// Checksums are made where they are missing; not together with `virtio_header`; no without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum_offload: Option<bool>,
+    /// Hang up on the connection when another client ends the interface or its network; no without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hang_up: Option<bool>,
     /// The name of the VMM's socket in the directory; of `vhost_user_client` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
@@ -86,6 +89,7 @@ impl InterfaceOptions {
             virtio_header: None,
             tso: None,
             checksum_offload: None,
+            hang_up: None,
             socket: None,
         }
     }

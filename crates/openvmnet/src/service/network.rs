@@ -39,7 +39,7 @@ pub struct NetworkConfiguration {
     /// A name of at most 32 letters, digits, dots, hyphens and underscores, with a letter or digit first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its UUID; without one, a random one.
+    /// Its UUID; without one, one that is made of the name, or a random one where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
     /// `ADDRESS/LENGTH`: the gateway's address, or the subnet's, and a length of 16 to 30. Without one, the first /24 of the

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  vmnet daemon                                           in the foreground; ends with Ctrl-C, or when idle
+  vmnet daemon                                           in the foreground; ends with Ctrl-C
   vmnet daemon --idle-timeout never --config ./vmnet.toml
   vmnet daemon --no-state                                nothing stays when it ends
   sudo vmnet daemon --system --group kvm                 for the machine: from /run/vmnet and /var/lib/vmnet";
@@ -21,7 +21,7 @@ pub(crate) enum IdleTimeout {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Daemon {
-    /// End after so long without a client, like 30s or 10m, or `never` [default: never; 30s if it was started on demand]
+    /// End after so long without a client, like 30s or 10m, or `never` [default: as the configuration file says, else never; 30s if a client or systemd started it]
     #[arg(long, value_name = "DURATION", value_parser = idle_timeout)]
     pub(crate) idle_timeout: Option<IdleTimeout>,
     /// Where to keep what must stay [default: $XDG_STATE_HOME/vmnet; /var/lib/vmnet with --system]

@@ -47,6 +47,6 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stop {
     /// The numbers that `vmnet interface list` shows.
-    #[arg(required = true, value_name = "NUMBER")]
+    #[arg(required = true, value_name = "NUMBER", value_parser = super::number)]
     pub(crate) numbers: Vec<u64>,
 }

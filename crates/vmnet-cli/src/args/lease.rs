@@ -69,6 +69,7 @@ pub(crate) struct Reserve {
     /// The network's name or UUID.
     pub(crate) network: String,
     /// The address, IPv4 or IPv6.
+    #[arg(value_parser = super::address)]
     pub(crate) address: IpAddr,
     /// For the guest with this MAC.
     #[arg(long)]
@@ -86,6 +87,7 @@ pub(crate) struct Address {
     /// The network's name or UUID.
     pub(crate) network: String,
     /// The address, IPv4 or IPv6.
+    #[arg(value_parser = super::address)]
     pub(crate) address: IpAddr,
 }
 

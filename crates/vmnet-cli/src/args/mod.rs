@@ -25,6 +25,7 @@ use crate::port_spec::PortSpec;
 use clap::{ArgGroup, Parser, Subcommand};
 use openvmnet::place::Scope;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
 use vmnet_linux::kernel::existing_namespace::Netns;
@@ -69,7 +70,7 @@ pub(crate) struct Args {
     /// Say more on stderr; twice for debugging, three times for everything. VMNET_LOG sets filters.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
-    /// Ask the service of the machine, not this user's; as VMNET_SCOPE=system.
+    /// The service of the machine, not this user's: ask it, or be it (`daemon`); as VMNET_SCOPE=system.
     #[arg(long, global = true)]
     pub(crate) system: bool,
     #[command(subcommand)]
@@ -159,7 +160,7 @@ pub(crate) struct Joining {
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
     /// The guest's identity: the service keeps a MAC for it, for ever.
-    #[arg(long, value_name = "UUID", requires = "network")]
+    #[arg(long, value_name = "UUID", value_parser = uuid, requires = "network")]
     pub(crate) id: Option<Uuid>,
     /// Reach the gateway and the outside, but no other guest.
     #[arg(long, requires = "network")]
@@ -171,6 +172,36 @@ pub(crate) struct Joining {
         help = "Forward a host port: [ADDR:]HOSTPORT[-END]:GUESTPORT[-END][/tcp|/udp]; without ADDR on all addresses, IPv4 and IPv6"
     )]
     pub(crate) publish: Vec<PortSpec>,
+}
+
+/// A name that the kernel takes for an interface: 1 to 15 bytes, no space, no slash, no colon, not of dots alone.
+fn interface_name(text: &str) -> Result<String, String> {
+    let bad =
+        |byte: u8| byte.is_ascii_whitespace() || byte.is_ascii_control() || b"/:%".contains(&byte);
+    if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.bytes().any(bad) {
+        return Err(format!(
+            "`{text}` is no name of an interface: use 1 to 15 letters, digits, - _ and ."
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// An id of an interface.
+fn uuid(text: &str) -> Result<Uuid, String> {
+    Uuid::try_parse(text)
+        .map_err(|_| "say a UUID, like 2835e074-9892-4a79-affb-7e41d2605678".to_owned())
+}
+
+/// An address of either family.
+pub(crate) fn address(text: &str) -> Result<IpAddr, String> {
+    let refused = |_| "say an IPv4 or IPv6 address, like 192.168.64.10 or fd12::10".to_owned();
+    text.parse().map_err(refused)
+}
+
+/// What the service has given a number.
+pub(crate) fn number(text: &str) -> Result<u64, String> {
+    let refused = |_| "say a number, as the list shows it".to_owned();
+    text.parse().map_err(refused)
 }
 
 /// The MAC of one station.
@@ -248,7 +279,7 @@ pub(crate) struct Attach {
     #[arg(long, value_name = "PATH")]
     pub(crate) vhost_user: Option<PathBuf>,
     /// The VMM is the one that listens there: connect to it, again and again.
-    #[arg(long, requires = "vhost_user")]
+    #[arg(long, requires = "vhost_user", conflicts_with_all = ["stream", "dgram", "fd", "tap", "netns"])]
     pub(crate) connect: bool,
     /// An open descriptor: a stream, datagram or sequenced-packet unix socket, or a tap with a virtio-net header.
     #[arg(long, value_name = "N")]
@@ -263,21 +294,22 @@ pub(crate) struct Attach {
     #[arg(
         long,
         value_name = "IFNAME",
+        value_parser = interface_name,
         default_value = "eth0",
-        requires = "netns"
+        conflicts_with_all = ["stream", "dgram", "vhost_user", "fd", "tap"]
     )]
     pub(crate) ifname: String,
     /// Bring the namespace's interface up and leave it unconfigured, for a DHCP client of yours.
-    #[arg(long, requires = "netns")]
+    #[arg(long, requires = "netns", conflicts_with_all = ["stream", "dgram", "vhost_user", "fd", "tap"])]
     pub(crate) no_dhcp: bool,
     /// The guest's name in DNS.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["stream", "dgram"])]
     pub(crate) name: Option<GuestName>,
     /// The guest's MAC, if the network should accept no other.
     #[arg(long, value_parser = station)]
     pub(crate) mac: Option<Mac>,
     /// The guest's identity: the service keeps a MAC for it, for ever.
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = uuid)]
     pub(crate) id: Option<Uuid>,
     /// Reach the gateway and the outside, but no other guest.
     #[arg(long)]
@@ -345,6 +377,48 @@ mod tests {
         ] {
             let parsed = Args::try_parse_from(["vmnet", "run", words, "--", "true"]);
             assert_eq!(parsed.is_ok(), good, "{words}");
+        }
+    }
+
+    #[test]
+    fn what_would_do_nothing_is_refused() {
+        let attach = |words: &str| {
+            let words = format!("vmnet attach lan {words}");
+            Args::try_parse_from(words.split_whitespace()).is_ok()
+        };
+        for good in [
+            "--stream s",
+            "--vhost-user s --connect --name web",
+            "--netns 1 --ifname eth1 --no-dhcp --name web",
+            "--fd 3 --name web",
+        ] {
+            assert!(attach(good), "{good}");
+        }
+        for bad in [
+            "--stream s --connect",
+            "--stream s --name web",
+            "--dgram s --name web",
+            "--stream s --ifname foo",
+            "--tap t0 --ifname foo",
+            "--fd 3 --no-dhcp",
+            "--netns 1 --ifname a/b",
+            "--netns 1 --ifname sixteen-letters-",
+        ] {
+            assert!(!attach(bad), "{bad}");
+        }
+        assert!(interface_name("").is_err());
+    }
+
+    #[test]
+    fn mistakes_are_told_in_our_words() {
+        for (words, said) in [
+            ("interface stop abc", "say a number"),
+            ("lease release lan foo", "say an IPv4 or IPv6 address"),
+            ("run --network lan --id me -- true", "say a UUID"),
+        ] {
+            let typed = format!("vmnet {words}");
+            let refused = Args::try_parse_from(typed.split_whitespace()).unwrap_err();
+            assert!(refused.to_string().contains(said), "{refused}");
         }
     }
 

@@ -188,7 +188,7 @@ pub(crate) struct Create {
     /// Only a switch, without DHCP and DNS; the host has an address on it if --subnet says which.
     #[arg(long, conflicts_with_all = ["dhcp_range", "lease_time", "domain", "resolvers", "external_interface"])]
     pub(crate) private: bool,
-    /// The network's UUID [default: a random one]
+    /// The network's UUID [default: made of the name]
     #[arg(long)]
     pub(crate) uuid: Option<String>,
     /// Print the network as JSON.

@@ -2,6 +2,7 @@
 
 use openvmnet::service::Kind;
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use rustix::net::SocketType;
 use rustix::net::sockopt;
 use std::error::Error;
@@ -13,7 +14,14 @@ pub(super) fn kind(number: i32, descriptor: &OwnedFd) -> Result<Kind, Box<dyn Er
     let about = rustix::fs::fstat(descriptor)?;
     match FileType::from_raw_mode(about.st_mode) {
         FileType::CharacterDevice => {
-            tap::prepare(descriptor).map_err(|error| format!("descriptor {number}: {error}"))?;
+            // What knows no such request is no tap.
+            let refused = |error: std::io::Error| match error.raw_os_error() {
+                Some(code) if code == Errno::NOTTY.raw_os_error() => {
+                    format!("descriptor {number} is neither a socket nor a tap")
+                }
+                _ => format!("descriptor {number}: {error}"),
+            };
+            tap::prepare(descriptor).map_err(refused)?;
             Ok(Kind::Tap)
         }
         FileType::Socket => {
@@ -67,7 +75,9 @@ mod tests {
         assert_eq!(kind(packets), Some(Kind::Dgram));
         let bound = UnixDatagram::bind(folder.path().join("d")).unwrap();
         assert_eq!(kind(bound.into()), Some(Kind::DgramListener));
-        assert_eq!(kind(std::fs::File::open("/dev/null").unwrap().into()), None);
+        let null = std::fs::File::open("/dev/null").unwrap().into();
+        let refused = super::kind(9, &null).unwrap_err().to_string();
+        assert_eq!(refused, "descriptor 9 is neither a socket nor a tap");
         assert_eq!(
             kind(std::fs::File::open("/etc/passwd").unwrap().into()),
             None

@@ -79,6 +79,8 @@ fn act(plan: &Plan, channel: &Channel) -> Result<(), Box<dyn Error>> {
     let routers = routers && plan.dhcp;
     if routers {
         interface.expect_routers(Whose::Ours);
+    } else {
+        interface.probe_nothing();
     }
     interface.bring_up(mtu, Mac(mac))?;
     let mut inside = Inside {

@@ -95,6 +95,13 @@ impl Interface {
         }
     }
 
+    /// Has its IPv6 addresses not probed, so that it has the link's own as soon as it is up.
+    pub(crate) fn probe_nothing(&self) {
+        if let Err(error) = sysctl::write_ipv6(&self.name, "accept_dad", "0") {
+            tracing::debug!(%error, "addresses of IPv6 are probed before they can be used");
+        }
+    }
+
     /// Whether the kernel makes an address of what a router advertises here.
     pub(crate) fn heeds_routers(&self) -> bool {
         heeds_routers(|setting| sysctl::read_ipv6(&self.name, setting))

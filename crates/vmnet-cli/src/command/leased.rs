@@ -47,7 +47,7 @@ impl Leased {
         while self.interface.lease().is_none() {
             let now = Instant::now();
             if now >= deadline {
-                return Err("the network's DHCP server did not answer within ten seconds: --no-dhcp goes on without a lease".into());
+                return Err("the network's DHCP server did not answer within ten seconds: the network has none, or all its addresses are taken (`vmnet lease list` shows by whom); --no-dhcp goes on without a lease".into());
             }
             let until = client.deadline().min(deadline);
             let mut waits = vec![PollFd::new(parent, PollFlags::empty())];

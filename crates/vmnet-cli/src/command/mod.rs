@@ -14,6 +14,7 @@ pub(crate) mod inside;
 pub(crate) mod interface;
 pub(crate) mod leased;
 
+use crate::logging::say;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -53,9 +54,12 @@ impl NotExecuted {
         let missing = self.errno == rustix::io::Errno::NOENT.raw_os_error();
         let why = std::io::Error::from_raw_os_error(self.errno);
         if missing {
-            eprintln!("vmnet: {}: command not found", command.display());
+            say(format_args!("{}: command not found", command.display()));
         } else {
-            eprintln!("vmnet: {}: cannot be executed: {why}", command.display());
+            say(format_args!(
+                "{}: cannot be executed: {why}",
+                command.display()
+            ));
         }
         Ending::Status(if missing { 127 } else { 126 })
     }

@@ -2,7 +2,7 @@
 //!
 //! When the service is killed, it is started again (by the first who notices), and the interface is started again on a
 //! duplicate of its descriptor: the guest keeps address and MAC. When the service itself ended the interface, because
-//! somebody stopped it or deleted the network, that is said and nothing is tried.
+//! somebody stopped it or deleted the network, or the tap is gone, that is said and nothing is tried.
 //!
 //! While there is no service, a VMM that knocks at its socket is turned away: it would wait to be accepted, and stand still
 //! with its guest, where it can go on and knock again.
@@ -22,10 +22,12 @@ use std::time::{Duration, Instant};
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How often the service is asked whether the interface is still there: it does not say by itself that somebody stopped
-/// it, and one that was stopped must not be started again when the service is killed later. The answer lists all
+/// How often the service is asked whether the interface is still there: it hangs up when somebody stopped it, and says nothing
+/// when its guest has gone by itself; and one that has ended must not be started again when the service is killed later. The answer lists all
 /// interfaces of the network, so what all guests of one ask for grows with the square of their number: seldom.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How often a tap is looked at: one that is deleted wakes nobody who does not wait for frames too.
+const LOOK_AT_TAP_EVERY: Duration = Duration::from_secs(1);
 /// How often an interface may be refused for its own sake before that is taken for the last word. With the pauses between
 /// the tries that takes about five seconds, in which a service that has just begun restores what else there is.
 const REFUSALS: u32 = 9;
@@ -92,6 +94,8 @@ enum Departure {
     Deleted(String),
     #[error("the interface on the network {0} was stopped")]
     Stopped(String),
+    #[error("the tap on the network {0} is gone: somebody deleted it")]
+    NoTap(String),
     #[error("the network {0} cannot be joined again: {1}")]
     Refused(String, #[source] JoinError),
     #[error("waiting for the service: {0}")]
@@ -103,12 +107,17 @@ fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> 
     let mut pause = FIRST_PAUSE;
     let mut missing = Vec::new();
     let mut looked = Instant::now();
+    let mut published = looked;
     loop {
         let mut until = LOOK_EVERY.saturating_sub(looked.elapsed());
         if !missing.is_empty() {
-            until = until.min(pause);
+            until = until.min(pause.saturating_sub(published.elapsed()));
         }
-        match wait(Some(membership.as_fd()), stopped, Some(until))? {
+        if membership.tap().is_some() {
+            until = until.min(LOOK_AT_TAP_EVERY);
+        }
+        let service = Some(membership.as_fd());
+        match wait(service, membership.tap(), stopped, Some(until))? {
             Woken::Stopped => {
                 membership.leave();
                 return Ok(());
@@ -120,16 +129,19 @@ fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> 
                     }
                     looked = Instant::now();
                 }
-                missing = membership
-                    .publish_again(missing)
-                    .into_iter()
-                    .map(|(spec, _)| spec)
-                    .collect();
-                pause = longer(pause);
+                if !missing.is_empty() && published.elapsed() >= pause {
+                    let refused = membership.publish_again(missing).into_iter();
+                    missing = refused.map(|(spec, _)| spec).collect();
+                    (pause, published) = (longer(pause), Instant::now());
+                }
             }
+            Woken::Broken => return Err(Departure::NoTap(known_as(&membership))),
             Woken::Other => match come_back(&mut membership, stopped)? {
                 None => return Ok(()),
-                Some(ports) => (missing, pause, looked) = (ports, FIRST_PAUSE, Instant::now()),
+                Some(ports) => {
+                    (missing, pause) = (ports, FIRST_PAUSE);
+                    (looked, published) = (Instant::now(), Instant::now());
+                }
             },
         }
     }
@@ -137,8 +149,7 @@ fn stay(mut membership: Membership, stopped: &OwnedFd) -> Result<(), Departure> 
 
 /// Whether a service that runs has no such interface any more. One that does not answer is noticed by its hanging up.
 fn departed(membership: &mut Membership) -> Option<Departure> {
-    let network = membership.network();
-    let name = network.name.as_ref().unwrap_or(&network.uuid).clone();
+    let name = known_as(membership);
     match membership.look() {
         None => None,
         Some(Happening::Deleted) => Some(Departure::Deleted(name)),
@@ -146,13 +157,17 @@ fn departed(membership: &mut Membership) -> Option<Departure> {
     }
 }
 
+fn known_as(membership: &Membership) -> String {
+    let network = membership.network();
+    network.name.as_ref().unwrap_or(&network.uuid).clone()
+}
+
 /// Joins again; answers the ports that could not be forwarded yet. `None`: stopped meanwhile.
 fn come_back(
     membership: &mut Membership,
     stopped: &OwnedFd,
 ) -> Result<Option<Vec<PortSpec>>, Departure> {
-    let network = membership.network();
-    let name = network.name.as_ref().unwrap_or(&network.uuid).clone();
+    let name = known_as(membership);
     match membership.what_happened() {
         Happening::Died => {}
         Happening::Deleted => return Err(Departure::Deleted(name)),
@@ -223,10 +238,10 @@ fn pause_between(
     let until = Instant::now() + pause;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        match wait(knocks, stopped, Some(left))? {
+        match wait(knocks, None, stopped, Some(left))? {
             Woken::Stopped => return Ok(false),
             Woken::Elapsed => return Ok(true),
-            Woken::Other => knocks = knocks.filter(|listener| turn_away(*listener)),
+            Woken::Other | Woken::Broken => knocks = knocks.filter(|listener| turn_away(*listener)),
         }
     }
 }
@@ -250,11 +265,14 @@ enum Woken {
     Stopped,
     /// The other descriptor: the service hung up, or a VMM knocks.
     Other,
+    /// The tap has an error: it is no tap any more.
+    Broken,
     Elapsed,
 }
 
 fn wait(
     other: Option<BorrowedFd<'_>>,
+    tap: Option<BorrowedFd<'_>>,
     stopped: &OwnedFd,
     pause: Option<Duration>,
 ) -> io::Result<Woken> {
@@ -266,6 +284,11 @@ fn wait(
     if let Some(other) = &other {
         waits.push(PollFd::new(other, PollFlags::IN));
     }
+    let behind = waits.len();
+    if let Some(tap) = &tap {
+        // What comes by it is not for us: errors alone, which are told always.
+        waits.push(PollFd::new(tap, PollFlags::empty()));
+    }
     loop {
         match poll(&mut waits, timeout.as_ref()) {
             Ok(0) => return Ok(Woken::Elapsed),
@@ -274,11 +297,15 @@ fn wait(
             Err(error) => return Err(error.into()),
         }
     }
-    let stopped = waits.first().is_some_and(|wait| !wait.revents().is_empty());
-    Ok(if stopped {
-        Woken::Stopped
-    } else {
-        Woken::Other
+    let came = |index: usize| {
+        let wait = waits.get(index);
+        wait.is_some_and(|wait| !wait.revents().is_empty())
+    };
+    Ok(match (came(0), other.is_some() && came(1), came(behind)) {
+        (true, ..) => Woken::Stopped,
+        (_, true, _) => Woken::Other,
+        (_, _, true) => Woken::Broken,
+        _ => Woken::Elapsed,
     })
 }
 

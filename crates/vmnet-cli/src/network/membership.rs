@@ -169,6 +169,7 @@ impl Opened {
             descriptor,
             publish,
         } = request;
+        options.hang_up = Some(true);
         let copy = descriptor.try_clone().map_err(JoinError::Copy)?;
         let interface = self.start(&options, copy)?;
         for spec in &publish {
@@ -286,6 +287,13 @@ impl Membership {
         self.opened = opened;
         let all = self.publish.clone();
         Ok(self.publish_again(all))
+    }
+
+    /// A tap, which somebody else may delete: it has an error to tell then.
+    pub(super) fn tap(&self) -> Option<BorrowedFd<'_>> {
+        let descriptor = self.descriptor.as_ref();
+        let is_tap = matches!(self.options.kind, Kind::Tap | Kind::BridgeTap);
+        Some(descriptor.filter(|_| is_tap)?.as_fd())
     }
 
     /// Where a VMM knocks that is the only one awaited there, if we have that.

@@ -22,7 +22,7 @@ use private::PrivateError;
 use std::io;
 use std::os::fd::OwnedFd;
 use uuid::Uuid;
-use vmnet_linux::lane::{Attachment, Handle, PortOptions, Settings, VhostUserSocket};
+use vmnet_linux::lane::{Attachment, Handle, PortOptions, Settings, VhostUserSocket, gateway_mac};
 use vmnet_wire::ethernet::Mac;
 
 /// A network could not be found or made, or not be joined.
@@ -34,6 +34,8 @@ pub(crate) enum NetworkError {
     Join(#[from] JoinError),
     #[error("there is no bridge: the kernel carries networks of the machine's service alone")]
     NoBridge,
+    #[error("{0} is the MAC of the network's gateway: choose another")]
+    Gateway(Mac),
     #[error("a random MAC: {0}")]
     Random(#[source] io::Error),
     #[error("-p {0} and -p {1} need the same port of the host: choose another for one of them")]
@@ -183,7 +185,9 @@ impl Network {
         match self {
             Self::Private(settings) => {
                 let (mtu, routers) = (settings.mtu, settings.router_advertisement);
+                let gateway = gateway_mac(settings.ipv4, settings.ipv6);
                 let mac = match guest.mac {
+                    Some(mac) if mac == gateway => return Err(NetworkError::Gateway(mac)),
                     Some(mac) => mac,
                     None => identity::random_mac().map_err(NetworkError::Random)?,
                 };

@@ -16,10 +16,11 @@ use openvmnet::place;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::error::Error;
 use std::ffi::OsString;
+use std::fs;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use vmnet_linux::lane::{Attachment, VhostUserSocket};
 use vmnet_wire::ethernet::Mac;
@@ -107,6 +108,7 @@ impl Way {
         let memory = memory::shared(&qemu.command, &format!("{id}mem"))?;
         let folder = place::runtime_folder();
         place::ensure_private(&folder)?;
+        remove_stale(&folder);
         let path = folder.join(format!("qemu-{}.sock", std::process::id()));
         if path.to_string_lossy().contains(',') {
             return Err(NoWay::Comma(path));
@@ -338,9 +340,48 @@ fn device_of(command: &[OsString]) -> &'static str {
     }
 }
 
+/// Removes the sockets of those who were killed: their processes are gone, and nobody listens.
+fn remove_stale(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| {
+            let pid = name.strip_prefix("qemu-")?.strip_suffix(".sock")?;
+            pid.parse::<u32>().ok()
+        });
+        // One of another namespace of processes may have this number, and listens then.
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            && let Err(error) = socket_file::remove_stale(&entry.path())
+        {
+            tracing::debug!(%error, "a socket of another is left alone");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_of_the_killed_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        // No process has a number above the limit of 2^22.
+        let (dead, alive) = ("qemu-4194305.sock", "qemu-4194306.sock");
+        let own = format!("qemu-{}.sock", std::process::id());
+        for name in [dead, &own, "vmnet.sock"] {
+            drop(std::os::unix::net::UnixListener::bind(path(name)).unwrap());
+        }
+        let _listens = std::os::unix::net::UnixListener::bind(path(alive)).unwrap();
+        fs::write(path("qemu-4194307.sock"), "no socket").unwrap();
+        remove_stale(folder.path());
+        assert!(!path(dead).exists());
+        for name in [alive, &own, "vmnet.sock", "qemu-4194307.sock"] {
+            assert!(path(name).exists(), "{name}");
+        }
+    }
 
     fn words(text: &str) -> Vec<OsString> {
         text.split(' ').map(OsString::from).collect()

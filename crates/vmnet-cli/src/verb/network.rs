@@ -4,7 +4,7 @@ use super::table::{Table, or_none, sheet, yes_or_no};
 use super::{VerbError, bridgeable, each, keeping, machines, of, show};
 use crate::args::network::{Create, Delete, List, Method, Mode as Leading, NetworkVerb, Show};
 use crate::span::Span;
-use openvmnet::choice::Wanted;
+use openvmnet::choice::{self, Wanted};
 use openvmnet::client::Client;
 use openvmnet::service::{
     BridgeMethod, Datapath, Lifetime, Mode, Network, NetworkConfiguration, Networks, Scope,
@@ -34,9 +34,13 @@ pub(crate) fn run(verb: NetworkVerb) -> Result<(), VerbError> {
 fn create(create: Create) -> Result<(), VerbError> {
     let json = create.json;
     let configuration = configuration(create);
+    let privileges = configuration.takes_privileges();
+    if privileges.is_none() {
+        choice::refuse_machines(configuration.name.as_deref().unwrap_or_default())?;
+    }
     let mut client = Client::connect_for(Wanted {
         network: None,
-        privileges: configuration.takes_privileges(),
+        privileges,
     })?;
     let network = client.create_network(configuration)?;
     show(json, &network, || line(&network) + "\n")
@@ -50,7 +54,8 @@ fn configuration(create: Create) -> NetworkConfiguration {
         Some(Leading::Host) => Mode::Host,
         Some(Leading::Bridged) => Mode::Bridged,
         Some(Leading::Shared) => Mode::Shared,
-        None if create.private => Mode::Host,
+        // What a network of this name is that is there for the asking.
+        None if create.private || create.name == "host" => Mode::Host,
         None => Mode::Shared,
     };
     let (first, last) = create.dhcp_range.unzip();
@@ -308,6 +313,8 @@ mod tests {
         assert_eq!(asked("lab --mode host"), expected);
         expected.private = Some(true);
         assert_eq!(asked("lab --private"), expected);
+        assert_eq!(asked("host").mode, Mode::Host);
+        assert_eq!(asked("host --mode shared").mode, Mode::Shared);
     }
 
     #[test]

@@ -72,6 +72,16 @@ fn the_one_that_has_the_network_is_asked() {
         ["same", "system"],
     ];
     assert_eq!(rows, expected, "{list}");
+    // A new one of a name that the machine has is wanted by nobody who does not say so.
+    let create = ["network", "create", "common"];
+    let said = machine.says(Who::Member, &create);
+    assert_eq!(said.status, Some(1), "{}", said.stdout);
+    assert!(said.stderr.contains("VMNET_SCOPE=user"), "{}", said.stderr);
+    let mut forced = machine.vmnet(Who::Member, &create);
+    let forced = forced.env("VMNET_SCOPE", "user").output().unwrap();
+    assert!(forced.status.success(), "{forced:?}");
+    let delete = ["network", "delete", "common"];
+    assert_eq!(machine.says(Who::Member, &delete).status, Some(0));
     // Who is not let in sees their own alone, and is not bothered.
     let said = machine.says(Who::Stranger, &["network", "list"]);
     assert_eq!(said.status, Some(0), "{}", said.stderr);
@@ -192,6 +202,44 @@ fn a_command_of_a_member_joins_a_network_of_the_machine() {
     assert_eq!(said.status, Some(0), "{}", said.stderr);
     assert!(said.stdout.contains("10.211.3."), "{}", said.stdout);
     assert_eq!(service.terminate(), Some(0));
+}
+
+#[test]
+fn a_network_of_the_machine_is_not_made_anew_while_its_service_is_down() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let service = both(&machine);
+    let cage = ["--system", "network", "create", "cage", "--mode", "host"];
+    assert_eq!(machine.says(Who::Member, &cage).status, Some(0));
+    let run = |network| machine.says(Who::Member, &["run", "--network", network, "--", "true"]);
+    let said = run("cage");
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    assert_eq!(service.terminate(), Some(0));
+    let refused = [
+        run("cage"),
+        machine.says(Who::Member, &["network", "show", "cage"]),
+        machine.says(Who::Member, &["network", "create", "cage"]),
+    ];
+    for (said, status) in refused.into_iter().zip([125, 1, 1]) {
+        assert_eq!(said.status, Some(status), "{}", said.stdout);
+        for word in ["cage is the machine's", "does not run", "VMNET_SCOPE=user"] {
+            assert!(said.stderr.contains(word), "{}", said.stderr);
+        }
+    }
+    // What is the user's as well, or nobody's, is no concern of the machine's.
+    for network in ["same", "own", "new"] {
+        let said = run(network);
+        assert_eq!(said.status, Some(0), "{network}: {}", said.stderr);
+    }
+    // What the service has no more when it is back, it has no more.
+    let service = machine.service(&["--group", &GROUP.to_string()]);
+    assert_eq!(run("cage").status, Some(0));
+    let delete = ["network", "delete", "cage"];
+    assert_eq!(machine.says(Who::Member, &delete).status, Some(0));
+    assert_eq!(run("cage").status, Some(0));
+    assert_eq!(service.terminate(), Some(0));
+    assert_eq!(run("cage").status, Some(0));
 }
 
 #[test]

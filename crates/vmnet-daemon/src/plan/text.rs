@@ -126,6 +126,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     pairs.join(":")
 }
 
+/// Names that mean something else to every resolver, or to guests of ours: the gateway's DNS gives them to no guest.
+const NOT_GUESTS: [&str; 5] = ["gateway", "host", "localhost", "wpad", "isatap"];
+
 /// A guest's name: one label of a host name (RFC 1123 §2.1), in lower case.
 pub(crate) fn guest_name(text: &str) -> Result<String, ServiceError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
@@ -135,5 +138,11 @@ pub(crate) fn guest_name(text: &str) -> Result<String, ServiceError> {
             "`{text}` is no guest name: use 1 to 63 of the letters a-z, digits and -, with a letter or digit first and last"
         )));
     }
-    Ok(text.to_ascii_lowercase())
+    let name = text.to_ascii_lowercase();
+    if NOT_GUESTS.contains(&&*name) {
+        return Err(invalid(format!(
+            "`{name}` is no guest's name: it means something else to every resolver; choose another"
+        )));
+    }
+    Ok(name)
 }

@@ -2,6 +2,8 @@
 
 use super::Supervisor;
 use std::collections::BTreeSet;
+use std::rc::Rc;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// A client's connection.
@@ -13,6 +15,8 @@ pub(crate) struct ConnectionId(u64);
 pub(super) struct Holder {
     pub(super) pid: i32,
     pub(super) opened: BTreeSet<Uuid>,
+    /// Told when the connection is to be ended.
+    hang_up: Rc<Notify>,
 }
 
 impl Supervisor {
@@ -20,8 +24,27 @@ impl Supervisor {
     pub(crate) fn connected(&mut self, pid: i32) -> ConnectionId {
         let id = ConnectionId(self.number());
         let opened = BTreeSet::new();
-        self.holders.insert(id, Holder { pid, opened });
+        let hang_up = Rc::default();
+        let holder = Holder {
+            pid,
+            opened,
+            hang_up,
+        };
+        self.holders.insert(id, holder);
         id
+    }
+
+    /// Told when this connection is to be ended.
+    pub(crate) fn hang_up_of(&self, id: ConnectionId) -> Rc<Notify> {
+        let holder = self.holders.get(&id);
+        holder.map_or_else(Rc::default, |holder| Rc::clone(&holder.hang_up))
+    }
+
+    /// Hangs up on who asked for that, since another client ended their interface. Who ended it hears the answer.
+    pub(super) fn hang_up_on(&self, owner: ConnectionId, but: ConnectionId) {
+        if let Some(holder) = self.holders.get(&owner).filter(|_| owner != but) {
+            holder.hang_up.notify_one();
+        }
     }
 
     /// A client is gone: what it held is free at once.

@@ -5,6 +5,7 @@ use super::{Supervisor, not_stored, text};
 use crate::store::StoreError;
 use openvmnet::service::{Identity, InterfaceOptions, Kind, ServiceError};
 use uuid::Uuid;
+use vmnet_linux::lane::gateway_mac;
 use vmnet_wire::ethernet::Mac;
 
 /// The MAC of an interface, and the id that it belongs to.
@@ -41,6 +42,7 @@ impl Supervisor {
         }
         // Before the id is adopted with it: what is refused shall leave nothing behind.
         if let Some(mac) = mac {
+            self.not_the_networks(network, mac)?;
             self.free_mac(network, mac)?;
         }
         let allocate = options.allocate_mac.unwrap_or(true);
@@ -97,6 +99,22 @@ impl Supervisor {
                 reason: format!("interface {interface} has the id {id} already: it must end first"),
             }),
         }
+    }
+
+    /// Refuses a MAC with which a guest would never hear an answer.
+    fn not_the_networks(&self, network: Uuid, mac: Mac) -> Result<(), ServiceError> {
+        let plan = &self.running(network)?.plan;
+        let reason = match &plan.bridged {
+            Some(bridged) if Mac(bridged.nic.mac) == mac => format!(
+                "{mac} is the MAC of {}, on whose LAN the guests are: choose another",
+                bridged.nic.name
+            ),
+            None if gateway_mac(plan.ipv4, plan.ipv6) == mac => {
+                format!("{mac} is the MAC of the network's gateway: choose another")
+            }
+            _ => return Ok(()),
+        };
+        Err(ServiceError::InvalidArgument { reason })
     }
 
     fn free_mac(&self, network: Uuid, mac: Mac) -> Result<(), ServiceError> {

@@ -50,6 +50,8 @@ pub(super) struct Member {
     pub(super) isolated: bool,
     /// It has this MAC and no other.
     only_mac: bool,
+    /// Its owner's connection is to be ended if another client ends it.
+    hang_up: bool,
     offload: PortOffload,
     /// Its own way onto the LAN of a bridged network.
     wire: Option<Wire>,
@@ -148,6 +150,7 @@ impl Supervisor {
             name,
             isolated,
             only_mac: options.only_mac.unwrap_or(false),
+            hang_up: options.hang_up.unwrap_or(false),
             offload,
             wire,
         };
@@ -234,6 +237,31 @@ impl Supervisor {
             },
             AttachError::Host(_) | AttachError::Ended => failed(&error),
         })
+    }
+
+    /// Ends an interface for this client, and has its owner know if that is another.
+    pub(crate) fn stop_interface_for(
+        &mut self,
+        connection: ConnectionId,
+        interface: u64,
+    ) -> Result<(), ServiceError> {
+        let member = self.interfaces.get(&interface);
+        let owner = member
+            .filter(|member| member.hang_up)
+            .map(|member| member.owner);
+        self.stop_interface(interface)?;
+        if let Some(owner) = owner {
+            self.hang_up_on(owner, connection);
+        }
+        Ok(())
+    }
+
+    /// Who is to know that this network ends.
+    pub(super) fn owners_to_tell(&self, network: Uuid) -> Vec<ConnectionId> {
+        let on = self.interfaces_on(network);
+        on.filter(|(_, member)| member.hang_up)
+            .map(|(_, member)| member.owner)
+            .collect()
     }
 
     pub(crate) fn stop_interface(&mut self, interface: u64) -> Result<(), ServiceError> {
@@ -398,6 +426,7 @@ impl Supervisor {
             name: None,
             isolated: member.isolated,
             only_mac: member.only_mac,
+            hang_up: false,
             offload: member.offload,
             wire: None,
         };

@@ -8,6 +8,7 @@ use crate::plan::{self, Occupied, Plan, text};
 use openvmnet::service::{ForwardRule, Lifetime, NetworkConfiguration, Reservation, ServiceError};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use vmnet_linux::lane::Subnet;
 
 /// A network of the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,7 @@ impl Supervisor {
             self.end(uuid);
         }
         let uuid = plan::uuid_of(&configured.configuration)?;
+        self.awaited.remove(&uuid);
         self.failed.remove(&uuid);
         self.want(uuid, Wanted::Configured(Box::new(configured.clone())));
         Ok(())
@@ -90,7 +92,8 @@ impl Supervisor {
             Wanted::Configured(configured) => self.start_configured(configured),
         };
         if let Err(error) = started {
-            tracing::error!(%uuid, %error, "a network cannot be started");
+            let name = wanted.configuration().name.as_deref();
+            tracing::error!(network = name.unwrap_or_default(), %uuid, %error, "a network cannot be started");
             let reason = error.reason().to_owned();
             self.failed.insert(uuid, Failed { wanted, reason });
         }
@@ -124,15 +127,16 @@ impl Supervisor {
         let plan = self.plan_of_file(&configured.configuration)?;
         let uuid = self.start(plan, Lifetime::Configured)?;
         self.remember_subnet(uuid);
+        let name = configured.configuration.name.as_deref().unwrap_or_default();
         // The file's own first: what was put there since gives way.
         for reservation in &configured.reservations {
             if let Err(error) = self.reserve(uuid, reservation) {
-                tracing::error!(%uuid, %error, "a reservation of the configuration file cannot be");
+                tracing::error!(network = name, address = reservation.address, %error, "a reservation of the configuration file cannot be");
             }
         }
         for rule in &configured.forwards {
             if let Err(error) = self.forward(&uuid.to_string(), None, rule.clone()) {
-                tracing::error!(%uuid, %error, "a forward of the configuration file cannot be");
+                tracing::error!(network = name, port = rule.first, %error, "a forward of the configuration file cannot be");
             }
         }
         self.restore_forwards(uuid);
@@ -141,7 +145,8 @@ impl Supervisor {
 
     /// With the subnet that it had before, if it had one and may choose.
     fn plan_of_file(&self, asked: &NetworkConfiguration) -> Result<Plan, ServiceError> {
-        let before = self.subnet_of_file(plan::uuid_of(asked)?);
+        let uuid = plan::uuid_of(asked)?;
+        let before = self.subnet_of_file(uuid);
         if let (None, Some(subnet)) = (&asked.subnet, before) {
             let mut asked = asked.clone();
             asked.subnet = Some(subnet);
@@ -150,6 +155,27 @@ impl Supervisor {
             }
         }
         self.plan(asked)
+    }
+
+    /// The subnets that networks of the file had before, and are to have again, whichever of them starts first.
+    pub(super) fn spoken_for(&self) -> impl Iterator<Item = (String, Subnet)> {
+        let waiting = self.awaited.iter();
+        waiting.filter_map(|(uuid, name)| {
+            let before = self.subnet_of_file(*uuid)?;
+            Some((name.clone(), text::ipv4(&before).ok()?.subnet()))
+        })
+    }
+
+    /// Networks of the file that are about to be started without a subnet of their own choice.
+    pub(crate) fn await_configured(&mut self, all: &[Configured]) {
+        let open = all.iter().map(|one| &one.configuration);
+        let open = open.filter(|asked| asked.subnet.is_none());
+        self.awaited = open
+            .filter_map(|asked| {
+                let name = asked.name.clone().unwrap_or_default();
+                Some((plan::uuid_of(asked).ok()?, name))
+            })
+            .collect();
     }
 
     fn subnet_of_file(&self, uuid: Uuid) -> Option<String> {
@@ -180,7 +206,7 @@ impl Supervisor {
                 written.map_err(|error| not_stored(&error))
             });
         if let Err(error) = written {
-            tracing::warn!(%uuid, %error, "the network may have another subnet next time");
+            tracing::warn!(network = running.plan.label(), %error, "the network may have another subnet next time");
         }
     }
 

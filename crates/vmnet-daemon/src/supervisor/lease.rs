@@ -3,10 +3,12 @@
 use super::keeper::seconds;
 use super::{Supervisor, failed, not_stored, text};
 use openvmnet::service::{Lease, LeaseState, Lifetime, Reservation, Reserved, ServiceError};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use uuid::Uuid;
 use vmnet_core::gateway::register::ReserveError;
 use vmnet_linux::lane::{self, ReserveRefused, Reservee};
+use vmnet_wire::ethernet::Mac;
 
 impl Supervisor {
     pub(crate) fn list_leases(&self, network: Option<&str>) -> Result<Vec<Lease>, ServiceError> {
@@ -14,20 +16,29 @@ impl Supervisor {
         for uuid in self.chosen(network)? {
             let running = self.running(uuid)?;
             let rows = running.handle.leases().into_iter();
-            all.extend(rows.map(|row| Lease {
-                network: uuid.to_string(),
-                network_name: running.plan.name.clone(),
-                address: row.address.to_string(),
-                mac: row.mac.to_string(),
-                client_id: row.client_id.as_deref().map(text::hex),
-                name: row.name,
-                state: match row.state {
-                    lane::LeaseState::Bound => LeaseState::Bound,
-                    lane::LeaseState::Expired => LeaseState::Expired,
-                    lane::LeaseState::Released => LeaseState::Released,
-                },
-                expires: seconds(row.expires),
-                reserved: row.reserved,
+            // What the owner of a guest calls it is its name in DNS, whatever it calls itself.
+            let given: BTreeMap<Mac, &String> = self
+                .interfaces_on(uuid)
+                .filter_map(|(_, member)| Some((member.mac?, member.name.as_ref()?)))
+                .collect();
+            all.extend(rows.map(|row| {
+                Lease {
+                    network: uuid.to_string(),
+                    network_name: running.plan.name.clone(),
+                    address: row.address.to_string(),
+                    mac: row.mac.to_string(),
+                    client_id: row.client_id.as_deref().map(text::hex),
+                    name: (given.get(&row.mac).copied().cloned())
+                        .or(row.name)
+                        .or(row.host_name),
+                    state: match row.state {
+                        lane::LeaseState::Bound => LeaseState::Bound,
+                        lane::LeaseState::Expired => LeaseState::Expired,
+                        lane::LeaseState::Released => LeaseState::Released,
+                    },
+                    expires: seconds(row.expires),
+                    reserved: row.reserved,
+                }
             }));
         }
         Ok(all)
@@ -81,7 +92,7 @@ impl Supervisor {
             }
             return Err(not_stored(&error));
         }
-        // A guest has one reserved address: the one before is another's now.
+        // A guest has one reserved address of each family: the one before is nobody's now.
         match before {
             Some(before) if before.to_string() != reservation.address => self
                 .store

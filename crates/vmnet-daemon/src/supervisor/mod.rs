@@ -76,6 +76,8 @@ pub(crate) struct Supervisor {
     left_alone: BTreeSet<Uuid>,
     networks: BTreeMap<Uuid, network::Running>,
     failed: BTreeMap<Uuid, kept::Failed>,
+    /// Networks of the configuration file, by name, whose turn to start is to come.
+    awaited: BTreeMap<Uuid, String>,
     interfaces: BTreeMap<u64, interface::Member>,
     forwards: BTreeMap<u64, forward::Rule>,
     holders: BTreeMap<ConnectionId, Holder>,
@@ -97,6 +99,7 @@ impl Supervisor {
             left_alone: BTreeSet::new(),
             networks: BTreeMap::new(),
             failed: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             forwards: BTreeMap::new(),
             holders: BTreeMap::new(),

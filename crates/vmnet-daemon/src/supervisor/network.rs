@@ -86,17 +86,25 @@ impl Supervisor {
         }
         let interfaces = self.interfaces_on(uuid).count();
         if interfaces > 0 && !force {
+            let (interfaces, them) = match interfaces {
+                1 => ("1 interface".to_owned(), "it"),
+                more => (format!("{more} interfaces"), "them"),
+            };
             return Err(ServiceError::InUse {
                 reason: format!(
-                    "the network {label} has {interfaces} interfaces: end them first, or use force"
+                    "the network {label} has {interfaces}: end {them} first, or use force"
                 ),
             });
         }
         let holders = self.others_holding(uuid, connection);
         if holders > 0 && !force {
+            let (holders, them) = match holders {
+                1 => ("another client has".to_owned(), "it"),
+                more => (format!("{more} other clients have"), "them"),
+            };
             return Err(ServiceError::InUse {
                 reason: format!(
-                    "{holders} other clients have the network {label} open: end them first, or use force"
+                    "{holders} the network {label} open: end {them} first, or use force"
                 ),
             });
         }
@@ -106,7 +114,11 @@ impl Supervisor {
         for holder in self.holders.values_mut() {
             holder.opened.remove(&uuid);
         }
+        let owners = self.owners_to_tell(uuid);
         self.end(uuid);
+        for owner in owners {
+            self.hang_up_on(owner, connection);
+        }
         Ok(())
     }
 
@@ -223,6 +235,10 @@ impl Supervisor {
     pub(super) fn plan(&self, configuration: &NetworkConfiguration) -> Result<Plan, ServiceError> {
         let ours = self.networks.values().map(|running| &running.plan);
         let mut occupied = Occupied::now(ours)?;
+        // What is said is taken all the same; what is chosen is another.
+        if configuration.subnet.is_none() {
+            occupied.networks.extend(self.spoken_for());
+        }
         occupied.kernel = self.helper.is_some();
         if occupied.kernel {
             let own = self.own_interfaces(plan::uuid_of(configuration)?)?;

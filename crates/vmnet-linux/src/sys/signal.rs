@@ -51,6 +51,17 @@ pub fn unblock_all() {
     }
 }
 
+/// Whether this process ignores a signal, as one that nohup(1) started ignores [`HUP`].
+#[must_use]
+pub fn is_ignored(number: i32) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action this asks only; what it succeeds to answer is initialised.
+    unsafe {
+        libc::sigaction(number, std::ptr::null(), now.as_mut_ptr()) == 0
+            && now.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// One signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrived {

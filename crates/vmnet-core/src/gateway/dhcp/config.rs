@@ -67,7 +67,7 @@ pub enum ConfigError {
     #[error("the pool has {0} addresses; at most {MAX_POOL} are possible")]
     PoolTooLarge(u32),
     /// The lease time is too short, or does not fit option 51.
-    #[error("a lease lasts from 60 seconds to 68 years, not {0:?}")]
+    #[error("a lease lasts from 60 seconds to 68 years, not {} seconds", .0.as_secs())]
     LeaseTime(Duration),
     /// The MTU is below what the option can say.
     #[error("an MTU is at least {MIN_MTU}, not {0}")]

@@ -206,3 +206,20 @@ fn names_are_unique_on_a_network() {
         invalid(refused.map(|(started, _)| started), name);
     }
 }
+
+#[test]
+fn a_guest_has_neither_the_gateways_mac_nor_a_name_of_others() {
+    let mut service = supervisor();
+    let client = service.connected(1);
+    service
+        .open_network(client, None, Some(at("dev", "10.213.70.0/24")))
+        .unwrap();
+    let gateway = |options: &mut InterfaceOptions| options.mac = Some("5a:94:0a:d5:46:01".into());
+    let refused = start(&mut service, client, "dev", gateway);
+    let reason = refused.unwrap_err().reason().to_owned();
+    assert!(reason.contains("the network's gateway"), "{reason}");
+    let named = |options: &mut InterfaceOptions| options.name = Some("Gateway".into());
+    let refused = start(&mut service, client, "dev", named);
+    let reason = refused.unwrap_err().reason().to_owned();
+    assert!(reason.contains("no guest's name"), "{reason}");
+}

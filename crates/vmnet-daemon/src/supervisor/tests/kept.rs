@@ -305,6 +305,37 @@ fn a_network_that_cannot_be_started_is_not_lost() {
 }
 
 #[test]
+fn a_network_that_is_added_to_the_file_takes_no_others_subnet() {
+    let of_file = |name: &str| Configured {
+        configuration: NetworkConfiguration {
+            name: Some(name.to_owned()),
+            ..NetworkConfiguration::new(Mode::Shared)
+        },
+        reservations: Vec::new(),
+        forwards: Vec::new(),
+    };
+    let all = |service: &mut Supervisor, names: &[&str]| {
+        let file: Vec<Configured> = names.iter().map(|name| of_file(name)).collect();
+        service.await_configured(&file);
+        for one in &file {
+            service.configure(one).unwrap();
+        }
+    };
+    let subnet =
+        |service: &mut Supervisor| service.list_networks(Some("b")).unwrap()[0].subnet.clone();
+    let mut first = supervisor();
+    all(&mut first, &["b"]);
+    let chosen = subnet(&mut first);
+    let mut next = restarted(first);
+    all(&mut next, &["a", "b"]);
+    assert_eq!(subnet(&mut next), chosen);
+    // Nor does one that is not in the file.
+    let client = next.connected(1);
+    let other = next.open_network(client, Some("shared"), None).unwrap();
+    assert_ne!(other.subnet, chosen);
+}
+
+#[test]
 fn a_network_of_the_file_keeps_the_subnet_it_chose() {
     let of_file = |name: &str| Configured {
         configuration: named(name),

@@ -199,10 +199,13 @@ fn a_network_in_use_is_deleted_only_by_force() {
     service.open_network(one, Some("dev"), None).unwrap();
     in_use(
         service.delete_network(other, "dev", false),
-        "1 other clients",
+        "another client has",
     );
     let (_, guest) = start(&mut service, one, "dev", |_| {}).unwrap();
-    in_use(service.delete_network(one, "dev", false), "1 interfaces");
+    in_use(
+        service.delete_network(one, "dev", false),
+        "1 interface: end it",
+    );
     // Nobody minds when the guest has gone by itself and the client is the one that has it open.
     drop(guest);
     eventually("it is deleted", || {
