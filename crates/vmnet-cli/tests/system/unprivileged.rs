@@ -30,6 +30,10 @@ fn each_request_is_refused_with_the_remedy() {
     machine.host.ip(&["link", "add", "br0", "type", "bridge"]);
     machine.host.ip(&["link", "set", "eth1", "master", "br0"]);
     machine.host.ip(&["link", "set", "br0", "up"]);
+    // A bridge has its carrier a little later.
+    crate::machine::eventually("all is up", || {
+        !machine.ip("-o link").contains("NO-CARRIER")
+    });
     let before = all(&machine);
     let bridged = ["--mode", "bridged", "--interface"];
     for how in [
