@@ -176,14 +176,7 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
             misses.push(format!("wanted at most {wanted} {}", row.unit));
         }
     }
-    let compared: &[Kind] = match row.experiment {
-        Experiment::Service(_)
-        | Experiment::Pair(_)
-        | Experiment::Ports(_)
-        | Experiment::Privileged(_) => &[],
-        _ => &NOT_BEHIND,
-    };
-    for &kind in compared {
+    for &kind in compared(row) {
         let measured = results.paths().filter(|path| path.kind == kind);
         let figures = measured.filter_map(|path| Some((results.median(row, path)?, path)));
         let best = figures.reduce(|best, next| {
@@ -208,6 +201,17 @@ pub(crate) fn judge(row: &Row, results: &Results) -> Option<Verdict> {
         met: misses.is_empty(),
         text,
     })
+}
+
+/// Whom a row is not to be behind.
+fn compared(row: &Row) -> &'static [Kind] {
+    match row.experiment {
+        Experiment::Service(_)
+        | Experiment::Pair(_)
+        | Experiment::Ports(_)
+        | Experiment::Privileged(_) => &[],
+        _ => &NOT_BEHIND,
+    }
 }
 
 #[cfg(test)]

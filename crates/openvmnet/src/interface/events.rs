@@ -52,7 +52,11 @@ impl PendingEvent {
         }
         drop(state);
         let waiting = self.shared.datapath.seen().waiting;
-        (waiting > 0).then_some(Event {
+        if waiting == 0 {
+            return None;
+        }
+        lock(&events.state).handler = Some(thread::current().id());
+        Some(Event {
             estimated_packets_available: waiting,
         })
     }
@@ -62,7 +66,7 @@ impl Drop for PendingEvent {
     fn drop(&mut self) {
         let events = &self.shared.events;
         let mut state = lock(&events.state);
-        state.out = false;
+        (state.out, state.handler) = (false, None);
         let here = state.thread == Some(thread::current().id());
         drop(state);
         events.changed.notify_all();
@@ -88,6 +92,8 @@ struct State {
     registration: u64,
     /// An event is with its handler.
     out: bool,
+    /// The thread that runs it, once it has begun.
+    handler: Option<ThreadId>,
     /// The thread that waits.
     thread: Option<ThreadId>,
     ended: bool,
@@ -131,15 +137,17 @@ impl Events {
     pub(super) fn end(&self) {
         let mut state = lock(&self.state);
         state.ended = true;
-        state.notifier = None;
+        // What it has captured may be anything, as in [`set`].
+        let before = state.notifier.take();
         self.wake();
-        if state.thread == Some(thread::current().id()) {
-            return;
-        }
-        while state.out {
+        let here = Some(thread::current().id());
+        let asks_itself = state.thread == here || state.handler == here;
+        while state.out && !asks_itself {
             let waited = self.changed.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
+        drop(state);
+        drop(before);
     }
 }
 
@@ -165,7 +173,9 @@ pub(super) fn set(shared: &Arc<Shared>, notifier: Option<Arc<Notifier>>) -> io::
         match thread {
             Ok(thread) => state.thread = Some(thread.thread().id()),
             Err(error) => {
-                state.notifier = None;
+                let new = state.notifier.take();
+                drop(state);
+                drop((before, new));
                 return Err(error);
             }
         }

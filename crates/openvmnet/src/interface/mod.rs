@@ -380,7 +380,8 @@ impl Interface {
     /// # Errors
     /// [`Status::SetupIncomplete`]: it is stopped, perhaps meanwhile.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        // What is further away than any clock goes is never.
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             self.shared.check()?;
             let ready = self.shared.datapath.watch();

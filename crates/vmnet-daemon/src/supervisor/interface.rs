@@ -89,11 +89,7 @@ impl Supervisor {
             self.free_name(network, name)?;
         }
         let (id, mac) = self.identify(network, &options)?;
-        let offload = PortOffload {
-            virtio_header: options.virtio_header.unwrap_or(false),
-            tso: options.tso.unwrap_or(false),
-            checksum: options.checksum_offload.unwrap_or(false),
-        };
+        let offload = offload_of(&options);
         let isolated = options.isolated.unwrap_or(false);
         let has_wires = self.has_wires(network)?;
         if has_wires && mac.is_none() {
@@ -566,4 +562,13 @@ fn only(mut descriptors: Vec<OwnedFd>) -> Result<OwnedFd, ServiceError> {
                 "an interface is started with one descriptor beside the call; {count} came"
             ),
         })
+}
+
+/// What a guest's frames are like, as its owner says.
+fn offload_of(options: &InterfaceOptions) -> PortOffload {
+    PortOffload {
+        virtio_header: options.virtio_header.unwrap_or(false),
+        tso: options.tso.unwrap_or(false),
+        checksum: options.checksum_offload.unwrap_or(false),
+    }
 }
