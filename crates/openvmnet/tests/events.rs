@@ -259,6 +259,53 @@ fn a_program_with_threads_of_its_own_runs_handlers_there() {
     );
 }
 
+/// A handler on a thread of the program's stops its interface as one on ours does.
+#[test]
+fn a_handler_on_a_thread_of_the_programs_may_stop() {
+    inside("a_handler_on_a_thread_of_the_programs_may_stop", || {
+        let (one, other) = (host(), Arc::new(host()));
+        let (hand_on, events) = mpsc::channel::<PendingEvent>();
+        let hand_on = Mutex::new(hand_on);
+        let notifier = move |event| drop(hand_on.lock().unwrap().send(event));
+        other.set_event_notifier(Some(notifier)).unwrap();
+        let (stopped, has_stopped) = mpsc::channel();
+        let ours = Arc::clone(&other);
+        thread::spawn(move || {
+            for event in events {
+                if event.begin().is_some() {
+                    ours.stop().unwrap();
+                    stopped.send(()).unwrap();
+                }
+            }
+        });
+        one.write_packet(&frame(1, 60)).unwrap();
+        has_stopped.recv_timeout(SOON).unwrap();
+        assert_eq!(other.stop().unwrap_err().status(), Status::SetupIncomplete);
+    });
+}
+
+/// What a callback has captured may use the interface when it goes.
+#[test]
+fn a_callback_is_let_go_where_it_can_do_anything() {
+    struct Captured(Arc<Interface>, mpsc::Sender<usize>);
+    impl Drop for Captured {
+        fn drop(&mut self) {
+            drop(self.0.set_event_callback(nobody()));
+            drop(self.1.send(self.0.packets_available()));
+        }
+    }
+    inside("a_callback_is_let_go_where_it_can_do_anything", || {
+        let interface = Arc::new(host());
+        let (sender, dropped) = mpsc::channel();
+        let captured = Captured(Arc::clone(&interface), sender);
+        let callback = move |_: Event| drop(captured.0.packets_available());
+        interface.set_event_callback(Some(callback)).unwrap();
+        let stopping = thread::spawn(move || interface.stop().unwrap());
+        dropped.recv_timeout(SOON).unwrap();
+        stopping.join().unwrap();
+    });
+}
+
 #[test]
 fn host_networks_say_nothing_by_themselves() {
     inside("host_networks_say_nothing_by_themselves", || {
