@@ -8,7 +8,7 @@
 //! ([`Names::remove_name`]). Names are compared without regard to case (RFC 4343).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::label::{Label, first_label, is_label};
 use super::reverse::Arpa;
@@ -33,6 +33,13 @@ pub(super) mod code {
 /// The gateway's own names.
 pub(super) const GATEWAY: &str = "gateway";
 pub(super) const HOST: &str = "host";
+
+/// Every name below means whoever asks (RFC 6761 §6.3), and nobody else is asked for it.
+const LOCALHOST: &[u8] = b"localhost";
+const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
 
 /// Guests choose names, so there is an end to them.
 const NAME_LIMIT: usize = 4096;
@@ -266,6 +273,12 @@ impl Names {
     pub(super) fn find(&self, labels: &[Vec<u8>], kind: u16, class: u16) -> Option<Local> {
         let local = if let Some(host) = self.under_domain(labels) {
             self.forward(host, kind)
+        } else if labels.last().is_some_and(|last| last == LOCALHOST) {
+            Local {
+                outcome: Outcome::Exists,
+                records: of_kind(&LOOPBACK, kind),
+                zone_labels: 1,
+            }
         } else if let [label] = labels {
             self.bare(label, kind)?
         } else {

@@ -33,6 +33,16 @@ fn named() -> Bench {
     bench
 }
 
+#[test]
+fn of_localhost_nobody_is_asked_anything() {
+    let mut bench = named();
+    for kind in [TXT, DS, NS, SOA, HTTPS] {
+        let reply = ask(&mut bench, "x.localhost", kind);
+        let code = reply.metadata.response_code;
+        assert_eq!((code, reply.answers.len()), (ResponseCode::NoError, 0));
+    }
+}
+
 fn ask_over(bench: &mut Bench, transport: Transport, message: &[u8]) -> Message {
     bench.query_from(1, 1, transport, message).unwrap();
     assert_eq!(bench.asked, [], "a local name leaked");
@@ -72,7 +82,10 @@ fn show(records: &[Record]) -> Vec<String> {
 const NIBBLES: &str = "6.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.4.6.0.0.0.0.d.f.ip6.arpa";
 
 /// Name, type, and how each record of the answer reads at its end.
-const NAMES: [(&str, u16, &[&str]); 18] = [
+const NAMES: [(&str, u16, &[&str]); 21] = [
+    ("localhost", A, &["localhost. A 127.0.0.1"]),
+    ("LocalHost", AAAA, &["LocalHost. AAAA ::1"]),
+    ("a.b.localhost", A, &["a.b.localhost. A 127.0.0.1"]),
     (
         "web.vmnet.internal",
         A,
@@ -188,7 +201,7 @@ fn names_that_exist() {
         }
         assert!(reply.answers.iter().all(|record| record.ttl == 10));
     }
-    assert_eq!(bench.proxy.counters().local, 18);
+    assert_eq!(bench.proxy.counters().local, NAMES.len() as u64);
 }
 
 #[test]
