@@ -42,6 +42,16 @@ pub(crate) enum ChooseError {
     },
 }
 
+/// Guests reach nobody of the outside at addresses of their own network: says so, if there can be somebody.
+pub(crate) fn warn_of_public(subnet: Subnet) {
+    if !Subnet::is_private(subnet.network(), subnet.prefix_len()) {
+        tracing::warn!(
+            "{subnet} is not private: its guests do not reach whoever has these addresses on the internet; 10.0.0.0/8, \
+             172.16.0.0/12 and 192.168.0.0/16 are there for networks like this"
+        );
+    }
+}
+
 /// The subnet asked for, or the first free one of the default range; none that the host uses.
 pub(super) fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, ChooseError> {
     let user_of = |subnet: Subnet| {
@@ -49,6 +59,7 @@ pub(super) fn choose(asked: Option<Subnet>, taken: &[Taken]) -> Result<Subnet, C
         taken.iter().find(uses)
     };
     if let Some(subnet) = asked {
+        warn_of_public(subnet);
         return match user_of(subnet) {
             None => Ok(subnet),
             Some(taken) => Err(ChooseError::Taken {

@@ -3,6 +3,7 @@
 use super::table::{Table, or_none, sheet, yes_or_no};
 use super::{VerbError, bridgeable, each, keeping, machines, of, show};
 use crate::args::network::{Create, Delete, List, Method, Mode as Leading, NetworkVerb, Show};
+use crate::network::subnet;
 use crate::span::Span;
 use openvmnet::choice::{self, Wanted};
 use openvmnet::client::Client;
@@ -43,6 +44,9 @@ fn create(create: Create) -> Result<(), VerbError> {
         privileges,
     })?;
     let network = client.create_network(configuration)?;
+    if let Some(Ok(subnet)) = network.subnet.as_deref().map(str::parse) {
+        subnet::warn_of_public(subnet);
+    }
     show(json, &network, || line(&network) + "\n")
 }
 
