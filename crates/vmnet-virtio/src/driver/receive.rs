@@ -4,6 +4,7 @@ use super::{Buffers, Collected, DeviceError, DriverRing, MakeError, Part, Shape}
 use crate::memory::{GuestSlice, OwnMemory, Slices};
 use crate::net::{HEADER_MAX, Header};
 use crate::ring::RingConfig;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The ring by which frames come from a device, and buffers for them: one for each descriptor.
 ///
@@ -15,6 +16,9 @@ pub struct Receive {
     /// What the caller looks at: buffers of the frame that came last, and their bytes.
     held: Vec<u16>,
     slices: Slices,
+    /// So far has [`waiting`](Self::waiting) counted: frames, and their buffers in the low half. Who counts at the same time
+    /// may leave less, which is right as well.
+    counted: AtomicU64,
 }
 
 /// A frame in the buffers of the ring.
@@ -39,6 +43,7 @@ impl Receive {
             buffers: Buffers::new(memory, shape.size, buffer)?,
             held: Vec::with_capacity(usize::from(shape.size)),
             slices: Slices::new(std::sync::Arc::clone(memory.map())),
+            counted: AtomicU64::new(0),
         };
         for which in 0..shape.size {
             made.offer(which);
@@ -88,6 +93,7 @@ impl Receive {
             slice.copy_to(&mut bytes);
         }
         let header = Header(bytes);
+        self.uncount(header.buffers().max(1));
         for _ in 1..header.buffers() {
             // The device publishes all buffers of a frame at once.
             let Some(more) = self.ring.collect()? else {
@@ -106,7 +112,11 @@ impl Receive {
     /// How many frames have come and were not received yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        let (mut frames, mut ahead) = (0_usize, 0_u16);
+        let counted = self.counted.load(Ordering::Relaxed);
+        let (mut frames, mut ahead) = (
+            usize::try_from(counted >> 32).unwrap_or(0),
+            u16::try_from(counted & 0xffff_ffff).unwrap_or(0),
+        );
         while let Some(which) = self.ring.peek(ahead) {
             let mut bytes = [0; HEADER_MAX];
             if let Ok(buffer) = self.buffers.get(which) {
@@ -115,7 +125,20 @@ impl Receive {
             ahead = ahead.saturating_add(Header(bytes).buffers().max(1));
             frames = frames.saturating_add(1);
         }
+        let counted = (frames as u64) << 32 | u64::from(ahead);
+        self.counted.store(counted, Ordering::Relaxed);
         frames
+    }
+
+    /// The first frame, of so many buffers, waits no more.
+    #[inline]
+    fn uncount(&mut self, buffers: u16) {
+        let counted = self.counted.get_mut();
+        let (frames, ahead) = (*counted >> 32, *counted & 0xffff_ffff);
+        *counted = match (frames.checked_sub(1), ahead.checked_sub(buffers.into())) {
+            (Some(frames), Some(ahead)) => frames << 32 | ahead,
+            _ => 0,
+        };
     }
 
     /// Whether a frame has come that was not received yet.
