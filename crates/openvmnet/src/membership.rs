@@ -104,11 +104,19 @@ impl Membership {
         keeper::look_again();
     }
 
-    /// Keeps in mind what the network has from us.
-    pub(crate) fn promise(&self, reservation: Option<Reservation>, rule: Option<ForwardRule>) {
-        let mut promises = lock(&self.promises);
-        promises.reservations.extend(reservation);
-        promises.rules.extend(rule);
+    /// Keeps in mind that the network has a reservation from us.
+    pub(crate) fn promise_reservation(&self, reservation: Reservation) {
+        lock(&self.promises).reservations.push(reservation);
+    }
+
+    /// Keeps in mind that the network has a rule from us. Whether that is new.
+    pub(crate) fn promise_rule(&self, rule: &ForwardRule) -> bool {
+        let rules = &mut lock(&self.promises).rules;
+        let is_new = !rules.contains(rule);
+        if is_new {
+            rules.push(rule.clone());
+        }
+        is_new
     }
 
     /// A rule of the network that there is no more.

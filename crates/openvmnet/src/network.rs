@@ -103,10 +103,10 @@ impl Network {
         }
         let held = Self::held(client, network)?;
         for reservation in configuration.reservations() {
-            held.membership.promise(Some(reservation), None);
+            held.membership.promise_reservation(reservation);
         }
         for rule in configuration.forwards() {
-            held.membership.promise(None, Some(rule.clone()));
+            held.membership.promise_rule(rule);
         }
         Ok(held)
     }

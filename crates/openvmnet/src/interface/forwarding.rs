@@ -74,20 +74,39 @@ impl Interface {
             added.external_port,
             added.internal_address,
         );
-        membership.call(|client, network| {
-            client
-                .add_forward(network, self.owner(), rule.clone())
-                .map(drop)
-        })?;
-        match &mut *lock(&self.shared.service) {
-            Some(at) if !at.by_network && !at.rules.contains(&rule) => at.rules.push(rule),
-            Some(at) if at.by_network => {
-                at.membership.forget_rule(|one| *one == rule);
-                at.membership.promise(None, Some(rule));
-            }
-            _ => {}
+        // A service that is killed right behind its answer must find it with us.
+        let is_new = self.note(&rule);
+        let added = membership.call(|client, network| {
+            let rule = rule.clone();
+            client.add_forward(network, self.owner(), rule).map(drop)
+        });
+        if added.is_err() && is_new {
+            self.forget(|one| *one == rule);
         }
-        Ok(())
+        added
+    }
+
+    /// The service is to have this rule, also the next one. Whether that is new.
+    fn note(&self, rule: &ForwardRule) -> bool {
+        let mut service = lock(&self.shared.service);
+        let Some(at) = &mut *service else {
+            return false;
+        };
+        if at.by_network {
+            return at.membership.promise_rule(rule);
+        }
+        let is_new = !at.rules.contains(rule);
+        if is_new {
+            at.rules.push(rule.clone());
+        }
+        is_new
+    }
+
+    fn forget(&self, gone: impl Fn(&ForwardRule) -> bool) {
+        if let Some(at) = &mut *lock(&self.shared.service) {
+            at.rules.retain(|rule| !gone(rule));
+            at.membership.forget_rule(gone);
+        }
     }
 
     /// Forwards a port no longer. Connections that came by it go on.
@@ -119,10 +138,7 @@ impl Interface {
                     (rule.protocol, rule.first) == (protocol, external_port)
                         && to.is_some_and(|it| AddressFamily::of(it) == family)
                 };
-                if let Some(at) = &mut *lock(&self.shared.service) {
-                    at.rules.retain(|rule| !is_it(rule));
-                    at.membership.forget_rule(is_it);
-                }
+                self.forget(is_it);
                 Ok(())
             }
             Ok(false) => Err(Error::new(
