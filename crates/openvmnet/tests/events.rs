@@ -291,14 +291,16 @@ fn a_callback_is_let_go_where_it_can_do_anything() {
     impl Drop for Captured {
         fn drop(&mut self) {
             drop(self.0.set_event_callback(nobody()));
-            drop(self.1.send(self.0.packets_available()));
+            let _nobody_listens = self.1.send(self.0.packets_available());
         }
     }
     inside("a_callback_is_let_go_where_it_can_do_anything", || {
         let interface = Arc::new(host());
         let (sender, dropped) = mpsc::channel();
         let captured = Captured(Arc::clone(&interface), sender);
-        let callback = move |_: Event| drop(captured.0.packets_available());
+        let callback = move |_: Event| {
+            let _used = captured.0.packets_available();
+        };
         interface.set_event_callback(Some(callback)).unwrap();
         let stopping = thread::spawn(move || interface.stop().unwrap());
         dropped.recv_timeout(SOON).unwrap();
