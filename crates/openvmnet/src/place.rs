@@ -142,6 +142,12 @@ fn here<T>(ask: impl FnOnce(&Surroundings<'_>) -> T) -> T {
     })
 }
 
+/// Whether the user's service and the machine's are one, as where `VMNET_SOCKET` names the machine's.
+#[must_use]
+pub fn is_one_service() -> bool {
+    socket(Scope::User) == socket(Scope::System)
+}
+
 /// The socket of the service.
 #[must_use]
 pub fn socket(scope: Scope) -> PathBuf {

@@ -160,8 +160,7 @@ fn keeping_of(network: Option<&str>) -> Result<Option<Client>, ConnectError> {
 /// The service of the machine beside this user's, unless one was chosen: `None` if it does not run or lets us not in, or if
 /// both are one.
 fn machines() -> Result<Option<Client>, ConnectError> {
-    let one = place::socket(Scope::User) == place::socket(Scope::System);
-    if choice::chosen()?.is_some() || one {
+    if choice::chosen()?.is_some() || place::is_one_service() {
         return Ok(None);
     }
     let connected = Client::connect_running_to(Scope::System);
