@@ -274,12 +274,7 @@ impl Network {
 
     /// A burst of frames and events is over: acknowledgements go out, rules and names follow their guests.
     pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
-        self.follow |= self.neighbours.take_moved();
-        if self.follow && self.follows_from <= now {
-            (self.follow, self.followed) = (false, true);
-            let rules = self.follow_forwards(now, out);
-            self.follows_from = now + REST_PER_RULE * u32::try_from(rules).unwrap_or(u32::MAX);
-        }
+        self.follow_guests(now, out);
         if let Some(gateway) = self.gateway {
             let mut link = link!(self, gateway, now, out);
             self.services.follow_names(&mut link);
@@ -287,6 +282,16 @@ impl Network {
             if let Some(advertiser) = &mut self.advertiser {
                 advertiser.flush(&mut link);
             }
+        }
+    }
+
+    /// Rules follow their guests, if these may have moved, and the rules are not to rest.
+    fn follow_guests(&mut self, now: Instant, out: &mut Outbox) {
+        self.follow |= self.neighbours.take_moved();
+        if self.follow && self.follows_from <= now {
+            (self.follow, self.followed) = (false, true);
+            let rules = self.follow_forwards(now, out);
+            self.follows_from = now + REST_PER_RULE * u32::try_from(rules).unwrap_or(u32::MAX);
         }
     }
 
@@ -312,14 +317,14 @@ impl Network {
 
     /// Time has passed.
     pub fn timeout(&mut self, now: Instant, out: &mut Outbox) {
-        let Some(gateway) = self.gateway else {
-            return;
-        };
-        let mut link = link!(self, gateway, now, out);
-        self.nat.timeout(&mut link);
-        self.follow |= self.services.timeout(&mut link, &self.nat.table);
-        if let Some(advertiser) = &mut self.advertiser {
-            advertiser.timeout(&mut link);
+        if let Some(gateway) = self.gateway {
+            let mut link = link!(self, gateway, now, out);
+            self.nat.timeout(&mut link);
+            self.follow |= self.services.timeout(&mut link, &self.nat.table);
+            if let Some(advertiser) = &mut self.advertiser {
+                advertiser.timeout(&mut link);
+            }
         }
+        self.follow_guests(now, out);
     }
 }
