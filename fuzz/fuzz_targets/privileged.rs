@@ -11,6 +11,7 @@ use vmnet_daemon::privileged::request::{Refusal, Request};
 use vmnet_daemon::privileged::wire;
 use vmnet_linux::kernel::link::Link;
 use vmnet_linux::kernel::nics::{Nic, NicKind};
+use vmnet_linux::kernel::route::Address;
 
 const ALIAS: &str = "openvmnet 00000000-0000-0000-0000-000000000007 bridge";
 
@@ -31,6 +32,7 @@ impl Host {
             mtu: 1500,
             up: true,
             loopback: false,
+            isolated: false,
         }
     }
 }
@@ -52,6 +54,23 @@ impl Kernel for Host {
             member_of: None,
         };
         Ok((name == "eth0").then(card))
+    }
+
+    fn addresses(&self) -> Result<Vec<Address>, Refusal> {
+        let at = |link, address: &str, prefix_len| Address {
+            link,
+            address: address.parse().unwrap(),
+            prefix_len,
+        };
+        Ok(vec![
+            at(7, "192.168.64.1", 24),
+            at(7, "fd00:0:0:64::1", 64),
+            at(8, "10.0.0.5", 8),
+        ])
+    }
+
+    fn links(&self) -> Result<Vec<Link>, Refusal> {
+        Ok(["lo", "eth0", "vmnet0", "vmnet0-gw", "docker0"].map(Self::link).into())
     }
 }
 
