@@ -17,6 +17,7 @@
 pub mod chains;
 pub mod forwarding;
 pub mod generation;
+mod guard;
 mod isolation;
 pub mod opening;
 pub mod program;

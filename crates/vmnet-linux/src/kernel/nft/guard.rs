@@ -1,0 +1,196 @@
+//! The table of a network's bridge, as far as it is about guests: nobody speaks in the gateway's name, questions find its services,
+//! and what the host turns back comes to the guest it is for.
+
+use super::render::{Lines, PIECE, PIECES, TURNED_BACK, mac};
+use super::{Inet6, Rules};
+
+/// Nobody speaks in the gateway's name, and questions find its services.
+pub(super) fn guard(rules: &Rules) -> String {
+    let (own, trunk) = (&rules.bridge, &rules.trunk);
+    let mut arriving = Lines::chain(
+        "arriving",
+        "type filter hook prerouting priority -300; policy accept;",
+    );
+    let host = mac(rules.host);
+    arriving.add(format!("iifname != \"{own}-*\" accept"));
+    arriving.add(format!("iifname != \"{trunk}\" jump guard"));
+    arriving.add(format!(
+        "iifname != \"{trunk}\" ether daddr {host} jump steer"
+    ));
+    for piece in PIECES {
+        arriving.add(format!(
+            "ether daddr != {host} {piece} meta mark set meta mark or {PIECE:#x}"
+        ));
+    }
+    let macs = format!("{{ {}, {} }}", mac(rules.host), mac(rules.services));
+    let (sets, speaker) = speaker(rules, &macs);
+    let mut guard = Lines(" chain known {\n".to_owned());
+    for protocol in USUAL {
+        guard.add(format!("ether type {protocol} goto known-{protocol}"));
+    }
+    guard.add(format!("arp saddr ether {macs} drop"));
+    // Linux takes a frame with the tag of no VLAN as its own, and there are systems that take what SNAP carries.
+    guard.add("ether type 8021ad drop");
+    guard.add("vlan id 0 drop");
+    guard.add("ether type < 0x0600 @nh,0,16 { 0xaaaa, 0xaaab, 0xabaa, 0xabab } drop");
+    if let Some(ipv4) = rules.ipv4 {
+        guard.add(format!("arp saddr ip {} drop", ipv4.gateway));
+        guard.add(format!("ip saddr {} drop", ipv4.gateway));
+    }
+    if let Some(ipv6) = rules.ipv6 {
+        guard.add(impostor6(ipv6));
+        guard.add(impostor_of_neighbours(ipv6));
+    }
+    if rules.serves {
+        for rule in [ROUTER, NEIGHBOUR_IN_PIECES, SERVER_V4, SERVER_V6] {
+            guard.add(rule);
+        }
+        guard.add(IN_PIECES);
+    }
+    let mut steer = Lines(" chain steer {\n".to_owned());
+    let to = format!("ether daddr set {}", mac(rules.services));
+    let v4 = rules
+        .ipv4
+        .map(|net| (format!("ip daddr {}", net.gateway), 67));
+    let v6 = rules.ipv6.map(|net| {
+        let at = format!("ip6 daddr {{ {}, {} }}", net.gateway, net.link_local);
+        (at, 547)
+    });
+    // Our services put together what is in pieces, and give it to the host.
+    for piece in PIECES {
+        steer.add(format!("{piece} {to}"));
+    }
+    for (at, dhcp) in v4.into_iter().chain(v6) {
+        let ports = match rules.dns {
+            true => format!("{{ 53, {dhcp} }}"),
+            false => dhcp.to_string(),
+        };
+        steer.add(format!("{at} udp dport {ports} {to}"));
+        if rules.dns {
+            steer.add(format!("{at} tcp dport 53 {to}"));
+        }
+    }
+    sets + &usual(rules, &macs) + &guard.end() + &speaker + &steer.end() + &arriving.end()
+}
+
+/// Protocols of nearly all frames, which have chains of their own with what has to be looked at in them. All others, and frames
+/// with tags, go through everything.
+const USUAL: [&str; 3] = ["ip", "ip6", "arp"];
+
+/// Whose MAC a frame has: the one that its member is to have, if it is to have one, and nobody's that is not a guest's. One
+/// lookup for most frames, however many members there are.
+fn speaker(rules: &Rules, macs: &str) -> (String, String) {
+    let mut sets = String::new();
+    let mut chain = Lines(" chain guard {\n".to_owned());
+    let ours = [rules.host, rules.services];
+    let fixed = rules.fixed.iter();
+    let fixed: Vec<_> = fixed.filter(|(_, mac)| !ours.contains(mac)).collect();
+    if !fixed.is_empty() {
+        let pairs: Vec<String> = fixed
+            .iter()
+            .map(|(member, fixed)| format!("\"{member}\" . {}", mac(*fixed)))
+            .collect();
+        sets += &named_set("fixed", "ifname . ether_addr", &pairs);
+        chain.add("iifname . ether saddr @fixed goto known");
+    }
+    if !rules.fixed.is_empty() {
+        let fixed = rules.fixed.iter();
+        let members: Vec<String> = fixed.map(|(member, _)| format!("\"{member}\"")).collect();
+        sets += &named_set("members", "ifname", &members);
+        chain.add("iifname @members drop");
+    }
+    chain.add(format!("ether saddr {macs} drop"));
+    chain.add("goto known");
+    (sets, chain.end())
+}
+
+fn named_set(name: &str, of: &str, elements: &[String]) -> String {
+    let elements = elements.join(", ");
+    format!(" set {name} {{\n  type {of}\n  elements = {{ {elements} }}\n }}\n")
+}
+
+/// What is looked at in frames of the usual protocols.
+fn usual(rules: &Rules, macs: &str) -> String {
+    let chain = |name: &str| Lines(format!(" chain {name} {{\n"));
+    let [mut v4, mut v6, mut arp] = USUAL.map(|protocol| chain(&format!("known-{protocol}")));
+    let mut neighbours = chain("neighbours");
+    let mut pieces = chain("pieces");
+    FIRST_PIECE.iter().for_each(|rule| pieces.add(*rule));
+    arp.add(format!("arp saddr ether {macs} drop"));
+    if let Some(ipv4) = rules.ipv4 {
+        arp.add(format!("arp saddr ip {} drop", ipv4.gateway));
+        v4.add(format!("ip saddr {} drop", ipv4.gateway));
+    }
+    if let Some(ipv6) = rules.ipv6 {
+        v6.add(impostor6(ipv6));
+        neighbours.add(impostor_of_neighbours(ipv6));
+    }
+    if rules.serves {
+        v6.add(IN_PIECES);
+    }
+    v6.add("meta l4proto ipv6-icmp goto neighbours");
+    if rules.serves {
+        v4.add(SERVER_V4);
+        v6.add(SERVER_V6);
+        neighbours.add(ROUTER);
+        neighbours.add(NEIGHBOUR_IN_PIECES);
+    }
+    // A chain that is gone to has to be there first.
+    pieces.end() + &neighbours.end() + &v4.end() + &v6.end() + &arp.end()
+}
+
+/// Guests that would be the gateway's services, whatever port they speak from.
+const SERVER_V4: &str = "meta protocol ip udp dport 68 drop";
+const SERVER_V6: &str = "meta protocol ip6 udp dport 546 drop";
+const ROUTER: &str = "icmpv6 type { nd-router-advert, nd-redirect } drop";
+const NEIGHBOUR_IN_PIECES: &str =
+    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop";
+
+/// A first piece that ends before what it is could say anything in the next one (RFC 7112). Bytes behind its end, which no system
+/// reads, must not be taken for it: so its length counts, and nothing stands before or behind its header.
+const IN_PIECES: &str = "exthdr frag exists jump pieces";
+const FIRST_PIECE: [&str; 3] = [
+    "frag frag-off 0 ip6 nexthdr != 44 drop",
+    "frag frag-off 0 frag nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } drop",
+    "frag frag-off 0 ip6 length < 16 drop",
+];
+
+/// Who speaks from the gateway's addresses.
+fn impostor6(ipv6: Inet6) -> String {
+    let (one, other) = (ipv6.gateway, ipv6.link_local);
+    format!("ip6 saddr {{ {one}, {other} }} drop")
+}
+
+/// Who claims them.
+fn impostor_of_neighbours(ipv6: Inet6) -> String {
+    format!(
+        "icmpv6 type nd-neighbor-advert @th,64,128 {{ {:#034x}, {:#034x} }} drop",
+        ipv6.gateway.to_bits(),
+        ipv6.link_local.to_bits()
+    )
+}
+
+/// Where bridged packets pass the rules of routed ones (`br_netfilter`, which Docker switches on), the kernel bridges what a
+/// forwarded port leads back to the bridge: it comes to the guest from the other guest's MAC, and perhaps out of the member that
+/// it came by. So members may have back what came by them, if it is that, and it comes from the host, as it would have.
+pub(super) fn turned_back(rules: &Rules) -> String {
+    // Behind the kernel's own look at bridged packets, which is at 0.
+    let mut passing = Lines::chain(
+        "passing",
+        "type filter hook forward priority 100; policy accept;",
+    );
+    passing.add(format!(
+        "meta mark and {TURNED_BACK:#x} == {TURNED_BACK:#x} ether saddr set {} meta mark set meta mark and {:#x} accept",
+        mac(rules.host),
+        !TURNED_BACK
+    ));
+    let same: Vec<String> = rules
+        .members
+        .iter()
+        .map(|member| format!("\"{member}\" . \"{member}\""))
+        .collect();
+    if !same.is_empty() {
+        passing.add(format!("iifname . oifname {{ {} }} drop", same.join(", ")));
+    }
+    passing.end()
+}
