@@ -22,18 +22,6 @@ fn stage(also: &[&'static str]) -> Option<Stage> {
     Stage::of_machine(env!("CARGO_BIN_EXE_vmnet"), &also)
 }
 
-fn vmnet(stage: &Stage, words: &str) -> String {
-    let words: Vec<&str> = words.split_whitespace().collect();
-    Process::run(stage.vmnet(&words), SOON).success()
-}
-
-/// Something on the host, as the superuser.
-fn host(stage: &Stage, script: &str) -> String {
-    let mut command = stage.world.superusers("sh");
-    command.args(["-c", script]);
-    Process::run(command, SOON).success()
-}
-
 /// A guest that listens, and its address.
 fn listening(stage: &Stage, options: &[&str], words: &str) -> (Process, Ipv4Addr) {
     let address = "ip -4 -o address show dev eth0 | sed 's,.*inet \\([0-9.]*\\)/.*,\\1,'";
@@ -68,17 +56,14 @@ fn host_and_guests_reach_each_other_by_address_and_nothing_gets_out() {
     let Some(stage) = stage(&["ping"]) else {
         return;
     };
-    vmnet(
-        &stage,
-        "network create lan --mode host --subnet 10.77.9.0/24",
-    );
+    stage.says("network create lan --mode host --subnet 10.77.9.0/24");
     stage.world.serve_echo_on_host(at([10, 77, 9, 1], 8888));
     let options = ["--network", "lan"];
     let (_guest, guest) = listening(&stage, &options, "listen-tcp 80");
     stage.world.host().enter(|| {
         client::connect::at_once(at(guest, 80), 20).expect("the host reaches a guest");
     });
-    host(&stage, &format!("ping -c 2 -i 0.2 -W 5 {guest}"));
+    stage.on_host(&format!("ping -c 2 -i 0.2 -W 5 {guest}"));
     let inside = |words: &str| Process::run(stage.client(&options, words), SOON);
     inside("at-once 10.77.9.1:8888 20").success();
     inside("udp-echo 10.77.9.1:8888 20 1200").success();
@@ -93,14 +78,11 @@ fn host_and_guests_reach_each_other_by_address_and_nothing_gets_out() {
 #[test]
 fn a_network_without_an_address_of_the_host_has_none() {
     let Some(stage) = stage(&[]) else { return };
-    vmnet(&stage, "network create lan --private");
-    let addresses = host(&stage, "ip -o address show dev vmnet0");
+    stage.says("network create lan --private");
+    let addresses = stage.on_host("ip -o address show dev vmnet0");
     assert_eq!(addresses, "");
-    vmnet(
-        &stage,
-        "network create other --private --subnet 10.77.3.7/24",
-    );
-    let addresses = host(&stage, "ip -o address show dev vmnet1");
+    stage.says("network create other --private --subnet 10.77.3.7/24");
+    let addresses = stage.on_host("ip -o address show dev vmnet1");
     assert!(addresses.contains("10.77.3.7/24"), "{addresses}");
 }
 
@@ -111,11 +93,10 @@ fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() 
     let reached = |to: SocketAddr, times| client::connect::at_once(to, times);
     let from_host = |to, times| stage.world.host().enter(|| reached(to, times));
     let from_outside = |to, times| stage.world.outside().enter(|| reached(to, times));
-    vmnet(&stage, &format!("forward add {NETWORK} 8080:web:80"));
-    vmnet(
-        &stage,
-        &format!("forward add {NETWORK} 198.51.100.2:8081:{address}:80"),
-    );
+    stage.says(&format!("forward add {NETWORK} 8080:web:80"));
+    stage.says(&format!(
+        "forward add {NETWORK} 198.51.100.2:8081:{address}:80"
+    ));
     from_outside(at(HOST, 8080), 20).expect("from outside");
     from_outside(at(HOST, 8081), 20).expect("at one address");
     assert!(guest.stdout().contains(&format!("tcp {SERVER}:")));
@@ -129,10 +110,10 @@ fn a_forwarded_port_is_reached_from_everywhere_and_rules_change_while_it_runs() 
     for to in ["192.168.64.1:8080", "198.51.100.2:8080"] {
         stage.must(&format!("at-once {to} 20"), SOON);
     }
-    let list = vmnet(&stage, "forward list --json");
+    let list = stage.says("forward list --json");
     let all: serde_json::Value = serde_json::from_str(&list).unwrap();
     for rule in all["forwards"].as_array().unwrap() {
-        vmnet(&stage, &format!("forward remove {}", rule["forward"]));
+        stage.says(&format!("forward remove {}", rule["forward"]));
     }
     stage.world.outside().enter(|| {
         assert_eq!(outcome(at(HOST, 8080)), "refused");
@@ -154,12 +135,9 @@ fn a_port_of_an_address_that_the_host_has_lost_leads_nobody_astray() {
     let Some(stage) = stage(&[]) else { return };
     // An address of the outside, which the host has for a while.
     let servers = at([203, 0, 113, 9], 7);
-    host(&stage, "ip address add 203.0.113.9/32 dev lo");
+    stage.on_host("ip address add 203.0.113.9/32 dev lo");
     let (guest, address) = listening(&stage, &[], "listen-tcp 7");
-    vmnet(
-        &stage,
-        &format!("forward add {NETWORK} 203.0.113.9:7:{address}:7"),
-    );
+    stage.says(&format!("forward add {NETWORK} 203.0.113.9:7:{address}:7"));
     let from_host = || {
         stage
             .world
@@ -170,7 +148,7 @@ fn a_port_of_an_address_that_the_host_has_lost_leads_nobody_astray() {
     from_host().expect("the guest, by the host's address");
     eventually("the guest has heard", || came(&guest) >= 5);
     let before = came(&guest);
-    host(&stage, "ip address del 203.0.113.9/32 dev lo");
+    stage.on_host("ip address del 203.0.113.9/32 dev lo");
     from_host().expect("who has the address now");
     assert_eq!(came(&guest), before, "the guest is not asked");
 }
@@ -178,7 +156,7 @@ fn a_port_of_an_address_that_the_host_has_lost_leads_nobody_astray() {
 #[test]
 fn isolated_guests_reach_the_world_and_not_each_other() {
     let Some(stage) = stage(&[]) else { return };
-    vmnet(&stage, "network create lan --isolation");
+    stage.says("network create lan --isolation");
     let options = ["--network", "lan"];
     let (_guest, guest) = listening(&stage, &options, "listen-tcp 80");
     let inside = |words: &str| Process::run(stage.client(&options, words), SOON).success();
@@ -215,9 +193,7 @@ table inet mine {
 
 /// What forwards.
 fn settings(stage: &Stage) -> String {
-    host(
-        stage,
-        "cd /proc/sys/net; cat ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra; \
+    stage.on_host("cd /proc/sys/net; cat ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv6/conf/*/accept_ra; \
          cat ipv6/conf/*/force_forwarding 2>/dev/null || true",
     )
 }
@@ -226,14 +202,14 @@ fn settings(stage: &Stage) -> String {
 fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
     let Some(mut stage) = stage(&[]) else { return };
     std::fs::write(stage.world.home().join("others"), OTHERS).unwrap();
-    host(
-        &stage,
-        &format!("nft -f {}", stage.world.home().join("others").display()),
-    );
+    stage.on_host(&format!(
+        "nft -f {}",
+        stage.world.home().join("others").display()
+    ));
     // What was counted is no rule.
-    let listed = |stage: &Stage| host(stage, "nft -s list ruleset");
+    let listed = |stage: &Stage| stage.on_host("nft -s list ruleset");
     let (before, set_before) = (listed(&stage), settings(&stage));
-    vmnet(&stage, &format!("network create {NETWORK}"));
+    stage.says(&format!("network create {NETWORK}"));
     let (guest, _) = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
     stage.must("at-once 198.51.100.1:7 20", SOON);
     stage.must("tcp-ask [2001:db8:1::1]:9000", SOON);
@@ -245,19 +221,19 @@ fn rules_of_others_let_us_pass_and_are_the_same_afterwards() {
     assert!(during.contains("comment \"openvmnet\""), "{during}");
     drop(guest);
     eventually("the guest is gone", || {
-        !vmnet(&stage, "interface list").contains(NETWORK)
+        !stage.says("interface list").contains(NETWORK)
     });
-    vmnet(&stage, &format!("network delete {NETWORK}"));
+    stage.says(&format!("network delete {NETWORK}"));
     assert_eq!(listed(&stage), before);
     assert_eq!(settings(&stage), set_before);
     // The same by an orderly end of the service.
-    vmnet(&stage, &format!("network create {NETWORK}"));
+    stage.says(&format!("network create {NETWORK}"));
     assert_ne!(listed(&stage), before);
     stage.machine().signal(Signal::TERM);
     stage.machine().wait(SOON);
     assert_eq!(listed(&stage), before);
     assert_eq!(settings(&stage), set_before);
-    assert!(!host(&stage, "ip -o link").contains("vmnet"));
+    assert!(!stage.on_host("ip -o link").contains("vmnet"));
 }
 
 #[test]
@@ -265,11 +241,11 @@ fn what_a_killed_service_has_left_is_taken_over_or_removed() {
     let Some(mut stage) = stage(&["ping"]) else {
         return;
     };
-    let before = host(&stage, "nft -s list ruleset");
-    vmnet(&stage, "network create lan");
+    let before = stage.on_host("nft -s list ruleset");
+    stage.says("network create lan");
     // One that nobody keeps ends with the service.
     let (mut held, _) = listening(&stage, &["--network", "held"], "listen-tcp 80");
-    let index = |stage: &Stage| host(stage, "ip -o link show vmnet0 | cut -d: -f1");
+    let index = |stage: &Stage| stage.on_host("ip -o link show vmnet0 | cut -d: -f1");
     let first = index(&stage);
     // It would start a service of its own in the place of the one that was killed.
     held.signal(Signal::STOP);
@@ -279,24 +255,24 @@ fn what_a_killed_service_has_left_is_taken_over_or_removed() {
     assert_eq!(index(&stage), first, "the bridge stays");
     stage.start_machine();
     // It answers when it has looked at what was left.
-    assert!(vmnet(&stage, "network list").contains("lan"));
+    assert!(stage.says("network list").contains("lan"));
     assert_eq!(index(&stage), first, "it is taken over");
     assert!(
-        !host(&stage, "ip -o link").contains("vmnet1"),
+        !stage.on_host("ip -o link").contains("vmnet1"),
         "and the other is gone"
     );
     let options = ["--network", "lan"];
     Process::run(stage.client(&options, "at-once 198.51.100.1:7 20"), SOON).success();
-    vmnet(&stage, "network delete lan");
-    assert_eq!(host(&stage, "nft -s list ruleset"), before);
-    assert!(!host(&stage, "ip -o link").contains("vmnet"));
+    stage.says("network delete lan");
+    assert_eq!(stage.on_host("nft -s list ruleset"), before);
+    assert!(!stage.on_host("ip -o link").contains("vmnet"));
 }
 
 /// A VMM whose owner is gone: nobody will bring it back, and the bridge is its own as long as it is there.
 #[test]
 fn what_a_vmm_is_still_on_is_removed_when_that_ends() {
     let Some(mut stage) = stage(&[]) else { return };
-    let before = host(&stage, "nft -s list ruleset");
+    let before = stage.on_host("nft -s list ruleset");
     // In the place of QEMU: what it leaves behind has inherited the tap.
     let script = "sleep 1000 >/dev/null 2>&1 & echo at $!; wait";
     let words = ["qemu", "--network", "held", "--nic", "tap", "--", "sh"];
@@ -307,20 +283,20 @@ fn what_a_vmm_is_still_on_is_removed_when_that_ends() {
         let number = text.strip_prefix("at ")?.strip_suffix('\n')?;
         number.parse().ok()
     });
-    let links = |stage: &Stage| host(stage, "ip -o link");
+    let links = |stage: &Stage| stage.on_host("ip -o link");
     assert!(links(&stage).contains("vmnet0-0"), "{}", links(&stage));
     owner.signal(Signal::STOP);
     stage.machine().signal(Signal::KILL);
     stage.machine().wait(SOON);
     drop(owner);
     stage.start_machine();
-    assert!(!vmnet(&stage, "network list").contains("held"));
+    assert!(!stage.says("network list").contains("held"));
     std::thread::sleep(2 * SECOND);
     assert!(links(&stage).contains("vmnet0-0"), "{}", links(&stage));
     let vmm = rustix::process::Pid::from_raw(vmm).unwrap();
     rustix::process::kill_process(vmm, Signal::KILL).unwrap();
     eventually("it is removed", || !links(&stage).contains("vmnet"));
-    assert_eq!(host(&stage, "nft -s list ruleset"), before);
+    assert_eq!(stage.on_host("nft -s list ruleset"), before);
 }
 
 #[test]
@@ -336,12 +312,12 @@ fn the_kernel_is_for_the_machines_service_alone() {
         "{}",
         refused.stderr
     );
-    assert!(!host(&stage, "ip -o link").contains("vmnet"));
+    assert!(!stage.on_host("ip -o link").contains("vmnet"));
 }
 
 /// Whether the host's rules let our network pass in this chain of others.
 fn lets_pass(stage: &Stage, chain: &str) -> bool {
-    let rules = host(stage, &format!("nft list chain {chain}"));
+    let rules = stage.on_host(&format!("nft list chain {chain}"));
     rules.contains("iifname \"vmnet0\"") && rules.contains("oifname \"vmnet0\"")
 }
 
@@ -350,30 +326,27 @@ fn rules_that_somebody_flushed_come_back() {
     let Some(mut stage) = stage(&["ping"]) else {
         return;
     };
-    let (before, set_before) = (host(&stage, "nft -s list ruleset"), settings(&stage));
-    vmnet(&stage, &format!("network create {NETWORK}"));
+    let (before, set_before) = (stage.on_host("nft -s list ruleset"), settings(&stage));
+    stage.says(&format!("network create {NETWORK}"));
     let (guest, address) = listening(&stage, &["--name", "web", "-p", "8080:80"], "listen-tcp 80");
     let loopback = |stage: &Stage| {
         let setting = "/proc/sys/net/ipv4/conf/vmnet0/route_localnet";
-        host(stage, &format!("cat {setting}")).trim() == "1"
+        stage.on_host(&format!("cat {setting}")).trim() == "1"
     };
     eventually("the loopback leads to the port", || loopback(&stage));
     // The guest is known by all its addresses, and nothing changes by itself any more.
     eventually("the port leads to both addresses", || {
-        let rules = host(&stage, "nft list ruleset");
+        let rules = stage.on_host("nft list ruleset");
         rules.contains("dnat ip to") && rules.contains("dnat ip6 to")
     });
     // What `systemctl reload nftables` does.
     for _ in 0..2 {
-        host(&stage, "nft flush ruleset");
+        stage.on_host("nft flush ruleset");
         eventually("the rules stand", || {
             // Without rules a bridge in hairpin mode gives a guest's frames back to the switch, which takes it to be elsewhere
             // until it speaks again.
-            host(
-                &stage,
-                &format!("ping -c 1 -W 1 {address} >/dev/null || true"),
-            );
-            let rules = host(&stage, "nft list ruleset");
+            stage.on_host(&format!("ping -c 1 -W 1 {address} >/dev/null || true"));
+            let rules = stage.on_host("nft list ruleset");
             let parts = [
                 "table inet vmnet0",
                 "table bridge vmnet0",
@@ -398,7 +371,7 @@ fn rules_that_somebody_flushed_come_back() {
         "nft flush chain ip filter DOCKER-USER; nft flush chain ip6 filter FORWARD".to_owned(),
     ];
     for reload in reloads {
-        host(&stage, &reload);
+        stage.on_host(&reload);
         for chain in [
             "ip filter DOCKER-USER",
             "ip6 filter FORWARD",
@@ -412,10 +385,10 @@ fn rules_that_somebody_flushed_come_back() {
     drop(guest);
     eventually("the port is gone", || !loopback(&stage));
     // What was switched on is given back, though what was written down was flushed.
-    host(&stage, "nft flush ruleset");
+    stage.on_host("nft flush ruleset");
     stage.machine().signal(Signal::TERM);
     stage.machine().wait(SOON);
-    assert_eq!(host(&stage, "nft -s list ruleset"), before);
+    assert_eq!(stage.on_host("nft -s list ruleset"), before);
     assert_eq!(settings(&stage), set_before);
 }
 
@@ -423,10 +396,10 @@ fn rules_that_somebody_flushed_come_back() {
 fn interfaces_that_are_called_as_ours_are_somebody_elses() {
     let Some(stage) = stage(&[]) else { return };
     std::fs::write(stage.world.home().join("others"), OTHERS).unwrap();
-    host(
-        &stage,
-        &format!("nft -f {}", stage.world.home().join("others").display()),
-    );
+    stage.on_host(&format!(
+        "nft -f {}",
+        stage.world.home().join("others").display()
+    ));
     // VMware's, with a machine on it.
     let guest = Namespace::new();
     stage.world.host().connect("vmnet8", &guest, "eth0");
@@ -439,8 +412,8 @@ fn interfaces_that_are_called_as_ours_are_somebody_elses() {
     guest.ip(&["address", "add", "172.16.8.2/24", "dev", "eth0"]);
     guest.ip(&["route", "add", "default", "via", "172.16.8.1"]);
     let listener = guest.enter(|| std::net::TcpListener::bind("172.16.8.2:80").unwrap());
-    vmnet(&stage, &format!("network create {NETWORK}"));
-    let rules = host(&stage, "nft list ruleset");
+    stage.says(&format!("network create {NETWORK}"));
+    let rules = stage.on_host("nft list ruleset");
     assert!(
         rules.contains("iifname \"vmnet0\" accept comment"),
         "{rules}"
@@ -450,9 +423,9 @@ fn interfaces_that_are_called_as_ours_are_somebody_elses() {
     guest.enter(|| assert_ne!(outcome(at([198, 51, 100, 1], 7)), "connected"));
     // Guests of ours reach it as they reach all of the host's networks, by the host's address.
     for chain in ["ip filter", "ip6 filter"] {
-        host(&stage, &format!("nft delete table {chain}"));
+        stage.on_host(&format!("nft delete table {chain}"));
     }
-    host(&stage, "nft delete table inet firewalld");
+    stage.on_host("nft delete table inet firewalld");
     let said = std::thread::scope(|scope| {
         let peer = scope.spawn(|| listener.accept().unwrap().1.ip());
         let said = stage.must("outcome 172.16.8.2:80 10", SOON);
@@ -477,9 +450,7 @@ fn one_switch_for_all_of_ipv6_is_given_back_as_it_was() {
         ..Wanted::default()
     };
     // An administrator's router between two networks, and what is to come.
-    host(
-        &stage,
-        "for name in br0 br1 other0; do ip link add $name type dummy; done; cd /proc/sys/net/ipv6/conf; \
+    stage.on_host("for name in br0 br1 other0; do ip link add $name type bridge; done; cd /proc/sys/net/ipv6/conf; \
          echo 1 >br0/forwarding; echo 1 >br1/forwarding; echo 2 >br1/accept_ra; echo 1 >default/forwarding",
     );
     let before = settings(&stage);
@@ -492,12 +463,12 @@ fn one_switch_for_all_of_ipv6_is_given_back_as_it_was() {
     let mut written = Record::default();
     follow(&["other0"], &mut written);
     let all = "/proc/sys/net/ipv6/conf/all/forwarding";
-    assert_eq!(host(&stage, &format!("cat {all}")).trim(), "1");
+    assert_eq!(stage.on_host(&format!("cat {all}")).trim(), "1");
     // Another helper finds it written down, this one knows it though somebody flushed all rules.
     for flushed in [false, true] {
         if flushed {
             follow(&["other0"], &mut written);
-            host(&stage, "nft flush ruleset");
+            stage.on_host("nft flush ruleset");
             follow(&[], &mut written);
         } else {
             follow(&[], &mut Record::default());

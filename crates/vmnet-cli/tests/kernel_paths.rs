@@ -30,18 +30,6 @@ fn stage() -> Option<Stage> {
     Stage::of_machine(env!("CARGO_BIN_EXE_vmnet"), &also)
 }
 
-fn vmnet(stage: &Stage, words: &str) -> String {
-    let words: Vec<&str> = words.split_whitespace().collect();
-    Process::run(stage.vmnet(&words), SOON).success()
-}
-
-/// Something on the host, as the superuser.
-fn host(stage: &Stage, script: &str) -> String {
-    let mut command = stage.world.superusers("sh");
-    command.args(["-c", script]);
-    Process::run(command, SOON).success()
-}
-
 #[track_caller]
 fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + 20 * SECOND;
@@ -55,7 +43,7 @@ fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 #[track_caller]
 fn await_rules(stage: &Stage, parts: &[&str]) {
     eventually(&format!("{parts:?}"), || {
-        let rules = host(stage, "nft list ruleset");
+        let rules = stage.on_host("nft list ruleset");
         parts.iter().all(|part| rules.contains(part))
     });
 }
@@ -152,13 +140,10 @@ impl TapGuest {
 /// Whether bridged packets pass the rules of routed ones; Docker has them do so, and new namespaces begin so.
 fn bridged_rules(stage: &Stage, on: bool) {
     let value = u8::from(on);
-    host(
-        stage,
-        &format!(
-            "cd /proc/sys/net/bridge 2>/dev/null || exit 0; \
+    stage.on_host(&format!(
+        "cd /proc/sys/net/bridge 2>/dev/null || exit 0; \
              echo {value} >bridge-nf-call-iptables; echo {value} >bridge-nf-call-ip6tables"
-        ),
-    );
+    ));
 }
 
 #[test]
@@ -196,14 +181,11 @@ fn commands_reach_forwarded_ports_that_lead_to_guests_of_their_own_network() {
 #[test]
 fn guests_at_taps_reach_forwarded_ports_that_lead_to_each_other_and_to_themselves() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, &format!("network create {NETWORK}"));
+    stage.says(&format!("network create {NETWORK}"));
     let (one, other) = (TapGuest::new(&stage, 201), TapGuest::new(&stage, 202));
     let served = one.listen(&stage, "listen-tcp 80");
     let _web = listening(&stage, &["-p", "8080:80"], "listen-tcp 80");
-    vmnet(
-        &stage,
-        &format!("forward add {NETWORK} 8083:{}:80", one.address),
-    );
+    stage.says(&format!("forward add {NETWORK} 8083:{}:80", one.address));
     await_rules(&stage, &["8080 : ", "8083 : "]);
     for on in [true, false] {
         bridged_rules(&stage, on);
@@ -244,7 +226,7 @@ fn flood_with_pieces(from: Ipv4Addr, to: Ipv4Addr) {
 #[test]
 fn pieces_of_packets_of_one_guest_leave_room_for_those_of_others() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, &format!("network create {NETWORK}"));
+    stage.says(&format!("network create {NETWORK}"));
     let [hostile, good, third] = [201, 202, 203].map(|number| TapGuest::new(&stage, number));
     let far = at(SERVER, 7);
     let echoed = |guest: &TapGuest, to| guest.inside.enter(|| client::datagram::echo(to, 20, 8000));
@@ -267,13 +249,12 @@ fn pieces_of_packets_of_one_guest_leave_room_for_those_of_others() {
 #[test]
 fn guests_at_taps_have_the_names_that_their_owners_gave() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, &format!("network create {NETWORK}"));
+    stage.says(&format!("network create {NETWORK}"));
     let guest = TapGuest::named(&stage, 203, Some("disk"));
-    vmnet(
-        &stage,
-        &format!("lease reserve {NETWORK} 192.168.64.203 --mac 52:54:00:00:00:cb"),
-    );
-    vmnet(&stage, &format!("forward add {NETWORK} 8084:disk:80"));
+    stage.says(&format!(
+        "lease reserve {NETWORK} 192.168.64.203 --mac 52:54:00:00:00:cb"
+    ));
+    stage.says(&format!("forward add {NETWORK} 8084:disk:80"));
     // It has its address from itself first, and speaks.
     let _served = guest.listen(&stage, "listen-tcp 80");
     guest.reaches(at(SERVER, 7));
@@ -296,7 +277,7 @@ fn guests_at_taps_have_the_names_that_their_owners_gave() {
     Process::run(dhcp, SOON).success();
     let resolved = stage.must("resolve disk.vmnet.internal", SOON);
     assert_eq!(resolved.trim(), "192.168.64.203");
-    let list = vmnet(&stage, "interface list");
+    let list = stage.says("interface list");
     drop(guest);
     assert!(list.contains("disk"), "{list}");
     // Its owner's name ends with its interface; the guest has then the one that it gave itself.
@@ -377,7 +358,7 @@ fn who(stage: &Stage, network: &str, far: impl Into<IpAddr>) -> Option<String> {
 fn routing(stage: &Stage) -> String {
     // Tables of ours are those from 0x766d0000.
     let all = "ip rule; ip -6 rule; (ip route show table all; ip -6 route show table all) | grep 'table 198685' || true";
-    host(stage, all)
+    stage.on_host(all)
 }
 
 #[test]
@@ -385,8 +366,8 @@ fn what_guests_send_leaves_by_the_interface_that_was_chosen_and_no_other() {
     let Some(mut stage) = stage() else { return };
     let second = SecondUplink::new(&stage);
     let before = routing(&stage);
-    vmnet(&stage, "network create any");
-    vmnet(&stage, "network create by1 --external-interface up1");
+    stage.says("network create any");
+    stage.says("network create by1 --external-interface up1");
     for far in [IpAddr::V4(FAR), IpAddr::V6(FAR6)] {
         assert_eq!(who(&stage, "any", far).as_deref(), Some("first"), "{far}");
         assert_eq!(who(&stage, "by1", far).as_deref(), Some("second"), "{far}");
@@ -419,7 +400,7 @@ fn what_guests_send_leaves_by_the_interface_that_was_chosen_and_no_other() {
     }
     drop(web);
     // It goes and comes back.
-    host(&stage, "ip link delete up1");
+    stage.on_host("ip link delete up1");
     for far in [IpAddr::V4(FAR), IpAddr::V6(FAR6)] {
         assert_eq!(who(&stage, "by1", far), None, "nothing leaves by the other");
     }
@@ -430,7 +411,7 @@ fn what_guests_send_leaves_by_the_interface_that_was_chosen_and_no_other() {
             .all(|far| who(&stage, "by1", *far).as_deref() == Some("second"))
     });
     // A killed service leaves the way as it is, and the next one takes it over.
-    let rules = |stage: &Stage| host(stage, "ip rule; ip -6 rule");
+    let rules = |stage: &Stage| stage.on_host("ip rule; ip -6 rule");
     let during = rules(&stage);
     assert!(during.contains("iif vmnet1"), "{during}");
     stage.machine().signal(Signal::KILL);
@@ -439,8 +420,8 @@ fn what_guests_send_leaves_by_the_interface_that_was_chosen_and_no_other() {
     stage.start_machine();
     assert_eq!(who(&stage, "by1", FAR).as_deref(), Some("second"));
     assert_eq!(rules(&stage), during);
-    vmnet(&stage, "network delete by1");
-    vmnet(&stage, "network delete any");
+    stage.says("network delete by1");
+    stage.says("network delete any");
     assert_eq!(routing(&stage), before);
 }
 
@@ -450,14 +431,14 @@ fn it_leaves_by_the_chosen_interface_on_a_network_of_a_user_too() {
         return;
     };
     let second = SecondUplink::new(&stage);
-    vmnet(&stage, "network create any");
-    vmnet(&stage, "network create by1 --external-interface up1");
+    stage.says("network create any");
+    stage.says("network create by1 --external-interface up1");
     let far = [IpAddr::V4(FAR), IpAddr::V6(FAR6)];
     for far in far {
         assert_eq!(who(&stage, "any", far).as_deref(), Some("first"), "{far}");
         assert_eq!(who(&stage, "by1", far).as_deref(), Some("second"), "{far}");
     }
-    host(&stage, "ip link delete up1");
+    stage.on_host("ip link delete up1");
     for far in far {
         assert_eq!(who(&stage, "by1", far), None, "{far} by the other");
     }
@@ -473,14 +454,14 @@ fn a_way_that_a_killed_service_has_left_is_removed_with_its_network() {
     let Some(mut stage) = stage() else { return };
     let _second = SecondUplink::new(&stage);
     let before = routing(&stage);
-    vmnet(&stage, "network create by1 --external-interface up1");
+    stage.says("network create by1 --external-interface up1");
     assert!(routing(&stage).contains("iif vmnet0"));
     stage.machine().signal(Signal::KILL);
     stage.machine().wait(SOON);
     // Somebody tidies up, and the rule leads from nowhere.
-    host(&stage, "ip link delete vmnet0");
+    stage.on_host("ip link delete vmnet0");
     std::fs::remove_dir_all(stage.world.machine_state()).unwrap();
     stage.start_machine();
-    assert!(!vmnet(&stage, "network list").contains("by1"));
+    assert!(!stage.says("network list").contains("by1"));
     assert_eq!(routing(&stage), before);
 }

@@ -35,18 +35,6 @@ fn stage() -> Option<Stage> {
     Some(stage)
 }
 
-fn vmnet(stage: &Stage, words: &str) -> String {
-    let words: Vec<&str> = words.split_whitespace().collect();
-    Process::run(stage.vmnet(&words), SOON).success()
-}
-
-/// Something on the host, as the superuser.
-fn host(stage: &Stage, script: &str) -> String {
-    let mut command = stage.world.superusers("sh");
-    command.args(["-c", script]);
-    Process::run(command, SOON).success()
-}
-
 fn client(stage: &Stage) -> Client {
     let host = stage.world.host();
     host.enter(|| Client::connect_running_to(Scope::System).expect("the service"))
@@ -167,7 +155,7 @@ fn reach(from: &Guest, to: &Guest, within: Duration) -> (bool, bool) {
 #[test]
 fn an_isolated_tap_exchanges_frames_with_the_gateway_alone() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, "network create lan --subnet 10.77.9.0/24");
+    stage.says("network create lan --subnet 10.77.9.0/24");
     let alone = Guest::at_tap(&stage, "lan", 1, true);
     let also_alone = Guest::at_tap(&stage, "lan", 2, true);
     let plain = Guest::at_tap(&stage, "lan", 3, false);
@@ -247,7 +235,7 @@ fn refused(outcome: Result<openvmnet::service::Started, CallError>) -> ServiceEr
 #[test]
 fn a_tap_is_joined_once_and_by_who_has_the_hosts_own() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, "network create lan");
+    stage.says("network create lan");
     let mut service = client(&stage);
     let (opened, queues) = service.open_tap("lan", 1).expect("a tap");
     let own = queues.into_iter().next().expect("a queue");
@@ -260,7 +248,11 @@ fn a_tap_is_joined_once_and_by_who_has_the_hosts_own() {
         refused(error),
         ServiceError::InvalidArgument { .. }
     ));
-    let member = || host(&stage, &format!("ip -o link show {}", opened.name)).contains("master");
+    let member = || {
+        stage
+            .on_host(&format!("ip -o link show {}", opened.name))
+            .contains("master")
+    };
     assert!(!member());
     let again = || own.as_fd().try_clone_to_owned().unwrap();
     let first = service
@@ -278,7 +270,7 @@ fn a_tap_is_joined_once_and_by_who_has_the_hosts_own() {
 #[test]
 fn a_service_that_cannot_start_again_leaves_taps_to_their_guests() {
     let Some(mut stage) = stage() else { return };
-    vmnet(&stage, "network create lan");
+    stage.says("network create lan");
     let (one, other) = (
         Guest::at_tap(&stage, "lan", 1, false),
         Guest::at_tap(&stage, "lan", 2, false),
@@ -294,9 +286,9 @@ fn a_service_that_cannot_start_again_leaves_taps_to_their_guests() {
     assert_eq!(reach(&one, &other, SOON), (true, true), "they go on");
     drop(owner);
     // It is tried again when somebody wants it, and finds them.
-    vmnet(&stage, "run --network lan -- true");
+    stage.says("run --network lan -- true");
     assert_eq!(reach(&one, &other, SOON), (true, true));
-    let members = host(&stage, "ip -o link show master vmnet0");
+    let members = stage.on_host("ip -o link show master vmnet0");
     for member in ["vmnet0-0", "vmnet0-1", "vmnet0-gw"] {
         assert!(members.contains(member), "{members}");
     }
@@ -310,7 +302,7 @@ fn own_table(stage: &Stage, name: &str) -> Process {
     owner.write_line(&format!("delete table inet {name}"));
     owner.write_line(&format!("add table inet {name} {{ flags owner; }}"));
     let deadline = Instant::now() + SOON;
-    while !host(stage, "nft list ruleset").contains("flags owner") {
+    while !stage.on_host("nft list ruleset").contains("flags owner") {
         assert!(Instant::now() < deadline, "{}", owner.stderr());
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -320,20 +312,20 @@ fn own_table(stage: &Stage, name: &str) -> Process {
 #[test]
 fn a_forwarded_port_that_was_refused_does_not_come_back() {
     let Some(mut stage) = stage() else { return };
-    vmnet(&stage, "network create lan --subnet 10.77.9.0/24");
+    stage.says("network create lan --subnet 10.77.9.0/24");
     let owner = own_table(&stage, "vmnet0");
     let words = ["forward", "add", "lan", "8080:10.77.9.7:80"];
     let said = Process::run(stage.vmnet(&words), SOON);
     assert!(!said.status.success(), "{}", said.stdout);
     drop(owner);
-    let listed = |stage: &Stage| vmnet(stage, "forward list --json");
+    let listed = |stage: &Stage| stage.says("forward list --json");
     assert!(!listed(&stage).contains("8080"));
     stage.machine().signal(Signal::TERM);
     stage.machine().wait(SOON);
     stage.start_machine();
     assert!(!listed(&stage).contains("8080"), "{}", listed(&stage));
     // And one that was taken does.
-    vmnet(&stage, "forward add lan 8081:10.77.9.7:80");
+    stage.says("forward add lan 8081:10.77.9.7:80");
     stage.machine().signal(Signal::TERM);
     stage.machine().wait(SOON);
     stage.start_machine();
@@ -343,7 +335,7 @@ fn a_forwarded_port_that_was_refused_does_not_come_back() {
 #[test]
 fn a_guest_is_no_server_and_no_router_in_pieces_either() {
     let Some(stage) = stage() else { return };
-    vmnet(&stage, "network create lan --subnet 10.77.9.0/24");
+    stage.says("network create lan --subnet 10.77.9.0/24");
     let (one, other) = (
         Guest::at_tap(&stage, "lan", 1, false),
         Guest::at_tap(&stage, "lan", 2, false),
