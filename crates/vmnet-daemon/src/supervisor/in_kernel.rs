@@ -18,7 +18,6 @@ use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
 use vmnet_linux::kernel::route::{Address, Routes, link_index};
-use vmnet_linux::kernel::tap;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
     services_mac,
@@ -31,11 +30,7 @@ const TRUNK: &str = "gateway";
 /// What takes privileges.
 pub(super) const WHAT: &str = "the kernel datapath";
 /// What a tap of a guest is for; a number follows.
-const GUEST: &str = "guest";
-/// Taps that a bridge may have.
-const MEMBERS_MAX: u32 = 1000;
-/// Queues of a guest's tap.
-const QUEUES_MAX: u64 = 16;
+pub(super) const GUEST: &str = "guest";
 /// Bridges that a host may have.
 const BRIDGES_MAX: u32 = 10_000;
 
@@ -326,108 +321,6 @@ impl Supervisor {
         done
     }
 
-    /// Makes a tap for a guest of a network, which is no member of its bridge yet, and opens so many queues of it.
-    pub(crate) fn open_tap(
-        &mut self,
-        network: &str,
-        queues: Option<u64>,
-    ) -> Result<(String, Vec<OwnedFd>), ServiceError> {
-        let queues = queues.unwrap_or(1);
-        if !(1..=QUEUES_MAX).contains(&queues) {
-            return Err(ServiceError::InvalidArgument {
-                reason: format!("a tap has 1 to {QUEUES_MAX} queues, not {queues}"),
-            });
-        }
-        let network = self.find(network)?;
-        // A name is given again when its tap has gone, with its interface.
-        self.prune(network);
-        let bridge = self.bridge_of(network)?;
-        let mut helper = self.helper(WHAT)?;
-        let links = helper.links().map_err(refused)?;
-        let taken: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
-        let free = (0..MEMBERS_MAX).map(|number| (number, format!("{bridge}-{number}")));
-        let mut free = free.filter(|(_, name)| !taken.contains(name.as_str()));
-        let (number, name) = free.next().ok_or_else(|| ServiceError::Exhausted {
-            reason: format!("the bridge {bridge} has {MEMBERS_MAX} members: end some"),
-        })?;
-        let mark = mark(network, &format!("{GUEST}-{number}"));
-        let link = named(&name)?;
-        let first = helper.create_tap(link.clone(), mark, false);
-        let mut all = vec![first.map_err(refused)?];
-        for _ in 1..queues {
-            // It ends with its queues, if one cannot be had.
-            all.push(helper.open_tap(link.clone()).map_err(refused)?);
-        }
-        Ok((name, all))
-    }
-
-    fn bridge_of(&self, network: Uuid) -> Result<LinkName, ServiceError> {
-        let running = self.running(network)?;
-        let kernel = running.kernel.as_ref().ok_or_else(|| ServiceError::InvalidArgument {
-            reason: format!(
-                "the service carries the frames of the network {}: there is no bridge to have a tap on",
-                running.plan.label()
-            ),
-        })?;
-        Ok(kernel.bridge.clone())
-    }
-
-    /// Makes a tap that this service or an earlier one has made for a guest of this network a member of its bridge.
-    pub(super) fn join_bridge(
-        &self,
-        network: Uuid,
-        tap: &OwnedFd,
-        isolated: bool,
-    ) -> Result<LinkName, ServiceError> {
-        let bridge = self.bridge_of(network)?;
-        let isolated = isolated || self.running(network)?.plan.isolation;
-        let name = tap::name_of(tap).map_err(|error| super::failed(&error))?;
-        let mut helper = self.helper(WHAT)?;
-        let links = helper.links().map_err(refused)?;
-        let is_it = |link: &&Link| {
-            let mark = link.mark.as_ref();
-            let for_guest =
-                |mark: &Mark| mark.network == network && mark.role.as_str().starts_with(GUEST);
-            link.name == name && mark.is_some_and(for_guest)
-        };
-        if !links.iter().any(|link| is_it(&link)) {
-            return Err(ServiceError::InvalidArgument {
-                reason: format!("{name} is no tap that the service has made for this network"),
-            });
-        }
-        let member = named(&name)?;
-        if self.members(network).any(|(other, _)| *other == member) {
-            return Err(ServiceError::InUse {
-                reason: format!("the tap {name} is an interface already: open another"),
-            });
-        }
-        let request = Request::BridgeJoin {
-            member: member.clone(),
-            bridge,
-            isolated,
-            station: None,
-        };
-        let joined = helper.join(&request, tap.as_fd());
-        joined.map(|()| member).map_err(|error| match error {
-            HelperError::Refused(refusal) if refusal.why == Why::Forbidden => {
-                ServiceError::InvalidArgument {
-                    reason: refusal.reason,
-                }
-            }
-            error => refused(error),
-        })
-    }
-
-    /// Ends a tap, and what the rules say of it.
-    pub(super) fn leave_bridge(&mut self, network: Uuid, member: LinkName) {
-        let ended = self
-            .helper(WHAT)
-            .and_then(|mut helper| helper.delete_link(member).map_err(refused));
-        if let Err(error) = ended.and_then(|()| self.rule(network)) {
-            tracing::warn!(%network, %error, "a tap stays");
-        }
-    }
-
     /// Takes back what a start that failed has made. Its tap goes with its descriptor; a bridge that was there before is left to
     /// those who are on it, with its rules and forwarding, until the network can be started again.
     pub(super) fn undo_in_kernel(&mut self, network: Uuid, kernel: &InKernel) {
@@ -505,13 +398,13 @@ pub(super) fn refused(error: HelperError) -> ServiceError {
     }
 }
 
-fn named(name: &str) -> Result<LinkName, ServiceError> {
+pub(super) fn named(name: &str) -> Result<LinkName, ServiceError> {
     name.parse().map_err(|_| ServiceError::Failed {
         reason: format!("{name} cannot be the name of an interface of ours: somebody renamed it"),
     })
 }
 
-fn mark(network: Uuid, role: &str) -> Mark {
+pub(super) fn mark(network: Uuid, role: &str) -> Mark {
     let role: Role = role
         .parse()
         .unwrap_or_else(|_| unreachable!("roles are words"));

@@ -14,6 +14,7 @@
 //! | `leftover` | what an earlier service has left in the kernel |
 //! | `looking` | rules in the kernel that follow, and come back |
 //! | `in_kernel` | networks whose frames the kernel carries |
+//! | `taps` | guests' taps on the bridges of these |
 //! | `keeper` | leases on their way to the store |
 
 mod bridged;
@@ -28,6 +29,7 @@ mod lease;
 mod leftover;
 mod looking;
 mod network;
+mod taps;
 
 #[cfg(test)]
 mod tests;
