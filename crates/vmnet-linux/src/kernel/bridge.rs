@@ -5,6 +5,7 @@
 //! frames pass.
 
 use super::link::{self, Link};
+use super::loopback_guard;
 use super::route::{RouteError, Routes};
 use super::sysctl;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -200,6 +201,13 @@ pub fn join(member: &Link, bridge: &Link, isolated: bool) -> Result<(), BridgeEr
     let disable = sysctl::interface_path("ipv6", &member.name, "disable_ipv6");
     let _without_ipv6 = std::fs::write(disable, "1");
     let mut routes = Routes::open()?;
+    if let Err(error) = loopback_guard::set(&mut routes, member.index) {
+        tracing::warn!(
+            member = member.name,
+            %error,
+            "while somebody has flushed all rules, this guest may reach what listens on the host's loopback"
+        );
+    }
     let what = format!("join {} to {}", member.name, bridge.name);
     let mut message = LinkMessage::default();
     message.header.index = member.index;
