@@ -64,6 +64,13 @@ pub(super) struct Forwarding {
     bridges: BTreeSet<LinkName>,
 }
 
+impl InKernel {
+    /// The only interface by which guests reach the outside, if one was chosen.
+    pub(super) fn external(&self) -> Option<&str> {
+        self.plain.external.as_deref()
+    }
+}
+
 impl Supervisor {
     /// Interfaces whose addresses are no obstacle to a network: those of networks that run, which say so themselves, and
     /// what an earlier service has left of this one.
@@ -89,6 +96,7 @@ impl Supervisor {
         if plan.datapath != Datapath::Kernel {
             return Ok(None);
         }
+        self.forget_route(plan.uuid);
         let mut helper = self.helper(WHAT)?;
         let links = helper.links().map_err(refused)?;
         let role = |role: &str| mark(plan.uuid, role);
@@ -251,20 +259,6 @@ impl Supervisor {
             }
         }
         isolated.into_iter().collect()
-    }
-
-    /// Has what guests send to the outside leave by the interface that was chosen, if one was, by its routes as they are now.
-    fn route_by(&self, network: Uuid) -> Result<(), ServiceError> {
-        let kernel = self.running(network)?.kernel.as_ref();
-        let Some((kernel, external)) = kernel.and_then(|it| Some((it, it.plain.external.clone()?)))
-        else {
-            return Ok(());
-        };
-        let request = Request::RouteBy {
-            bridge: kernel.bridge.clone(),
-            external: Some(external),
-        };
-        self.helper(WHAT)?.done(&request).map_err(refused)
     }
 
     /// Has those interfaces forward that networks need, and no others.

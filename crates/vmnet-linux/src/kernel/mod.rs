@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`bridge`] | bridges on which the host has addresses, and their members |
 //! | [`bridging`] | how guests get onto the LAN of an interface of the host |
+//! | [`events`] | that links, addresses, routes or rules of routing have changed |
 //! | [`existing_namespace`] | entering a network namespace that somebody else made |
 //! | [`link`] | links of this namespace: which there are, names, aliases, their end |
 //! | `loopback_guard` | guests do not reach the host's loopback |
@@ -21,6 +22,7 @@
 
 pub mod bridge;
 pub mod bridging;
+pub mod events;
 pub mod existing_namespace;
 pub mod forwarding;
 pub mod link;
