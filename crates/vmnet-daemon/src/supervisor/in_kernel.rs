@@ -18,6 +18,7 @@ use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
 use vmnet_linux::kernel::route::{Address, Routes, link_index};
+use vmnet_linux::kernel::sysctl;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
     services_mac,
@@ -140,7 +141,8 @@ impl Supervisor {
         let is_member = |link: &&Link| link.mark.is_some() && link.name.starts_with(&members);
         let left = links.iter().filter(is_member).map(|it| Left {
             name: it.name.clone(),
-            isolated: it.isolated,
+            // Where rules alone have kept members apart, the kernel does not know which.
+            isolated: it.isolated || bridged_pass(),
         });
         let kernel = InKernel {
             left: left.collect(),
@@ -213,6 +215,7 @@ impl Supervisor {
         rules.fixed = self.fixed_members(network);
         rules.members = self.members_of(network, kernel);
         rules.isolated = self.isolated_members(network, kernel);
+        rules.bridged_pass = bridged_pass();
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
         rules.others = others
             .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))
@@ -467,6 +470,7 @@ fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         dns: plan.dns_proxy,
         isolation: plan.isolation,
         isolated: Vec::new(),
+        bridged_pass: false,
         external: plan.external_interface.clone(),
         others: Vec::new(),
         members: Vec::new(),
@@ -515,6 +519,14 @@ fn forwards<'a>(all: impl Iterator<Item = &'a Rule>, handle: &Handle) -> Vec<Por
         }
     }
     found.into_values().collect()
+}
+
+/// Whether bridged packets pass the rules of routed ones, of either family.
+fn bridged_pass() -> bool {
+    ["iptables", "ip6tables"].iter().any(|rules| {
+        let value = sysctl::read(&format!("net.bridge.bridge-nf-call-{rules}"));
+        value.is_some_and(|value| value != "0")
+    })
 }
 
 /// Interfaces of the host by which packets of each family come: those with an address that others than the link know. Asked
