@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use openvmnet::client::Client;
@@ -206,6 +207,31 @@ fn guests_at_taps_reach_forwarded_ports_that_lead_to_each_other_and_to_themselve
     let seen = served.stdout();
     let strange = |line: &&str| line.starts_with("tcp") && !line.contains("192.168.64.");
     assert!(seen.lines().find(strange).is_none(), "{seen}");
+}
+
+/// Rules change whenever guests come and go. What they lead to is not looked up in nothing for a moment then.
+#[test]
+fn no_connection_is_refused_while_rules_change() {
+    let Some(stage) = stage() else { return };
+    stage.says(&format!("network create {NETWORK}"));
+    let (one, other) = (TapGuest::new(&stage, 201), TapGuest::new(&stage, 202));
+    let _served = one.listen(&stage, "listen-tcp 80");
+    let add = format!("forward add {NETWORK}");
+    stage.says(&format!("{add} 8083:{}:80", one.address));
+    await_rules(&stage, &["8083 : "]);
+    let changing = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..40 {
+                stage.says(&format!("{add} 8084:{}:80", other.address));
+                stage.says(&format!("forward remove {NETWORK} 8084"));
+            }
+            changing.store(false, Ordering::Relaxed);
+        });
+        while changing.load(Ordering::Relaxed) {
+            one.reaches(at(HOST, 8083));
+        }
+    });
 }
 
 /// Isolation is between guests. A forwarded port is the host's, which isolated guests reach as they reach all of it.

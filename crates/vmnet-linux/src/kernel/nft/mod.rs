@@ -144,13 +144,18 @@ pub fn is_name(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// Replaces the tables of a network by these rules, all at once.
+/// Sets these rules in place of what the tables of a network have, all at once.
 ///
 /// # Errors
 ///
 /// See [`NftError`].
 pub fn apply(rules: &Rules) -> Result<(), NftError> {
-    program::run(&render::network(rules)?)
+    let text = render::network(rules)?;
+    match program::run(&text) {
+        // What is there may have been made by another version, with chains at other hooks.
+        Err(NftError::Refused(_)) => program::run(&(render::removal(&rules.bridge)? + &text)),
+        done => done,
+    }
 }
 
 /// The bridges whose tables stand, as far as can be told without reading rules: somebody may have flushed them all.

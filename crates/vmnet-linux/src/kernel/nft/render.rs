@@ -2,8 +2,8 @@
 
 use super::guard::{guard, turned_back};
 use super::isolation::apart;
-use super::text::{Lines, set};
-use super::translation::{lists, translation};
+use super::text::Lines;
+use super::translation::{LEADING, kept, lists, translation};
 use super::{COMMENT, Inet, Inet6, NftError, Rules, is_name};
 use std::fmt::Write as _;
 
@@ -24,7 +24,12 @@ pub(super) const PIECE_V4: &str = "ip frag-off & 0x3fff != 0";
 /// What carries the usual protocols at once has no headers between, and is not searched for one.
 pub(super) const PIECE_V6: &str = "ip6 nexthdr != { tcp, udp, ipv6-icmp } exthdr frag exists";
 
-/// Replaces the tables of a network.
+/// Sets the tables of a network, whether there are some or none.
+///
+/// A packet meets old rules or new ones. What they look up is looked up in the old or the new generation of sets, and not always
+/// in that of the rules: where a map were replaced, a connection could be refused, which was seen. So maps stay, and what is in
+/// them is replaced. A set that has no name is replaced with its rule: it may only stand where it does not matter if nothing
+/// is found in it for once.
 ///
 /// # Errors
 ///
@@ -39,15 +44,16 @@ pub fn network(rules: &Rules) -> Result<String, NftError> {
     for name in names.chain(rules.fixed.iter().map(|(name, _)| name)) {
         checked(name)?;
     }
-    let mut text = removal(&rules.bridge)?;
     let bridge = &rules.bridge;
+    let mut text = emptied(rules);
     let _infallible = write!(
         text,
         "table inet {bridge} {{\n comment \"{COMMENT}\"\n{}{}{}}}\n\
-         table bridge {bridge} {{\n comment \"{COMMENT}\"\n{}{}{}}}\n",
+         {}table bridge {bridge} {{\n comment \"{COMMENT}\"\n{}{}{}}}\n",
         filter(rules),
         translation(rules),
         lists(&rules.forwards),
+        removal_of("bridge", bridge),
         guard(rules),
         apart(rules),
         turned_back(rules)
@@ -62,9 +68,44 @@ pub fn network(rules: &Rules) -> Result<String, NftError> {
 /// The name cannot stand in a rule.
 pub fn removal(bridge: &str) -> Result<String, NftError> {
     checked(bridge)?;
+    Ok(removal_of("inet", bridge) + &removal_of("bridge", bridge))
+}
+
+fn removal_of(family: &str, bridge: &str) -> String {
     // Deleting what is not there is refused, and adding what is there is not.
-    let of = |family| format!("add table {family} {bridge}\ndelete table {family} {bridge}\n");
-    Ok(of("inet") + &of("bridge"))
+    format!("add table {family} {bridge}\ndelete table {family} {bridge}\n")
+}
+
+/// Makes a table of a network, or empties it but for the maps that stay and the chains at hooks.
+fn emptied(rules: &Rules) -> String {
+    let bridge = &rules.bridge;
+    let (stay, go) = kept(&rules.forwards);
+    let mut chains = vec![(ROUTING, rules.external.is_some())];
+    chains.extend(LEADING.map(|(name, _)| (name, !stay.is_empty())));
+    let unused: Vec<&str> = chains
+        .iter()
+        .filter(|(_, used)| !used)
+        .map(|(name, _)| *name)
+        .collect();
+    let mut text = format!("add table inet {bridge}\n");
+    for list in stay.iter().chain(&go) {
+        let (name, of) = (list.name(), list.of());
+        text += &format!("add map inet {bridge} {name} {{ type {of}; }}\n");
+    }
+    for name in &unused {
+        text += &format!("add chain inet {bridge} {name}\n");
+    }
+    text += &format!("flush table inet {bridge}\n");
+    for list in &stay {
+        text += &format!("flush map inet {bridge} {}\n", list.name());
+    }
+    for list in &go {
+        text += &format!("delete map inet {bridge} {}\n", list.name());
+    }
+    for name in &unused {
+        text += &format!("delete chain inet {bridge} {name}\n");
+    }
+    text
 }
 
 fn checked(name: &str) -> Result<(), NftError> {
@@ -178,15 +219,17 @@ impl Family {
         let Some(own) = &self.own else { return };
         let (ip, subnet) = (self.ip, &own.subnet);
         // Clients that would mean something else inside the guest, or to which it knows no way.
+        let alone = if self.is_v6() { STRANGE_V6 } else { STRANGE_V4 };
         let strange = if own.nat {
-            let alone = if self.is_v6() { STRANGE_V6 } else { STRANGE_V4 };
-            format!("{ip} saddr {{ {alone}, {subnet} }}")
+            vec![alone.to_owned(), subnet.clone()]
         } else {
-            format!("{ip} saddr != {}", own.gateway)
+            vec![format!("!= {}", own.gateway)]
         };
-        behind.add(format!(
-            "oifname \"{bridge}\" ct status dnat {strange} masquerade"
-        ));
+        for whom in strange {
+            behind.add(format!(
+                "oifname \"{bridge}\" ct status dnat {ip} saddr {whom} masquerade"
+            ));
+        }
         if own.nat {
             behind.add(format!(
                 "iifname \"{bridge}\" oifname != \"{bridge}\" {ip} saddr {subnet} masquerade"
@@ -194,6 +237,9 @@ impl Family {
         }
     }
 }
+
+/// The chain that leaves packets to the host's own routes, where guests have one way out.
+const ROUTING: &str = "routing";
 
 /// What may pass between the network, the host, and all others.
 fn filter(rules: &Rules) -> String {
@@ -203,7 +249,7 @@ fn filter(rules: &Rules) -> String {
 
     if rules.external.is_some() {
         // Behind the translation, before a route is looked for. Clients of forwarded ports come by any interface.
-        let mut routing = Lines::filter("routing", "prerouting", -50);
+        let mut routing = Lines::filter(ROUTING, "prerouting", -50);
         routing.add(format!(
             "iifname \"{own}\" ct status dnat {}",
             mark(ROUTED_BY_HOST)
@@ -235,10 +281,9 @@ fn filter(rules: &Rules) -> String {
     families
         .iter()
         .for_each(|family| family.leave(&mut forward));
-    if !rules.others.is_empty() {
+    for other in &rules.others {
         forward.add(format!(
-            "oifname {} reject with icmpx admin-prohibited",
-            set(&rules.others)
+            "oifname \"{other}\" reject with icmpx admin-prohibited"
         ));
     }
     families.iter().for_each(|family| family.stay(&mut forward));

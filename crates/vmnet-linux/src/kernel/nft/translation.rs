@@ -6,6 +6,9 @@ use super::{PortForward, Rules};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// The chains that lead to guests, which are there if any port is forwarded, and their hooks.
+pub(super) const LEADING: [(&str, &str); 2] = [("prerouting", "prerouting"), ("output", "output")];
+
 /// Whose address stands for whom.
 pub(super) fn translation(rules: &Rules) -> String {
     let mut behind = Lines::nat("postrouting", "postrouting", "srcnat");
@@ -17,7 +20,7 @@ pub(super) fn translation(rules: &Rules) -> String {
     if lists.is_empty() {
         return text;
     }
-    for (name, hook) in [("prerouting", "prerouting"), ("output", "output")] {
+    for (name, hook) in LEADING {
         let mut chain = Lines::nat(name, hook, -100);
         for list in &lists {
             chain.add(list.rule());
@@ -29,7 +32,7 @@ pub(super) fn translation(rules: &Rules) -> String {
 
 /// Forwards that one lookup finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct List {
+pub(super) struct List {
     v6: bool,
     tcp: bool,
     /// By the host's address too.
@@ -37,11 +40,22 @@ struct List {
 }
 
 impl List {
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         let protocol = if self.tcp { "tcp" } else { "udp" };
         let family = if self.v6 { "6" } else { "4" };
         let addressed = if self.addressed { "-at" } else { "" };
         format!("{protocol}{family}{addressed}")
+    }
+
+    /// What it leads from and to, as a type of maps.
+    pub(super) fn of(self) -> String {
+        let family = if self.v6 { "ipv6_addr" } else { "ipv4_addr" };
+        let at = if self.addressed {
+            format!("{family} . ")
+        } else {
+            String::new()
+        };
+        format!("{at}inet_service : {family} . inet_service")
     }
 
     fn rule(self) -> String {
@@ -81,16 +95,21 @@ fn by_list(forwards: &[PortForward]) -> BTreeMap<List, Vec<&PortForward>> {
     lists
 }
 
+/// The lists that these forwards take, and all others.
+pub(super) fn kept(forwards: &[PortForward]) -> (Vec<List>, Vec<List>) {
+    let used = by_list(forwards);
+    let all = (0..8_u8).map(|bits| List {
+        v6: bits & 1 != 0,
+        tcp: bits & 2 != 0,
+        addressed: bits & 4 != 0,
+    });
+    all.partition(|list| used.contains_key(list))
+}
+
 /// Where forwarded ports lead.
 pub(super) fn lists(forwards: &[PortForward]) -> String {
     let mut text = String::new();
     for (list, forwards) in by_list(forwards) {
-        let family = if list.v6 { "ipv6_addr" } else { "ipv4_addr" };
-        let key = if list.addressed {
-            format!("{family} . inet_service")
-        } else {
-            "inet_service".to_owned()
-        };
         let elements: BTreeMap<(Option<IpAddr>, u16), String> = forwards
             .into_iter()
             .map(|forward| {
@@ -108,8 +127,7 @@ pub(super) fn lists(forwards: &[PortForward]) -> String {
             })
             .collect();
         let elements: Vec<String> = elements.into_values().collect();
-        let of = format!("{key} : {family} . inet_service");
-        text += &collection("map", &list.name(), &of, &elements);
+        text += &collection("map", &list.name(), &list.of(), &elements);
     }
     text
 }
