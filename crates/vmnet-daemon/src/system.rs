@@ -7,9 +7,10 @@
 use crate::connection::Admission;
 use crate::file::Configuration;
 use openvmnet::account::{self, Group};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, openat};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use vmnet_linux::sys::privilege::{self, CapabilitySet, Identity, Kept};
 
@@ -44,6 +45,19 @@ pub enum SystemError {
     /// The folder of what must stay.
     #[error("{0}: {1}")]
     State(PathBuf, #[source] io::Error),
+    /// That folder is somebody else's.
+    #[error(
+        "{} belongs to the user {owner}, and is where that one may put anything: name another folder by --state, or give it over with `chown -R {wanted} {}` (as root)",
+        .folder.display(), .folder.display()
+    )]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who the service is to be.
+        wanted: u32,
+    },
     /// Privileges cannot be dropped.
     #[error("privileges cannot be given up: {0}")]
     Reduce(#[source] io::Error),
@@ -124,8 +138,9 @@ fn identity(asked: Option<&str>) -> Result<Option<Identity>, SystemError> {
     }))
 }
 
-/// Makes the folder of what must stay, and gives it to whom the service will be. What is in a folder of root goes with it, as
-/// an earlier version has left it; in any other folder nothing is touched, since its owner may have put anything there.
+/// Makes the folder of what must stay, and gives it to whom the service will be, with the files of who had it before: root, or
+/// the user whom the service was until now. Only root can have put the folder where it is, else it is somebody's own, and
+/// nothing is touched. Nor are files of others in it, since its owner may have put anything there.
 pub(crate) fn give_state(folder: &Path, identity: Option<&Identity>) -> Result<(), SystemError> {
     let at = |error| SystemError::State(folder.to_owned(), error);
     DirBuilder::new()
@@ -136,18 +151,47 @@ pub(crate) fn give_state(folder: &Path, identity: Option<&Identity>) -> Result<(
     let Some(identity) = identity else {
         return Ok(());
     };
-    let (uid, gid) = (Some(identity.uid), Some(identity.gid));
     let opened = fs::File::open(folder).map_err(at)?;
-    let about = opened.metadata().map_err(at)?;
-    if about.uid() != 0 || identity.uid == 0 {
+    let owner = opened.metadata().map_err(at)?.uid();
+    if owner == identity.uid || identity.uid == 0 {
         return Ok(());
+    }
+    if owner != 0 && !is_roots_place(&opened).map_err(at)? {
+        return Err(SystemError::Foreign {
+            folder: folder.to_owned(),
+            owner,
+            wanted: identity.uid,
+        });
     }
     for entry in fs::read_dir(folder).map_err(at)? {
         let entry = entry.map_err(at)?;
-        let about = entry.metadata().map_err(at)?;
-        if about.is_file() && about.nlink() == 1 {
-            lchown(entry.path(), uid, gid).map_err(at)?;
+        // What was looked at is what is given, whatever takes its name meanwhile.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&opened, entry.file_name(), flags, Mode::empty());
+        let file = fs::File::from(file.map_err(|error| at(error.into()))?);
+        let about = file.metadata().map_err(at)?;
+        if about.is_file() && about.nlink() == 1 && about.uid() == owner {
+            give(&file, identity).map_err(at)?;
         }
     }
-    fchown(&opened, uid, gid).map_err(at)
+    give(&opened, identity).map_err(at)
+}
+
+/// Whether nobody but root can put something in this folder's place.
+fn is_roots_place(folder: &fs::File) -> io::Result<bool> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above = fs::File::from(openat(folder, "..", flags, Mode::empty())?);
+    let about = above.metadata()?;
+    Ok(about.uid() == 0 && about.mode() & 0o022 == 0)
+}
+
+fn give(file: &fs::File, identity: &Identity) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    Ok(chownat(
+        file,
+        "",
+        Some(uid),
+        Some(gid),
+        AtFlags::EMPTY_PATH,
+    )?)
 }
