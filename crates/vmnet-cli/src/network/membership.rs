@@ -4,6 +4,7 @@
 //! is kept: the network's configuration with its UUID and subnet, the interface's options with its MAC, a duplicate of its
 //! descriptor, and the ports that lead to it.
 
+use super::lease_giver::LeaseGiver;
 use crate::args::Making;
 use crate::identity::NetworkName;
 use crate::port_spec::PortSpec;
@@ -232,6 +233,11 @@ impl Membership {
     /// The network.
     pub(crate) fn network(&self) -> &Network {
         &self.opened.network
+    }
+
+    /// Who leases addresses on the network.
+    pub(crate) fn lease_giver(&self) -> LeaseGiver {
+        LeaseGiver::of(Some(self.network()))
     }
 
     /// Whether routers advertise themselves on the network. On a LAN there may be some, which is not for us to know.
