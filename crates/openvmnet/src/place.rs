@@ -189,6 +189,12 @@ pub fn configuration(scope: Scope) -> Option<PathBuf> {
     here(|surroundings| surroundings.configuration(scope))
 }
 
+/// Whether somebody has named the configuration file, which has to be there then.
+#[must_use]
+pub fn is_configuration_named() -> bool {
+    here(|surroundings| surroundings.path("VMNET_CONFIG").is_some())
+}
+
 fn at(path: &Path) -> impl Fn(io::Error) -> FolderError {
     move |source| FolderError::Io {
         path: path.to_owned(),
@@ -262,7 +268,10 @@ pub fn ensure_machine_folder(socket: &Path) -> Result<Option<&Path>, FolderError
 }
 
 /// As [`ensure_socket_folder`], and makes nothing: in a folder that is not there is no socket either.
-pub(crate) fn check_socket_folder(socket: &Path, scope: Scope) -> Result<(), FolderError> {
+///
+/// # Errors
+/// As there.
+pub fn check_socket_folder(socket: &Path, scope: Scope) -> Result<(), FolderError> {
     let folder = folder_of(socket, scope)?;
     if scope == Scope::System {
         // Only the superuser makes folders there.

@@ -6,6 +6,7 @@ use super::table::sheet;
 use super::{VerbError, forward, interface, machines, network, running, running_of, show};
 use crate::args::status::Status as Asked;
 use crate::span::Span;
+use crate::startable;
 use openvmnet::client::Client;
 use openvmnet::place::{self, Scope};
 use openvmnet::service::{Forward, Interface, Lease, LeaseState, Network, Reserved, Status};
@@ -86,10 +87,13 @@ fn closeups(mut client: Client, name: &str) -> Result<Vec<Closeup>, VerbError> {
 fn describe(overview: &Overview) -> String {
     let mut text = match &overview.service {
         Some(status) => service(status),
-        None => format!(
-            "the service does not run; what needs it starts it, at {}\n",
-            place::socket(Scope::User).display()
-        ),
+        None => match startable::obstacle() {
+            None => format!(
+                "the service does not run; what needs it starts it, at {}\n",
+                place::socket(Scope::User).display()
+            ),
+            Some(why) => format!("the service does not run, and cannot be started: {why}\n"),
+        },
     };
     if let Some(machine) = &overview.machine {
         text.push('\n');
