@@ -42,6 +42,11 @@ pub enum SystemError {
     /// Only the superuser can become another user.
     #[error("only root can become the user {0}: leave the user out, or start the service as root")]
     NotRoot(String),
+    /// In this user namespace nobody can become that user.
+    #[error(
+        "nobody can become the user {0} in this user namespace, which has too few users: start the service outside of it, or make one that has them (`unshare --map-auto`, by /etc/subuid)"
+    )]
+    NotMapped(String),
     /// The folder of what must stay.
     #[error("{0}: {1}")]
     State(PathBuf, #[source] io::Error),
@@ -132,10 +137,33 @@ fn identity(asked: Option<&str>) -> Result<Option<Identity>, SystemError> {
             "the service runs as {NOBODY}, since this machine has no user {OWN}: `useradd --system {OWN}` makes one"
         );
     }
+    if !can_be(user.uid, user.gid) {
+        return Err(SystemError::NotMapped(user.name));
+    }
     Ok(Some(Identity {
         uid: user.uid,
         gid: user.gid,
     }))
+}
+
+/// Whether root of this user namespace may become this user: it has both ids, and lets groups be given up.
+fn can_be(uid: u32, gid: u32) -> bool {
+    let about = |file: &str| fs::read_to_string(format!("/proc/self/{file}"));
+    // Where nothing is known, it is tried.
+    let has = |file: &str, id: u32| about(file).map_or(true, |map| is_mapped(&map, id));
+    let closed = about("setgroups").is_ok_and(|how| how.trim() == "deny");
+    !closed && has("uid_map", uid) && has("gid_map", gid)
+}
+
+/// Whether an id is among those of a map: lines of the first inside, the first outside, and how many.
+fn is_mapped(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        matches!(numbers.as_slice(), &[first, _, count] if (first..first + count).contains(&id.into()))
+    })
 }
 
 /// Makes the folder of what must stay, and gives it to whom the service will be, with the files of who had it before: root, or
@@ -194,4 +222,26 @@ fn give(file: &fs::File, identity: &Identity) -> io::Result<()> {
         Some(gid),
         AtFlags::EMPTY_PATH,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_mapped;
+
+    #[test]
+    fn ids_of_a_user_namespace() {
+        let all = "         0          0 4294967295\n";
+        let few = "0 1000 1\n1 100000 65536\n";
+        for (map, id, there) in [
+            (all, 0, true),
+            (all, 65534, true),
+            (few, 0, true),
+            (few, 65534, true),
+            (few, 65537, false),
+            ("0 0 1\n", 65534, false),
+            ("", 0, false),
+        ] {
+            assert_eq!(is_mapped(map, id), there, "{map:?} {id}");
+        }
+    }
 }

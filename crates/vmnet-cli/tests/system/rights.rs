@@ -220,6 +220,24 @@ fn what_roots_service_had_kept_is_kept() {
 }
 
 #[test]
+fn where_nobody_can_become_its_user_it_says_what_to_do() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    if !all_present(&[Prerequisite::UserNamespaces]) {
+        return;
+    }
+    // Root of a user namespace that has no other user.
+    let by = ["unshare", "--user", "--map-root-user"];
+    let service = machine.spawn(&by, &[]);
+    let log = machine.path().join("service.log");
+    assert_eq!(service.ends(), Some(1));
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains("nobody can become the user"), "{said}");
+    assert!(said.contains("--map-auto"), "{said}");
+}
+
+#[test]
 fn a_state_folder_in_a_users_own_place_is_left_to_that_user() {
     let Some(machine) = Machine::new() else {
         return;
