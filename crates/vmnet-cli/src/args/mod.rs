@@ -28,8 +28,9 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
+use vmnet_core::subnet::SubnetError;
 use vmnet_linux::kernel::existing_namespace::Netns;
-use vmnet_linux::lane::{MTU_MAX, MTU_MIN, Prefix, Subnet};
+use vmnet_linux::lane::{Ipv4, MTU_MAX, MTU_MIN, Prefix, Subnet};
 use vmnet_wire::ethernet::Mac;
 
 const EXAMPLES: &str = "\
@@ -116,9 +117,10 @@ pub(crate) enum Verb {
 /// How a network is made that is not there yet.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Making {
-    /// IPv4 subnet of /16 to /30 [default: the first free /24 from 192.168.64.0 to 192.168.127.0]
-    #[arg(long, value_name = "ADDRESS/LENGTH")]
-    pub(crate) subnet: Option<Subnet>,
+    /// IPv4 subnet of /16 to /30, or the gateway's address in it [default: the first free /24 from 192.168.64.0 to
+    /// 192.168.127.0]
+    #[arg(long, value_name = "ADDRESS/LENGTH", value_parser = addresses)]
+    pub(crate) subnet: Option<Ipv4>,
     #[arg(
         long,
         value_parser = clap::value_parser!(u16).range(i64::from(MTU_MIN)..=i64::from(MTU_MAX)),
@@ -184,6 +186,24 @@ fn interface_name(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// `ADDRESS/LENGTH`: a subnet, whose first address is the gateway's then, or the gateway's address in it.
+fn addresses(text: &str) -> Result<Ipv4, String> {
+    let (subnet, gateway) = match text.parse() {
+        Ok(subnet) => return Ok(Ipv4::new(subnet)),
+        Err(SubnetError::HostBits(gateway, length, network)) => {
+            (Subnet::new(network, length), gateway)
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let subnet = subnet.map_err(|error| error.to_string())?;
+    Ipv4::with_gateway(subnet, gateway).map_err(|error| error.to_string())
+}
+
+/// A UUID, as it was said.
+fn known_uuid(text: &str) -> Result<String, String> {
+    uuid(text).map(|_| text.to_owned())
 }
 
 /// An id of an interface.
@@ -368,7 +388,12 @@ mod tests {
             ("--subnet=10.0.0.0/15", false),
             ("--subnet=10.0.0.0/8", false),
             ("--subnet=10.0.0.0/31", false),
-            ("--subnet=10.0.0.1/24", false),
+            // The gateway's address.
+            ("--subnet=10.0.0.1/24", true),
+            ("--subnet=10.0.0.200/24", true),
+            ("--subnet=10.0.0.255/24", false),
+            ("--subnet=10.0.0.1", false),
+            ("--subnet=10.0.0.1/33", false),
             ("--subnet=127.0.0.0/24", false),
             ("--mtu=575", false),
             ("--mtu=576", true),
@@ -415,6 +440,13 @@ mod tests {
             ("interface stop abc", "say a number"),
             ("lease release lan foo", "say an IPv4 or IPv6 address"),
             ("run --network lan --id me -- true", "say a UUID"),
+            ("identity forget me", "say a UUID"),
+            ("network create lan --uuid me", "say a UUID"),
+            ("network create -- -lan", "is no network name"),
+            (
+                "network create 2835e074-9892-4a79-affb-7e41d2605678",
+                "--uuid",
+            ),
         ] {
             let typed = format!("vmnet {words}");
             let refused = Args::try_parse_from(typed.split_whitespace()).unwrap_err();

@@ -374,7 +374,9 @@ fn configuration(asked: &NetworkName, making: &Making, mode: Mode) -> NetworkCon
     } else {
         configuration.name = Some(asked.to_string());
     }
-    configuration.subnet = making.subnet.map(|subnet| subnet.to_string());
+    configuration.subnet = making
+        .subnet
+        .map(|asked| format!("{}/{}", asked.gateway(), asked.subnet().prefix_len()));
     configuration.mtu = making.mtu;
     configuration.ipv6 = making.no_ipv6.then_some(false);
     configuration.ipv6_prefix = making.ipv6_prefix.map(|prefix| prefix.to_string());
