@@ -94,7 +94,12 @@ fn asked(verb: args::service::ServiceVerb, scope: Scope) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::say(chain(&error));
-            ExitCode::FAILURE
+            if error.is_of_typing() {
+                // As `clap` ends with what it has not understood.
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

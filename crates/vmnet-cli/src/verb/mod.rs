@@ -89,6 +89,17 @@ pub(crate) enum VerbError {
     Json(#[from] serde_json::Error),
 }
 
+impl VerbError {
+    /// Whether it is a mistake in what was typed, found before anybody was asked.
+    pub(crate) fn is_of_typing(&self) -> bool {
+        match self {
+            Self::Forward(error) => error.is_of_typing(),
+            Self::NothingLeft(_) => true,
+            _ => false,
+        }
+    }
+}
+
 fn join(errors: &[CallError]) -> String {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     lines.join("\nvmnet: ")
