@@ -64,15 +64,18 @@ Examples:
   vmnet attach lab --vhost-user /tmp/lab.vhost      for a VMM whose guest's memory is shared (a memfd)
   vmnet attach lab --netns 4711 --name web      a card for the namespace of process 4711";
 
+/// Options that stand behind a verb's own.
+const EVERY: &str = "Options of every verb";
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "vmnet", version, about = "Rootless virtual networks for virtual machines and commands", subcommand_required = true, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Say more on stderr; twice for debugging, three times for everything. VMNET_LOG sets filters.
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = EVERY)]
     pub(crate) verbose: u8,
     /// The service of the machine, not this user's: ask it, or be it (`daemon`); as VMNET_SCOPE=system.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERY)]
     pub(crate) system: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
