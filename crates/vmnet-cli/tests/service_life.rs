@@ -377,6 +377,42 @@ fn a_store_that_is_damaged_is_set_aside() {
         "{said}"
     );
     keep_a_network(&stage);
+    // Who looks hears of it, until the file that was set aside is removed.
+    for verb in [
+        &["network", "list"][..],
+        &["status"],
+        &["network", "list", "--json"],
+    ] {
+        let (status, _, stderr) = output(stage.vmnet().args(verb));
+        assert_eq!(status, Some(0), "{stderr}");
+        assert!(stderr.contains("the store was damaged"), "{stderr}");
+        assert!(stderr.contains("store.redb.corrupt-"), "{stderr}");
+    }
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.display().to_string().contains("corrupt") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let (_, stdout, stderr) = output(&mut look(&stage));
+    assert_eq!(stderr, "");
+    assert!(stdout.contains("kept"), "{stdout}");
+}
+
+#[test]
+fn a_socket_with_too_long_a_path_is_refused_in_words() {
+    let Some(stage) = Stage::new() else { return };
+    let long = format!("/tmp/{}/vmnet.sock", "long".repeat(30));
+    for verb in [
+        &["network", "create", "x"][..],
+        &["daemon"],
+        &["network", "list"],
+    ] {
+        let (status, _, stderr) = output(stage.vmnet().env("VMNET_SOCKET", &long).args(verb));
+        assert_eq!(status, Some(1), "{stderr}");
+        assert!(stderr.contains("too long for a socket"), "{stderr}");
+        assert!(stderr.contains("let VMNET_SOCKET name"), "{stderr}");
+    }
 }
 
 #[test]

@@ -168,6 +168,17 @@ fn keeping_of(network: Option<&str>) -> Result<Option<Client>, ConnectError> {
     }
 }
 
+/// Who lists what is kept hears that something was lost, until the file is removed that may still have it.
+fn tell_of_lost_store() {
+    let lost = place::state(Scope::User).and_then(|folder| vmnet_daemon::store::set_aside(&folder));
+    if let Some(file) = lost {
+        tracing::warn!(
+            "the store was damaged: networks, reservations, leases and ids of before are lost, unless {} still has some; this is said until that file is removed",
+            file.display()
+        );
+    }
+}
+
 /// The service of the machine beside this user's, unless one was chosen: `None` if it does not run or lets us not in, or if
 /// both are one.
 fn machines() -> Result<Option<Client>, ConnectError> {

@@ -3,7 +3,9 @@
 use super::lease::addresses;
 use super::scoped::Scoped;
 use super::table::sheet;
-use super::{VerbError, forward, interface, machines, network, running, running_of, show};
+use super::{
+    VerbError, forward, interface, machines, network, running, running_of, show, tell_of_lost_store,
+};
 use crate::args::status::Status as Asked;
 use crate::span::Span;
 use crate::startable;
@@ -36,6 +38,7 @@ pub(crate) fn run(asked: &Asked) -> Result<(), VerbError> {
     match &asked.network {
         None => {
             let overview = overview(running()?, machines()?)?;
+            tell_of_lost_store();
             show(asked.json, &overview, || describe(&overview))
         }
         Some(name) => {
