@@ -24,7 +24,7 @@ use vmnet_wire::ethernet::Mac;
 pub(crate) enum JoinError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("the network {network}: {source}")]
+    #[error("{}", about_network(.network, .source))]
     Network { network: String, source: CallError },
     #[error("an interface on the network {network}: {source}")]
     Interface { network: String, source: CallError },
@@ -38,6 +38,15 @@ pub(crate) enum JoinError {
         "the stream was cut with the service and cannot be followed any further: only its owner can make it anew"
     )]
     Cut,
+}
+
+/// With the network's name, unless that is said already.
+fn about_network(network: &str, source: &CallError) -> String {
+    let said = source.to_string();
+    if said.contains(&format!("the network {network} ")) {
+        return said;
+    }
+    format!("the network {network}: {said}")
 }
 
 impl JoinError {
