@@ -381,6 +381,16 @@ fn a_user_with_too_many_processes_is_told_so() {
 }
 
 #[test]
+fn a_qemu_that_is_not_there_is_all_that_is_said() {
+    let Some(stage) = Stage::new() else { return };
+    for name in ["no-such-qemu", "./no-such-qemu", "/nowhere/qemu"] {
+        let (code, _, error) = output(stage.vmnet().args(["qemu", "--", name]));
+        assert_eq!(code, Some(127), "{error}");
+        assert_eq!(error, format!("vmnet: {name}: command not found\n"));
+    }
+}
+
+#[test]
 fn a_gateway_is_where_its_subnet_says() {
     let Some(stage) = Stage::new() else { return };
     for (subnet, gateway) in [("10.98.0.4/30", "10.98.0.5"), ("10.98.0.6/30", "10.98.0.6")] {
