@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Only rows whose identifier or title contains this (may be given more than once).
     #[arg(long, value_name = "PATTERN")]
     pub(crate) only: Vec<String>,
+    /// Not the rows whose identifier or title contains this (may be given more than once).
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) except: Vec<String>,
     /// Only these paths.
     #[arg(
         long,

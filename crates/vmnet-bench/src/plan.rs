@@ -137,7 +137,7 @@ impl Pool {
 /// Runs the bench and prints its report. `false` if `--check` was asked for and not passed.
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let rows: Vec<&Row> = rows::all()
-        .filter(|row| row.chosen(&options.only))
+        .filter(|row| row.chosen(&options.only, &options.except))
         .collect();
     if options.list {
         for row in &rows {
@@ -146,7 +146,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
         return Ok(true);
     }
     if rows.is_empty() {
-        return Err("no row matches --only; --list shows them".to_owned());
+        return Err("no row matches --only and not --except; --list shows them".to_owned());
     }
     if !rustix::process::geteuid().is_root() {
         return Err("network namespaces need root: run it with sudo (the rootless paths still run as an ordinary user)"

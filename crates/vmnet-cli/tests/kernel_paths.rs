@@ -68,10 +68,10 @@ struct TapGuest {
 
 impl TapGuest {
     fn new(stage: &Stage, number: u8) -> Self {
-        Self::named(stage, number, None)
+        Self::with(stage, number, |_| {})
     }
 
-    fn named(stage: &Stage, number: u8, name: Option<&str>) -> Self {
+    fn with(stage: &Stage, number: u8, set: impl FnOnce(&mut InterfaceOptions)) -> Self {
         // SAFETY: no other thread of this process reads its environment now.
         unsafe { std::env::set_var("VMNET_SYSTEM_SOCKET", stage.world.machine_socket()) };
         let (mut service, outer) = stage.world.host().enter(|| {
@@ -83,12 +83,12 @@ impl TapGuest {
             (service, taps.into_iter().next().expect("a queue"))
         });
         let mac = format!("52:54:00:00:00:{number:02x}");
-        let options = InterfaceOptions {
+        let mut options = InterfaceOptions {
             mac: Some(mac.clone()),
             only_mac: Some(true),
-            name: name.map(str::to_owned),
             ..InterfaceOptions::new(Kind::BridgeTap)
         };
+        set(&mut options);
         let joined = outer.as_fd().try_clone_to_owned().expect("a descriptor");
         service
             .start_interface(NETWORK, options, vec![joined])
@@ -208,6 +208,69 @@ fn guests_at_taps_reach_forwarded_ports_that_lead_to_each_other_and_to_themselve
     assert!(seen.lines().find(strange).is_none(), "{seen}");
 }
 
+/// Isolation is between guests. A forwarded port is the host's, which isolated guests reach as they reach all of it.
+#[test]
+fn isolated_guests_at_taps_reach_forwarded_ports_and_not_each_other() {
+    for (network, guests) in [("--isolation", false), ("", true)] {
+        let Some(mut stage) = stage() else { return };
+        stage.says(&format!("network create {NETWORK} {network}"));
+        let guest = |number| TapGuest::with(&stage, number, |it| it.isolated = Some(guests));
+        let (one, other) = (guest(201), guest(202));
+        let _served = one.listen(&stage, "listen-tcp 80");
+        stage.says(&format!("forward add {NETWORK} 8083:{}:80", one.address));
+        await_rules(&stage, &["8083 : "]);
+        let connects = |from: &TapGuest, to| {
+            let (outcome, _) = from.inside.enter(|| client::connect::outcome(to, SECOND));
+            outcome == "connected"
+        };
+        for on in [true, false, true] {
+            bridged_rules(&stage, on);
+            // Rules follow in a moment.
+            for gateway in [Ipv4Addr::new(192, 168, 64, 1), HOST] {
+                for from in [&other, &one] {
+                    let what = format!("{network} {on}: {} to {gateway}", from.address);
+                    eventually(&what, || connects(from, at(gateway, 8083)));
+                }
+            }
+            assert!(!connects(&other, at(one.address, 80)), "{network} {on}");
+        }
+        // The next service cannot know who was apart, and keeps all apart until they come again.
+        stage.machine().signal(Signal::KILL);
+        stage.machine().wait(SOON);
+        stage.start_machine();
+        eventually("the network is there again", || {
+            stage.says("network list").contains(NETWORK)
+        });
+        assert!(!connects(&other, at(one.address, 80)), "{network}: anew");
+        let gateway = Ipv4Addr::new(192, 168, 64, 1);
+        eventually("by the next service", || {
+            connects(&other, at(gateway, 8083))
+        });
+    }
+}
+
+/// The same of commands, on both datapaths.
+#[test]
+fn isolated_commands_reach_forwarded_ports_and_not_each_other() {
+    let of_user = || Stage::new(env!("CARGO_BIN_EXE_vmnet"), &[]);
+    for (stage, calls) in [(of_user(), false), (stage(), true), (stage(), false)] {
+        let Some(stage) = stage else { return };
+        stage.says("network create apart --subnet 192.168.70.0/24");
+        let options = ["--network", "apart", "--isolated"];
+        let serving = [&options[..], &["--name", "web", "-p", "8085:80"]].concat();
+        let web = listening(&stage, &serving, "listen-tcp 80");
+        bridged_rules(&stage, calls);
+        let says = |words: &str| Process::run(stage.client(&options, words), SOON);
+        for to in ["192.168.70.1:8085", "198.51.100.2:8085"] {
+            eventually(to, || says(&format!("at-once {to} 5")).status.success());
+        }
+        let own = says("resolve web.vmnet.internal").success();
+        let said = says(&format!("outcome {}:80 1", own.trim())).success();
+        assert!(!said.starts_with("connected"), "{said}");
+        drop(web);
+    }
+}
+
 /// Sends first pieces of packets of which no other comes, in all more bytes than the host has room for.
 fn flood_with_pieces(from: Ipv4Addr, to: Ipv4Addr) {
     let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).expect("a socket");
@@ -250,7 +313,9 @@ fn pieces_of_packets_of_one_guest_leave_room_for_those_of_others() {
 fn guests_at_taps_have_the_names_that_their_owners_gave() {
     let Some(stage) = stage() else { return };
     stage.says(&format!("network create {NETWORK}"));
-    let guest = TapGuest::named(&stage, 203, Some("disk"));
+    let guest = TapGuest::with(&stage, 203, |options| {
+        options.name = Some("disk".to_owned())
+    });
     stage.says(&format!(
         "lease reserve {NETWORK} 192.168.64.203 --mac 52:54:00:00:00:cb"
     ));

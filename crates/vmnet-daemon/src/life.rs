@@ -368,6 +368,7 @@ async fn live(
 /// Has rules in the kernel follow guests at once and the host's interfaces soon, and removes what had to wait, for ever.
 async fn look_at_kernel(supervisor: Rc<RefCell<Supervisor>>, moved: tokio::net::UnixDatagram) {
     let mut rest = REST;
+    supervisor.borrow_mut().watch_routes();
     loop {
         let mut told = [0];
         let waited = tokio::time::timeout(LOOK, moved.recv(&mut told)).await;

@@ -10,8 +10,8 @@ use std::process::Command;
 use crate::cpio::Archive;
 use crate::prerequisite::find_program;
 
-/// The drivers a guest needs; what they depend on comes along.
-const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_net"];
+/// The drivers a guest needs, and VLANs; what they depend on comes along.
+const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_net", "8021q"];
 
 /// Sets what a lease says, for busybox' `udhcpc`. Also fit for a namespace.
 pub const UDHCPC_SCRIPT: &str = r#"#!/bin/sh

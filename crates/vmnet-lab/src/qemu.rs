@@ -26,6 +26,8 @@ pub enum Netdev {
     /// By vhost-user, to a socket; with so many pairs of rings and as many processors, and properties of the device
     /// besides (`csum=off,packed=on`).
     VhostUser(PathBuf, u8, &'static str),
+    /// To a tap of this name, which QEMU makes.
+    Tap(String),
     /// By QEMU's own NAT: to prove this harness without the product.
     User,
     /// Not at all, or by whoever starts QEMU with these arguments.
@@ -98,6 +100,7 @@ impl Machine {
                 arguments.extend(shared_memory(path, *queues));
                 format!("vhost-user,id=n0,chardev=c0,queues={queues}")
             }
+            Netdev::Tap(name) => format!("tap,id=n0,ifname={name},script=no,downscript=no"),
             Netdev::User => "user,id=n0".to_owned(),
             Netdev::Absent => return arguments,
         };

@@ -6,27 +6,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_ROUTE};
 use vmnet_core::{Prefix, Subnet};
 
+use crate::kernel::events::{Events, Of};
 use crate::kernel::route::link_index;
 use crate::lane::StartError;
 use crate::sys::interfaces::{self, Address};
 use crate::sys::packet::bind_to_interface;
 
-/// Groups of `rtnetlink(7)`: links, addresses and routes of both families.
-const RTMGRP_LINK: u32 = 0x1;
-const RTMGRP_IPV4_IFADDR: u32 = 0x10;
-const RTMGRP_IPV4_ROUTE: u32 = 0x40;
-const RTMGRP_IPV6_IFADDR: u32 = 0x100;
-const RTMGRP_IPV6_ROUTE: u32 = 0x400;
 /// Addresses that every default route leads to. Nothing is sent there.
 const ANYWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const ANYWHERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// Watches the host's addresses and routes.
 pub(crate) struct Uplink {
-    socket: Socket,
+    events: Events,
     external: Option<External>,
 }
 
@@ -56,44 +50,27 @@ impl Uplink {
     /// There is no interface called `external`; or as the kernel says.
     pub(crate) fn new(external: Option<&str>) -> Result<Self, StartError> {
         let external = external.map(External::find).transpose()?;
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        let mut groups =
-            RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE;
+        let mut kinds = vec![Of::Addresses, Of::Routes];
         if external.is_some() {
-            groups |= RTMGRP_LINK;
+            kinds.push(Of::Links);
         }
-        socket.bind(&NetlinkAddr::new(0, groups))?;
-        socket.set_non_blocking(true)?;
-        Ok(Self { socket, external })
+        let events = Events::of(&kinds)?;
+        Ok(Self { events, external })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.events.as_fd()
     }
 
     /// Takes what was told, and looks at the host again.
     pub(crate) fn follow(&mut self) -> Change {
-        if !self.was_told() {
+        if !self.events.were_told() {
             return Change::None;
         }
         if self.external.as_mut().is_some_and(External::look) {
             Change::Returned
         } else {
             Change::Addresses
-        }
-    }
-
-    fn was_told(&self) -> bool {
-        let mut any = false;
-        let mut message = Vec::with_capacity(8192);
-        loop {
-            message.clear();
-            match self.socket.recv(&mut message, 0) {
-                Ok(_) => any = true,
-                // Too much was told: that is news as well.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
-                Err(_) => return any,
-            }
         }
     }
 

@@ -105,6 +105,36 @@ impl EtherType {
     pub const SERVICE_VLAN: Self = Self(0x88a8);
 }
 
+/// VLAN tags of one frame that are looked behind.
+const TAGS_MAX: usize = 4;
+
+/// What a frame carries behind its VLAN tags, and where that begins: at [`Header::LEN`] if it has none. A frame of more than four
+/// tags carries one. `None`: it ends before that.
+#[must_use]
+#[inline]
+pub fn behind_tags(frame: &[u8]) -> Option<(EtherType, usize)> {
+    let (header, _) = Header::read(frame)?;
+    match header.ether_type() {
+        tag @ (EtherType::VLAN | EtherType::SERVICE_VLAN) => skip_tags(frame, tag),
+        ether_type => Some((ether_type, Header::LEN)),
+    }
+}
+
+fn skip_tags(frame: &[u8], first: EtherType) -> Option<(EtherType, usize)> {
+    let (mut ether_type, mut at) = (first, Header::LEN);
+    for _ in 0..TAGS_MAX {
+        if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
+            break;
+        }
+        let [_, _, high, low, ..] = frame.get(at..)? else {
+            return None;
+        };
+        ether_type = EtherType(u16::from_be_bytes([*high, *low]));
+        at += 4;
+    }
+    Some((ether_type, at))
+}
+
 /// The 14 bytes before every packet.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,

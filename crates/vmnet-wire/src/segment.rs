@@ -18,13 +18,16 @@ use crate::{ipv4, ipv6, tcp, udp};
 mod fragments;
 pub use fragments::Fragments;
 
-/// Ethernet, the longest IPv4 header and the longest TCP header; an IPv6 header leaves room for some extensions.
-const HEADERS_MAX: usize = 14 + 60 + 60;
+/// Ethernet with two VLAN tags, the longest IPv4 header and the longest TCP header; an IPv6 header leaves room for some
+/// extensions.
+pub const HEADERS_MAX: usize = 14 + 8 + 60 + 60;
 
 /// Where the headers of a frame stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    /// Bytes before the transport header: Ethernet and IP.
+    /// Bytes before the IP header: Ethernet and its VLAN tags.
+    pub network: usize,
+    /// Bytes before the transport header: these and IP.
     pub transport: usize,
     /// Bytes before the payload.
     pub payload: usize,
@@ -43,9 +46,9 @@ impl Layout {
     /// ICMP header, is a fragment, or has a header before it that changes what a checksum covers.
     #[must_use]
     pub fn find(head: &[u8], len: usize) -> Option<Self> {
-        let (ethernet, packet) = ethernet::Header::read(head)?;
-        let before = ethernet::Header::LEN;
-        let (transport, end, protocol, source, destination) = match ethernet.ether_type() {
+        let (ether_type, before) = ethernet::behind_tags(head)?;
+        let packet = head.get(before..)?;
+        let (transport, end, protocol, source, destination) = match ether_type {
             EtherType::IPV4 => {
                 let packet = ipv4::Packet::read(packet, len.checked_sub(before)?).ok()?;
                 if packet.header.is_fragment() {
@@ -87,6 +90,7 @@ impl Layout {
         };
         let payload = transport + header;
         (payload <= end && end <= len).then_some(Self {
+            network: before,
             transport,
             payload,
             end,
@@ -244,7 +248,8 @@ impl Cut {
 
     fn write_ip(&self, head: &mut Head, body: usize) {
         let transport_len = self.layout.payload - self.layout.transport + body;
-        let Some(packet) = head.bytes_mut().get_mut(ethernet::Header::LEN..) else {
+        let network = self.layout.network;
+        let Some(packet) = head.bytes_mut().get_mut(network..) else {
             return;
         };
         if self.layout.source.is_ipv4() {
@@ -252,10 +257,10 @@ impl Cut {
                 return;
             };
             let id = header.id().wrapping_add(self.pieces);
-            let total = self.layout.transport - ethernet::Header::LEN + transport_len;
+            let total = self.layout.transport - network + transport_len;
             ipv4::rewrite(packet, total, id, ipv4::Fragment::default());
         } else if let Ok((header, _)) = ipv6::Header::mut_from_prefix(packet) {
-            let before = ethernet::Header::LEN + ipv6::Header::LEN;
+            let before = network + ipv6::Header::LEN;
             let extensions = self.layout.transport.saturating_sub(before);
             header.set_payload_len(extensions + transport_len);
         }

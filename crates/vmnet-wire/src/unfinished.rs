@@ -12,8 +12,6 @@ use crate::offload::{Checksum, Kind, Offload, Segmentation};
 use crate::segment::Layout;
 use crate::{ipv4, ipv6, tcp, udp};
 
-/// Tags that are looked behind.
-const TAGS_MAX: usize = 4;
 /// ICMPv6's checksum field (RFC 4443 §2.1).
 const ICMPV6_CHECKSUM_OFFSET: u16 = 2;
 
@@ -44,8 +42,7 @@ pub fn is_sound_of(head: &[u8], len: usize, offload: &Offload) -> bool {
                 Kind::Udp => protocol == Protocol::UDP,
             }
         }
-        // Behind tags nobody here looks for segments; who takes such a frame whole does.
-        None => is_tagged(frame),
+        None => false,
     };
     checksum && fits && segmentation.size > 0
 }
@@ -85,18 +82,8 @@ fn checksum_offset(protocol: Protocol) -> Option<u16> {
 /// Where a frame's addresses and the headers behind them end, behind tags too; `None` if it has nothing behind them that has
 /// a checksum.
 fn network_header_end(frame: &[u8]) -> Option<usize> {
-    let (header, mut rest) = ethernet::Header::read(frame)?;
-    let (mut ether_type, mut at) = (header.ether_type(), ethernet::Header::LEN);
-    for _ in 0..TAGS_MAX {
-        if ether_type != EtherType::VLAN && ether_type != EtherType::SERVICE_VLAN {
-            break;
-        }
-        let [_, _, high, low, behind @ ..] = rest else {
-            return None;
-        };
-        ether_type = EtherType(u16::from_be_bytes([*high, *low]));
-        (rest, at) = (behind, at + 4);
-    }
+    let (ether_type, at) = ethernet::behind_tags(frame)?;
+    let rest = frame.get(at..)?;
     match ether_type {
         EtherType::IPV4 => Some(at + header_len(rest)?),
         EtherType::IPV6 => Some(at + headers_len(rest)?),
@@ -125,15 +112,6 @@ fn headers_len(packet: &[u8]) -> Option<usize> {
     }
 }
 
-fn is_tagged(frame: &[u8]) -> bool {
-    ethernet::Header::read(frame).is_some_and(|(header, _)| {
-        matches!(
-            header.ether_type(),
-            EtherType::VLAN | EtherType::SERVICE_VLAN
-        )
-    })
-}
-
 /// What the sender of a frame without a header of its own may leave to others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Leaves {
@@ -158,8 +136,8 @@ pub fn leave_of(head: &mut [u8], len: usize, leaves: Leaves) -> Option<(Offload,
         sum_ipv4_header(head);
     }
     let layout = Layout::find(head, len)?;
-    let packet = layout.end - ethernet::Header::LEN;
-    let headers = layout.payload - ethernet::Header::LEN;
+    let packet = layout.end - layout.network;
+    let headers = layout.payload - layout.network;
     let size = leaves
         .cutting_to
         .filter(|mtu| layout.protocol == Protocol::TCP && packet > *mtu)
@@ -202,15 +180,13 @@ pub fn set_pseudo_sum(head: &mut [u8], len: usize) -> Option<Checksum> {
 }
 
 fn sum_ipv4_header(frame: &mut [u8]) {
-    let Some((header, packet)) = frame.split_at_mut_checked(ethernet::Header::LEN) else {
+    let Some((EtherType::IPV4, at)) = ethernet::behind_tags(frame) else {
         return;
     };
-    let is_ipv4 = ethernet::Header::read(header)
-        .is_some_and(|(header, _)| header.ether_type() == EtherType::IPV4);
-    let Some(header) = header_len(packet)
-        .filter(|_| is_ipv4)
-        .and_then(|len| packet.get_mut(..len))
-    else {
+    let Some(packet) = frame.get_mut(at..) else {
+        return;
+    };
+    let Some(header) = header_len(packet).and_then(|len| packet.get_mut(..len)) else {
         return;
     };
     // The field itself is no part of its sum (RFC 791 §3.1).

@@ -14,6 +14,8 @@ use zerocopy::IntoBytes;
 const MSS: u16 = 1460;
 /// The payload of a large one: as many of the small ones as fit.
 pub(super) const CHUNK: u32 = 44 * MSS as u32;
+/// Bytes with which all headers end.
+pub(super) const HEAD: usize = 128;
 /// Bytes of all headers of a segment without options.
 pub(super) const HEADERS: usize = 54;
 /// The shift of our window, and the window: 4 MiB.
@@ -104,7 +106,7 @@ impl Flow {
         Some(self.segment(Flags::ACK, self.next, &[], 0))
     }
 
-    /// A segment of the peer. Its payload was copied out already.
+    /// A segment of the peer.
     pub(super) fn receive(&mut self, segment: &Segment<'_>, payload: usize) {
         let fields = &segment.fields;
         if fields.flags.has(Flags::SYN) {
@@ -190,21 +192,22 @@ impl Flow {
     }
 }
 
-/// Copies a frame out, and finds the segment in it: the port that it is for, and where the payload begins.
-pub(super) fn read<'c>(
+/// Finds the segment in a frame of `len` bytes: the port that it is for, and how much payload it has. Only its `head` is
+/// copied.
+pub(super) fn read<'h>(
     parts: &[GuestSlice<'_>],
-    copy: &'c mut [u8],
-) -> Option<(u16, Segment<'c>, usize)> {
+    len: usize,
+    head: &'h mut [u8; HEAD],
+) -> Option<(u16, Segment<'h>, usize)> {
     let mut filled = 0;
     for part in parts {
-        filled += part.copy_to(copy.get_mut(filled..)?);
+        filled += part.copy_to(&mut head[filled..]);
     }
-    let frame = copy.get(..filled)?;
-    let (ethernet, rest) = ethernet::Header::read(frame)?;
+    let (ethernet, rest) = ethernet::Header::read(&head[..filled])?;
     if ethernet.ether_type() != EtherType::IPV4 {
         return None;
     }
-    let packet = ipv4::Packet::read(rest, rest.len()).ok()?;
+    let packet = ipv4::Packet::read(rest, len.checked_sub(ethernet::Header::LEN)?).ok()?;
     if packet.header.protocol() != Protocol::TCP {
         return None;
     }

@@ -87,12 +87,14 @@ pub(crate) fn forward(len: usize, frames: u64) -> Result<(), Refusal> {
     rings::forward(len, frames, &std::env::temp_dir()).map_err(|error| error.to_string())
 }
 
-/// How long a driver looks before it sleeps, and how long it sleeps without being called.
-const LOOK: Duration = Duration::from_micros(50);
+/// How long a driver sleeps without being called.
 const NAP: Duration = Duration::from_millis(10);
 
 /// The driver's side of some rings.
 trait Driver {
+    /// How long it looks before it sleeps.
+    const LOOK: Duration = Duration::from_micros(50);
+
     /// Does what there is to do. True: there was something.
     fn step(&mut self) -> Result<bool, Failure>;
 
@@ -109,7 +111,7 @@ trait Driver {
                 continue;
             }
             std::hint::spin_loop();
-            if idle_since.get_or_insert_with(Instant::now).elapsed() >= LOOK {
+            if idle_since.get_or_insert_with(Instant::now).elapsed() >= Self::LOOK {
                 idle_since = None;
                 self.sleep()?;
             }

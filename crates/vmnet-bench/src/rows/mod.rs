@@ -142,14 +142,15 @@ impl Experiment {
 }
 
 impl Row {
-    /// Whether one of the patterns is part of the identifier or the title; no pattern means every row.
-    pub(crate) fn chosen(&self, patterns: &[String]) -> bool {
+    /// Whether one of the patterns of `only` is part of the identifier or the title, and none of `except`; no pattern in
+    /// `only` means every row.
+    pub(crate) fn chosen(&self, only: &[String], except: &[String]) -> bool {
         let title = self.title.to_lowercase();
         let matches = |pattern: &String| {
             let pattern = pattern.to_lowercase();
             self.id.contains(&pattern) || title.contains(&pattern)
         };
-        patterns.is_empty() || patterns.iter().any(matches)
+        (only.is_empty() || only.iter().any(matches)) && !except.iter().any(matches)
     }
 }
 
@@ -175,7 +176,7 @@ mod tests {
             assert_eq!(same.count(), 1, "{} twice", row.id);
         }
         let chosen: Vec<_> = all()
-            .filter(|row| row.chosen(&["UDP up".to_owned()]))
+            .filter(|row| row.chosen(&["UDP up".to_owned()], &["ipv6".to_owned()]))
             .map(|row| row.id)
             .collect();
         assert_eq!(chosen, ["udp_up_64", "udp_up_1400", "udp6_up_1400"]);

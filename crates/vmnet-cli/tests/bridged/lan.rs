@@ -121,6 +121,16 @@ impl Lan {
         )
     }
 
+    /// A command on the station.
+    pub(crate) fn on_station(&self, program: &str) -> Command {
+        self.station.command(program)
+    }
+
+    /// Another station, at a tap of the station's bridge.
+    pub(crate) fn station_ip(&self, words: &[&str]) {
+        self.station.ip(words);
+    }
+
     /// `vmnet` on the host, with the rights of the test.
     pub(crate) fn vmnet(&self, words: &[&str]) -> Command {
         let mut command = self.host.command(env!("CARGO_BIN_EXE_vmnet"));

@@ -5,9 +5,11 @@
 //! | --- | --- |
 //! | `lan` | a host and its LAN, made of two namespaces |
 //! | `node` | who speaks to whom |
+//! | `trunk` | VLANs of virtual machines |
 
 mod lan;
 mod node;
+mod trunk;
 
 use lan::{Lan, Shape};
 use node::{Guest, Node, speak};

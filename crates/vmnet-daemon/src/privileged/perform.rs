@@ -130,6 +130,10 @@ fn set_rules(rules: &Rules) -> Result<(), Refusal> {
         reach(false)?;
     }
     nft::apply(rules).map_err(refused_by_host)?;
+    if rules.isolation || !rules.isolated.is_empty() {
+        bridge::isolate(&rules.bridge, |member| rules.isolates(member))
+            .map_err(refused_by_bridge)?;
+    }
     if lets { reach(true) } else { Ok(()) }
 }
 

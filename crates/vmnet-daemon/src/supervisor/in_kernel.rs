@@ -18,6 +18,7 @@ use uuid::Uuid;
 use vmnet_linux::kernel::bridge::Bridge;
 use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
 use vmnet_linux::kernel::route::{Address, Routes, link_index};
+use vmnet_linux::kernel::sysctl;
 use vmnet_linux::lane::{
     self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
     services_mac,
@@ -64,6 +65,13 @@ pub(super) struct Forwarding {
     bridges: BTreeSet<LinkName>,
 }
 
+impl InKernel {
+    /// The only interface by which guests reach the outside, if one was chosen.
+    pub(super) fn external(&self) -> Option<&str> {
+        self.plain.external.as_deref()
+    }
+}
+
 impl Supervisor {
     /// Interfaces whose addresses are no obstacle to a network: those of networks that run, which say so themselves, and
     /// what an earlier service has left of this one.
@@ -89,6 +97,7 @@ impl Supervisor {
         if plan.datapath != Datapath::Kernel {
             return Ok(None);
         }
+        self.forget_route(plan.uuid);
         let mut helper = self.helper(WHAT)?;
         let links = helper.links().map_err(refused)?;
         let role = |role: &str| mark(plan.uuid, role);
@@ -132,7 +141,8 @@ impl Supervisor {
         let is_member = |link: &&Link| link.mark.is_some() && link.name.starts_with(&members);
         let left = links.iter().filter(is_member).map(|it| Left {
             name: it.name.clone(),
-            isolated: it.isolated,
+            // Where rules alone have kept members apart, the kernel does not know which.
+            isolated: it.isolated || bridged_pass(),
         });
         let kernel = InKernel {
             left: left.collect(),
@@ -205,6 +215,7 @@ impl Supervisor {
         rules.fixed = self.fixed_members(network);
         rules.members = self.members_of(network, kernel);
         rules.isolated = self.isolated_members(network, kernel);
+        rules.bridged_pass = bridged_pass();
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
         rules.others = others
             .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))
@@ -251,20 +262,6 @@ impl Supervisor {
             }
         }
         isolated.into_iter().collect()
-    }
-
-    /// Has what guests send to the outside leave by the interface that was chosen, if one was, by its routes as they are now.
-    fn route_by(&self, network: Uuid) -> Result<(), ServiceError> {
-        let kernel = self.running(network)?.kernel.as_ref();
-        let Some((kernel, external)) = kernel.and_then(|it| Some((it, it.plain.external.clone()?)))
-        else {
-            return Ok(());
-        };
-        let request = Request::RouteBy {
-            bridge: kernel.bridge.clone(),
-            external: Some(external),
-        };
-        self.helper(WHAT)?.done(&request).map_err(refused)
     }
 
     /// Has those interfaces forward that networks need, and no others.
@@ -473,6 +470,7 @@ fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         dns: plan.dns_proxy,
         isolation: plan.isolation,
         isolated: Vec::new(),
+        bridged_pass: false,
         external: plan.external_interface.clone(),
         others: Vec::new(),
         members: Vec::new(),
@@ -521,6 +519,14 @@ fn forwards<'a>(all: impl Iterator<Item = &'a Rule>, handle: &Handle) -> Vec<Por
         }
     }
     found.into_values().collect()
+}
+
+/// Whether bridged packets pass the rules of routed ones, of either family.
+fn bridged_pass() -> bool {
+    ["iptables", "ip6tables"].iter().any(|rules| {
+        let value = sysctl::read(&format!("net.bridge.bridge-nf-call-{rules}"));
+        value.is_some_and(|value| value != "0")
+    })
 }
 
 /// Interfaces of the host by which packets of each family come: those with an address that others than the link know. Asked

@@ -2,17 +2,22 @@
 //!
 //! Others replace the host's rules as a whole (`nft -f` with `flush ruleset`), or chains in which rules of ours let our networks
 //! pass (firewalld, ufw). Each change raises the ruleset's number, which costs nothing to ask for; only then it is looked what
-//! is missing. What cannot be done is told once, and tried ever more rarely.
+//! is missing. Routes are looked at when the kernel says that some have changed: there may be a million. What cannot be done is
+//! told once, and tried ever more rarely.
 
 use super::Supervisor;
 use super::in_kernel::{WHAT, refused};
+use crate::privileged::request::Request;
 use openvmnet::service::ServiceError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+use vmnet_linux::kernel::events::{Events, Of};
 
 /// How soon the host's rules are looked through again, where others change them all the time.
 const THOROUGH: Duration = Duration::from_secs(2);
+/// How soon the host's routes are looked through again, where they change all the time.
+const ROUTES_REST: Duration = Duration::from_secs(1);
 /// How long what has failed is let be, at first and at most.
 const FIRST: Duration = Duration::from_millis(500);
 const LAST: Duration = Duration::from_secs(60);
@@ -24,6 +29,30 @@ pub(super) struct Looking {
     generation: Option<u32>,
     looked: Option<Instant>,
     troubles: BTreeMap<Concern, Trouble>,
+    routes: RoutesWatch,
+}
+
+/// Which networks' ways to the outside are by the host's routes as they are.
+#[derive(Debug, Default)]
+struct RoutesWatch {
+    events: Option<Events>,
+    /// Something has changed that is not followed yet.
+    changed: bool,
+    followed: Option<Instant>,
+    current: BTreeSet<Uuid>,
+}
+
+impl RoutesWatch {
+    /// Some have changed, or it cannot be known. Where they change all the time, they are followed now and then.
+    fn note(&mut self, changed: bool, now: Instant) {
+        self.changed |= changed;
+        let rests = |followed: Instant| now < followed + ROUTES_REST;
+        if self.changed && !self.followed.is_some_and(rests) {
+            self.changed = false;
+            self.followed = Some(now);
+            self.current.clear();
+        }
+    }
 }
 
 /// What is looked after.
@@ -71,11 +100,45 @@ impl Looking {
     }
 
     fn forget(&mut self, gone: impl Fn(Uuid) -> bool) {
+        self.routes.current.retain(|network| !gone(*network));
         (self.troubles).retain(|concern, _| !matches!(concern, Concern::Network(it) if gone(*it)));
     }
 }
 
 impl Supervisor {
+    /// From now on the kernel tells when the host's routes change.
+    pub(crate) fn watch_routes(&mut self) {
+        let events = Events::of(&[Of::Links, Of::Addresses, Of::Routes, Of::Rules]);
+        self.looking.routes.events = events
+            .inspect_err(|error| {
+                tracing::warn!(%error, "the kernel does not tell when routes change: they are read each second");
+            })
+            .ok();
+    }
+
+    /// Has what guests send to the outside leave by the interface that was chosen, if one was, by its routes as they are now.
+    pub(super) fn route_by(&mut self, network: Uuid) -> Result<(), ServiceError> {
+        let kernel = self.running(network)?.kernel.as_ref();
+        let Some((kernel, external)) = kernel.and_then(|it| Some((it, it.external()?))) else {
+            return Ok(());
+        };
+        if self.looking.routes.current.contains(&network) {
+            return Ok(());
+        }
+        let request = Request::RouteBy {
+            bridge: kernel.bridge.clone(),
+            external: Some(external.to_owned()),
+        };
+        self.helper(WHAT)?.done(&request).map_err(refused)?;
+        self.looking.routes.current.insert(network);
+        Ok(())
+    }
+
+    /// A network begins or ends: what is known of its way to the outside is so no more.
+    pub(super) fn forget_route(&mut self, network: Uuid) {
+        self.looking.routes.current.remove(&network);
+    }
+
     /// Looks whether guests have moved, the host has other interfaces, or somebody has flushed rules. To be called now and then.
     pub(crate) fn look_at_kernel(&mut self) {
         let all: Vec<Uuid> = self
@@ -85,6 +148,9 @@ impl Supervisor {
             .map(|(uuid, _)| *uuid)
             .collect();
         self.looking.forget(|network| !all.contains(&network));
+        let events = self.looking.routes.events.as_ref();
+        let changed = events.is_none_or(Events::were_told);
+        self.looking.routes.note(changed, Instant::now());
         if !all.is_empty() {
             self.look_after(Concern::Standing);
         }
@@ -144,6 +210,25 @@ impl Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routes_are_followed_at_once_and_then_once_a_second() {
+        let network = Uuid::from_u128(1);
+        let mut routes = RoutesWatch::default();
+        let start = Instant::now();
+        let mut follows = |after: u64, changed| {
+            routes.note(changed, start + Duration::from_millis(after));
+            routes.current.insert(network)
+        };
+        assert!(follows(0, false), "it has none yet");
+        assert!(!follows(100, false));
+        assert!(follows(200, true));
+        assert!(!follows(300, true), "they change all the time");
+        assert!(!follows(400, false));
+        assert!(follows(1300, false), "what had to wait");
+        assert!(!follows(9000, false));
+        assert!(follows(9001, true));
+    }
 
     #[test]
     fn what_goes_on_failing_is_told_once_and_tried_ever_more_rarely() {

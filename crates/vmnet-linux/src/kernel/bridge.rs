@@ -5,6 +5,7 @@
 //! frames pass.
 
 use super::link::{self, Link};
+use super::loopback_guard;
 use super::route::{RouteError, Routes};
 use super::sysctl;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -200,6 +201,13 @@ pub fn join(member: &Link, bridge: &Link, isolated: bool) -> Result<(), BridgeEr
     let disable = sysctl::interface_path("ipv6", &member.name, "disable_ipv6");
     let _without_ipv6 = std::fs::write(disable, "1");
     let mut routes = Routes::open()?;
+    if let Err(error) = loopback_guard::set(&mut routes, member.index) {
+        tracing::warn!(
+            member = member.name,
+            %error,
+            "while somebody has flushed all rules, this guest may reach what listens on the host's loopback"
+        );
+    }
     let what = format!("join {} to {}", member.name, bridge.name);
     let mut message = LinkMessage::default();
     message.header.index = member.index;
@@ -210,16 +218,46 @@ pub fn join(member: &Link, bridge: &Link, isolated: bool) -> Result<(), BridgeEr
         LinkAttribute::Controller(bridge.index),
     ];
     routes.ask(RouteNetlinkMessage::SetLink(message), 0, &what)?;
+    let options = vec![
+        InfoBridgePort::Isolated(isolated),
+        InfoBridgePort::HairpinMode(true),
+    ];
+    Ok(set_port(&mut routes, member, options, &what)?)
+}
+
+/// Has members of a bridge be kept by it from others that are, or not.
+///
+/// # Errors
+///
+/// See [`BridgeError`].
+pub fn isolate(bridge: &str, isolates: impl Fn(&str) -> bool) -> Result<(), BridgeError> {
+    let all = link::list()?;
+    let Some(bridge) = all.iter().find(|link| link.name == bridge) else {
+        return Ok(());
+    };
+    let members = all.iter().filter(|it| it.master == Some(bridge.index));
+    for member in members.filter(|it| it.isolated != isolates(&it.name)) {
+        let options = vec![InfoBridgePort::Isolated(!member.isolated)];
+        let what = format!("isolate {} or not", member.name);
+        set_port(&mut Routes::open()?, member, options, &what)?;
+    }
+    Ok(())
+}
+
+/// Sets options of a member of a bridge.
+fn set_port(
+    routes: &mut Routes,
+    member: &Link,
+    options: Vec<InfoBridgePort>,
+    what: &str,
+) -> Result<(), RouteError> {
     let mut message = LinkMessage::default();
     message.header.index = member.index;
     message.attributes = vec![LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![
-            InfoBridgePort::Isolated(isolated),
-            InfoBridgePort::HairpinMode(true),
-        ])),
+        LinkInfo::PortData(InfoPortData::BridgePort(options)),
     ])];
-    Ok(routes.ask(RouteNetlinkMessage::NewLink(message), 0, &what)?)
+    routes.ask(RouteNetlinkMessage::NewLink(message), 0, what)
 }
 
 /// Has a bridge know for good that a MAC is behind a member.

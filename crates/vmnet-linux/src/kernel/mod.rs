@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | [`bridge`] | bridges on which the host has addresses, and their members |
 //! | [`bridging`] | how guests get onto the LAN of an interface of the host |
+//! | [`events`] | that links, addresses, routes or rules of routing have changed |
 //! | [`existing_namespace`] | entering a network namespace that somebody else made |
 //! | [`link`] | links of this namespace: which there are, names, aliases, their end |
+//! | `loopback_guard` | guests do not reach the host's loopback |
 //! | [`forwarding`] | forwarding between interfaces, and giving it back |
 //! | [`namespace`] | user, network, mount, pid and host name namespaces; the id maps |
 //! | [`mounts`] | the `/proc` and `/etc/resolv.conf` of a namespace |
@@ -15,13 +17,16 @@
 //! | [`route`] | links, addresses and routes, by netlink |
 //! | [`sysctl`] | the few kernel settings that are read or written |
 //! | [`tap`] | taps with offloads |
+//! | `traffic_control` | filters on what comes in by a link |
 //! | [`unsent`] | bytes that programs wrote and nobody has yet |
 
 pub mod bridge;
 pub mod bridging;
+pub mod events;
 pub mod existing_namespace;
 pub mod forwarding;
 pub mod link;
+mod loopback_guard;
 pub mod mounts;
 pub mod namespace;
 pub mod nft;
@@ -30,4 +35,5 @@ pub mod policy_routing;
 pub mod route;
 pub mod sysctl;
 pub mod tap;
+mod traffic_control;
 pub mod unsent;

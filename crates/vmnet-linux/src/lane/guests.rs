@@ -27,7 +27,7 @@ use crate::port::stream::Stream;
 use crate::port::tap::{self, Tap};
 use crate::port::{FRAME_MAX, Flushed, INPUT_MAX, Port};
 use crate::slots::Slot;
-use crate::sys::sockopt;
+use crate::sys::{lan_socket, sockopt};
 
 /// Frames of one port in its turn.
 const BURST: usize = 64;
@@ -219,19 +219,22 @@ impl Lane {
 
     fn receive_from_tap(&mut self, id: PortId) -> io::Result<()> {
         let mut frame = std::mem::take(&mut self.frame);
-        frame.resize(FRAME_MAX, 0);
+        // A packet socket's frames may begin behind a place for a tag.
+        frame.resize(FRAME_MAX + lan_socket::TAG, 0);
         let mut bytes = 0;
         let mut result = Ok(());
         for _ in 0..BURST {
-            let tap = match self.ports.get_mut(id) {
-                Some(Port::Tap(tap)) => &*tap,
-                Some(Port::Packet(packet)) => &packet.tap,
+            let received = match self.ports.get_mut(id) {
+                Some(Port::Tap(tap)) => tap
+                    .receive(&mut frame)
+                    .map(|came| came.map(|(len, offload)| (0..len, offload))),
+                Some(Port::Packet(packet)) => packet.receive(&mut frame),
                 _ => break,
             };
-            match tap.receive(&mut frame) {
-                Ok(Some((len, offload))) => {
-                    self.receive(id, &frame[..len], offload);
-                    bytes += len;
+            match received {
+                Ok(Some((place, offload))) => {
+                    bytes += place.len();
+                    self.receive(id, &frame[place], offload);
                 }
                 Ok(None) => break,
                 // A frame of a kind that was not agreed on is the kernel's mistake, not the tap's end.

@@ -7,7 +7,7 @@
 use vmnet_wire::ip::{self, Protocol};
 use vmnet_wire::offload::{Checksum, Kind, Offload, Segmentation};
 use vmnet_wire::segment::{self, Layout};
-use vmnet_wire::{ethernet, ipv4, ipv6, tcp};
+use vmnet_wire::{ipv4, ipv6, tcp};
 use zerocopy::FromBytes;
 
 /// The largest packet that a header can tell.
@@ -84,11 +84,12 @@ impl Joining {
 
     /// Cutting the large frame would give this segment next.
     fn continues(&self, layout: &Layout, piece: &Piece<'_>) -> bool {
-        let packet = self.frame.len().saturating_sub(ethernet::Header::LEN);
+        let packet = self.frame.len().saturating_sub(layout.network);
         !self.ended
             && piece.fields.sequence == self.next
             && piece.payload.len() <= self.size
             && packet.saturating_add(piece.payload.len()) <= PACKET_MAX
+            && piece.layout.network == layout.network
             && piece.layout.payload == layout.payload
             && piece.layout.transport == layout.transport
             && self.is_alike(layout, piece).unwrap_or(false)
@@ -97,7 +98,7 @@ impl Joining {
     /// The headers differ in nothing but lengths, sums and numbers that follow from their order.
     fn is_alike(&self, layout: &Layout, piece: &Piece<'_>) -> Option<bool> {
         let first = self.frame.get(..layout.payload)?;
-        let before = ethernet::Header::LEN;
+        let before = layout.network;
         if first.get(..before)? != piece.headers.get(..before)? {
             return Some(false);
         }
@@ -179,8 +180,8 @@ impl Joining {
 
 /// Makes the headers right for what is behind them now; TCP's checksum is left with its pseudo header's sum.
 fn finish(frame: &mut [u8], layout: &Layout) -> Option<Checksum> {
-    let packet = frame.get_mut(ethernet::Header::LEN..)?;
-    let transport_len = packet.len() - (layout.transport - ethernet::Header::LEN);
+    let packet = frame.get_mut(layout.network..)?;
+    let transport_len = packet.len() - (layout.transport - layout.network);
     if layout.source.is_ipv4() {
         let (header, _) = ipv4::Header::ref_from_prefix(packet).ok()?;
         let (id, total) = (header.id(), packet.len());
@@ -217,7 +218,7 @@ impl<'a> Piece<'a> {
             return None;
         }
         let layout = Layout::find(frame, frame.len())?;
-        let ip = layout.transport - ethernet::Header::LEN;
+        let ip = layout.transport - layout.network;
         let plain_ip = match layout.source.is_ipv4() {
             true => ip == ipv4::Header::LEN,
             false => ip == ipv6::Header::LEN,

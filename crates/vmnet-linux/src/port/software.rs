@@ -4,7 +4,7 @@
 use vmnet_core::Drop;
 use vmnet_wire::ethernet;
 use vmnet_wire::offload::{Checksum, Kind, Offload};
-use vmnet_wire::segment::{self, Cut, Fragments, Layout};
+use vmnet_wire::segment::{self, Cut, Fragments, HEADERS_MAX, Layout};
 use vmnet_wire::unfinished;
 
 use crate::lane::PortOffload;
@@ -14,8 +14,6 @@ use crate::port::{Outgoing, Pieces};
 /// Takes a whole frame.
 pub(crate) type Push<'a> = dyn FnMut(Pieces<'_>) -> Result<(), Drop> + 'a;
 
-/// Bytes of headers that may have to be changed: Ethernet, IP and transport, with all options.
-const HEADERS_MAX: usize = 134;
 /// The largest frame that is given whole to whoever takes large segments, without virtio-net header.
 const LARGE_MAX: usize = 65_550;
 

@@ -4,7 +4,6 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmnet_core::Drop;
-use vmnet_wire::ethernet;
 use vmnet_wire::offload::{Checksum, Kind, Offload};
 use vmnet_wire::segment::Layout;
 use vmnet_wire::unfinished;
@@ -43,6 +42,11 @@ impl Tap {
         }
     }
 
+    /// Bytes of the virtio-net header before each frame.
+    pub(crate) fn header(&self) -> usize {
+        self.header
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -58,23 +62,14 @@ impl Tap {
         let mut pieces = [IoSliceMut::new(said), IoSliceMut::new(frame)];
         let len = match rustix::io::readv(&self.fd, &mut pieces) {
             Ok(len) => len,
-            // A packet socket says once that its interface was switched off, and goes on when that is on again.
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NETDOWN) => return Ok(None),
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let len = len
             .checked_sub(self.header)
             .ok_or(io::ErrorKind::InvalidData)?;
-        let offload = Offload::read(&header).map_err(|_| io::ErrorKind::InvalidData)?;
-        let says_little =
-            offload.segmentation.is_none() && !matches!(offload.checksum, Checksum::Partial { .. });
-        let is_sound = says_little
-            || frame
-                .get(..len)
-                .is_some_and(|frame| unfinished::is_sound(frame, &offload));
-        if !is_sound {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
+        let offload = read_offload(&header)?;
+        judge(frame.get(..len).unwrap_or(&[]), &offload)?;
         Ok(Some((len, offload)))
     }
 
@@ -92,8 +87,7 @@ impl Tap {
             .offload
             .segmentation
             .is_some_and(|s| s.kind == Kind::Udp);
-        let too_long =
-            frame.offload.segmentation.is_none() && frame.len() > mtu + ethernet::Header::LEN;
+        let too_long = frame.offload.segmentation.is_none() && frame.is_too_long(mtu);
         if too_long || (udp && !self.udp_segments) {
             let (fd, header) = (self.fd.as_fd(), self.header);
             let takes = PortOffload::default();
@@ -115,6 +109,27 @@ impl Tap {
             written => dropped(written),
         }
     }
+}
+
+/// What a virtio-net header says.
+///
+/// # Errors
+/// It says what nobody asked for.
+pub(crate) fn read_offload(header: &[u8; Offload::HEADER_LEN]) -> io::Result<Offload> {
+    Offload::read(header).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Looks whether what a header says of its frame can be.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn judge(frame: &[u8], offload: &Offload) -> io::Result<()> {
+    let says_little =
+        offload.segmentation.is_none() && !matches!(offload.checksum, Checksum::Partial { .. });
+    if says_little || unfinished::is_sound(frame, offload) {
+        return Ok(());
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 fn try_write(

@@ -3,11 +3,14 @@
 //!
 //! It sees what comes in by the interface and what the host itself sends by it, but never what it sends. What nobody
 //! here wants is refused by a filter in the kernel, before it is copied (socket filter, kernel
-//! `Documentation/networking/filter.rst`). Frames with a VLAN tag are refused too: the kernel takes the tag off, and without
-//! it they would look as if they were of the LAN itself.
+//! `Documentation/networking/filter.rst`).
+//!
+//! The kernel takes a frame's VLAN tag off and tells it beside the frame (`PACKET_AUXDATA`); [`receive`] puts it back, so that
+//! a frame of a VLAN does not look as if it were of the LAN itself.
 
 use std::io;
-use std::mem::size_of;
+use std::mem::{size_of, zeroed};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// `linux/if_packet.h`: the length of the virtio-net header, since Linux 6.4.
@@ -18,6 +21,13 @@ const SHORT_HEADER: libc::c_int = 10;
 const HEADER: libc::c_int = 12;
 /// Bytes that wait on the way to us, and from us.
 const QUEUE_BYTES: libc::c_int = 8 << 20;
+/// Bytes of a VLAN tag.
+pub const TAG: usize = 4;
+/// Bytes of a frame before its VLAN tag: two MACs.
+const BEFORE_TAG: usize = 12;
+/// `linux/if_packet.h`: there is a tag, and the kernel knows of which kind (since Linux 3.14).
+const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
+const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 /// Guests that the filter knows. If there are more, everything that the host sends is looked at.
 const GUESTS_MAX: usize = 400;
 
@@ -63,12 +73,13 @@ pub fn open(interface: u32, mac: [u8; 6], hears: Hears) -> io::Result<OwnedFd> {
         set(&socket, libc::SOL_SOCKET, forced, &QUEUE_BYTES)
             .or_else(|_| set(&socket, libc::SOL_SOCKET, wished, &QUEUE_BYTES))?;
     }
+    set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
     set_filter(&socket, mac, &[], hears)?;
     bind(&socket, interface)?;
     if hears == Hears::All {
         // The kernel counts such memberships, and ends this one with the socket.
         // SAFETY: `packet_mreq` is made of integers; all zero is a value of it.
-        let mut membership: libc::packet_mreq = unsafe { std::mem::zeroed() };
+        let mut membership: libc::packet_mreq = unsafe { zeroed() };
         membership.mr_ifindex = interface as libc::c_int;
         membership.mr_type = libc::PACKET_MR_PROMISC as libc::c_ushort;
         set(
@@ -104,6 +115,106 @@ pub fn header_length(socket: impl AsFd) -> usize {
     usize::try_from(length).unwrap_or(0)
 }
 
+/// A frame that was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Where it lies in the buffer.
+    pub place: Range<usize>,
+    /// It has a tag that its virtio-net header does not count.
+    pub tagged: bool,
+}
+
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// Reads the next frame into `frame`, with its VLAN tag, and its virtio-net header of [`header_length`] bytes into `header`.
+/// [`TAG`] bytes of `frame` may stay free before it.
+///
+/// # Errors
+///
+/// As the kernel says; `InvalidData` for what is no frame behind a header.
+pub fn receive(socket: impl AsFd, header: &mut [u8], frame: &mut [u8]) -> io::Result<Received> {
+    let before = header.len();
+    let (_, behind) = frame
+        .split_at_mut_checked(TAG)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let mut list = [
+        libc::iovec {
+            iov_base: header.as_mut_ptr().cast(),
+            iov_len: before,
+        },
+        libc::iovec {
+            iov_base: behind.as_mut_ptr().cast(),
+            iov_len: behind.len(),
+        },
+    ];
+    let mut control = Control([0; 64]);
+    // SAFETY: an all-zero msghdr is valid: null pointers with zero lengths.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = list.as_mut_ptr();
+    message.msg_iovlen = list.len();
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: all pointers in `message` lead to locals and to `header` and `frame`, which live through the call.
+    let came = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
+    let came = usize::try_from(came).map_err(|_| io::Error::last_os_error())?;
+    let len = came.checked_sub(before).ok_or(io::ErrorKind::InvalidData)?;
+    let Some(tag) = tag_of(&message) else {
+        return Ok(Received {
+            place: TAG..TAG + len,
+            tagged: false,
+        });
+    };
+    if len < BEFORE_TAG {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    frame.copy_within(TAG..TAG + BEFORE_TAG, 0);
+    frame[BEFORE_TAG..BEFORE_TAG + TAG].copy_from_slice(&tag);
+    Ok(Received {
+        place: 0..TAG + len,
+        tagged: true,
+    })
+}
+
+/// The tag that the kernel took off, as it stood in the frame.
+fn tag_of(message: &libc::msghdr) -> Option<[u8; TAG]> {
+    // SAFETY: `message` is as recvmsg left it, and its control messages lie in a buffer that is still there.
+    let mut at = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !at.is_null() {
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give headers that lie whole in the buffer.
+        let header = unsafe { at.read_unaligned() };
+        let whole = size_of::<libc::cmsghdr>() + size_of::<libc::tpacket_auxdata>();
+        if header.cmsg_level == libc::SOL_PACKET
+            && header.cmsg_type == libc::PACKET_AUXDATA
+            && header.cmsg_len >= whole
+        {
+            // SAFETY: the message is of this kind, all of whose bytes are there as its length says.
+            let told = unsafe {
+                libc::CMSG_DATA(at)
+                    .cast::<libc::tpacket_auxdata>()
+                    .read_unaligned()
+            };
+            return tag(&told);
+        }
+        // SAFETY: as above.
+        at = unsafe { libc::CMSG_NXTHDR(message, at) };
+    }
+    None
+}
+
+fn tag(told: &libc::tpacket_auxdata) -> Option<[u8; TAG]> {
+    if told.tp_status & TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let kind = match told.tp_status & TP_STATUS_VLAN_TPID_VALID {
+        0 => libc::ETH_P_8021Q as u16,
+        _ => told.tp_vlan_tpid,
+    };
+    let ([a, b], [c, d]) = (kind.to_be_bytes(), told.tp_vlan_tci.to_be_bytes());
+    Some([a, b, c, d])
+}
+
 /// Tells the kernel which frames are wanted: `mac` is the interface's own. Needs no privilege.
 ///
 /// # Errors
@@ -128,7 +239,7 @@ pub fn set_filter(
 fn program(mac: [u8; 6], guests: &[[u8; 6]], hears: Hears) -> Vec<libc::sock_filter> {
     use libc::{
         BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
-        SKF_AD_OFF, SKF_AD_PKTTYPE, SKF_AD_VLAN_TAG_PRESENT,
+        SKF_AD_OFF, SKF_AD_PKTTYPE,
     };
     let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
         code: code as u16,
@@ -155,13 +266,6 @@ fn program(mac: [u8; 6], guests: &[[u8; 6]], hears: Hears) -> Vec<libc::sock_fil
         ]
     };
     let mut program = vec![
-        load_word(ancillary(SKF_AD_VLAN_TAG_PRESENT)),
-        if_equal(0, 1, 0),
-        leave,
-        load_half(12),
-        if_equal(0x8100, 1, 0),
-        if_equal(0x88a8, 0, 1),
-        leave,
         load_word(ancillary(SKF_AD_PKTTYPE)),
         if_equal(u32::from(libc::PACKET_OUTGOING), 9, 0),
     ];
@@ -192,7 +296,7 @@ fn program(mac: [u8; 6], guests: &[[u8; 6]], hears: Hears) -> Vec<libc::sock_fil
 
 fn bind(socket: &OwnedFd, interface: u32) -> io::Result<()> {
     // SAFETY: `sockaddr_ll` is made of integers; all zero is a value of it.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = interface as i32;

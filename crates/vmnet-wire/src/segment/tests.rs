@@ -109,6 +109,25 @@ proptest! {
     }
 
     #[test]
+    fn tags_are_those_of_each_piece(
+        payload in proptest::collection::vec(any::<u8>(), 1..5000), size in 100u16..2000, v6: bool, udp: bool, tags in 1usize..=2,
+    ) {
+        let ends = if v6 { V6 } else { V4 };
+        let (protocol, kind) = match (udp, v6) {
+            (true, _) => (Protocol::UDP, Kind::Udp),
+            (false, true) => (Protocol::TCP, Kind::Tcp6),
+            (false, false) => (Protocol::TCP, Kind::Tcp4),
+        };
+        let tag = |frame: &[u8]| {
+            let both = [[0x88, 0xa8, 0, 7], [0x81, 0, 0xe0, 5]];
+            [&frame[..12], both[2 - tags..].as_flattened(), &frame[12..]].concat()
+        };
+        let plain = frame(ends, protocol, &payload);
+        let pieces: Vec<_> = cut(&plain, kind, size).iter().map(|piece| tag(piece)).collect();
+        prop_assert_eq!(cut(&tag(&plain), kind, size), pieces);
+    }
+
+    #[test]
     fn datagrams_are_whole(payload in proptest::collection::vec(any::<u8>(), 1..5000), size in 1u16..2000) {
         let pieces = cut(&frame(V4, Protocol::UDP, &payload), Kind::Udp, size);
         let bodies: Vec<u8> = pieces.iter().flat_map(|piece| {

@@ -1,7 +1,7 @@
 //! The table of a network's bridge, as far as it is about guests: nobody speaks in the gateway's name, questions find its services,
 //! and what the host turns back comes to the guest it is for.
 
-use super::render::{Lines, PIECE, PIECES, TURNED_BACK, mac};
+use super::render::{Lines, PIECE, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK, mac, mark};
 use super::{Inet6, Rules};
 
 /// Nobody speaks in the gateway's name, and questions find its services.
@@ -13,18 +13,20 @@ pub(super) fn guard(rules: &Rules) -> String {
     );
     let host = mac(rules.host);
     arriving.add(format!("iifname != \"{own}-*\" accept"));
-    arriving.add(format!("iifname != \"{trunk}\" jump guard"));
-    arriving.add(format!(
-        "iifname != \"{trunk}\" ether daddr {host} jump steer"
-    ));
+    arriving.add(format!("iifname \"{trunk}\" goto judged"));
+    arriving.add("jump guard");
+    arriving.add(format!("ether daddr {host} goto steer"));
+    // Of frames by the trunk our switch has judged who speaks.
+    let mut judged = Lines::part("judged");
+    judged.add(format!("ether daddr {host} accept"));
     for piece in PIECES {
-        arriving.add(format!(
-            "ether daddr != {host} {piece} meta mark set meta mark or {PIECE:#x}"
-        ));
+        for chain in [&mut arriving, &mut judged] {
+            chain.add(format!("{piece} {}", mark(PIECE)));
+        }
     }
     let macs = format!("{{ {}, {} }}", mac(rules.host), mac(rules.services));
     let (sets, speaker) = speaker(rules, &macs);
-    let mut guard = Lines(" chain known {\n".to_owned());
+    let mut guard = Lines::part("known");
     for protocol in USUAL {
         guard.add(format!("ether type {protocol} goto known-{protocol}"));
     }
@@ -47,30 +49,36 @@ pub(super) fn guard(rules: &Rules) -> String {
         }
         guard.add(IN_PIECES);
     }
-    let mut steer = Lines(" chain steer {\n".to_owned());
+    let judges = usual(rules, &macs) + &guard.end() + &speaker;
+    sets + &judges + &steer(rules) + &judged.end() + &arriving.end()
+}
+
+/// What of the frames for the host is for our services.
+fn steer(rules: &Rules) -> String {
     let to = format!("ether daddr set {}", mac(rules.services));
-    let v4 = rules
-        .ipv4
-        .map(|net| (format!("ip daddr {}", net.gateway), 67));
-    let v6 = rules.ipv6.map(|net| {
-        let at = format!("ip6 daddr {{ {}, {} }}", net.gateway, net.link_local);
-        (at, 547)
-    });
-    // Our services put together what is in pieces, and give it to the host.
-    for piece in PIECES {
-        steer.add(format!("{piece} {to}"));
-    }
-    for (at, dhcp) in v4.into_iter().chain(v6) {
-        let ports = match rules.dns {
-            true => format!("{{ 53, {dhcp} }}"),
-            false => dhcp.to_string(),
-        };
-        steer.add(format!("{at} udp dport {ports} {to}"));
-        if rules.dns {
-            steer.add(format!("{at} tcp dport 53 {to}"));
+    let v4 = rules.ipv4.map(|net| net.gateway.to_string());
+    let v6 = (rules.ipv6).map(|net| format!("{{ {}, {} }}", net.gateway, net.link_local));
+    let (mut chains, mut steer) = (String::new(), Lines::part("steer"));
+    for (ip, piece, at, dhcp) in [("ip", PIECE_V4, v4, 67), ("ip6", PIECE_V6, v6, 547)] {
+        let mut chain = Lines::part(&format!("steer-{ip}"));
+        // Our services put together what is in pieces, and give it to the host.
+        chain.add(format!("{piece} {to} {} accept", mark(PIECE)));
+        if let Some(at) = at {
+            chain.add(format!("{ip} daddr != {at} accept"));
+            let ports = match rules.dns {
+                true => format!("{{ 53, {dhcp} }}"),
+                false => dhcp.to_string(),
+            };
+            chain.add(format!("udp dport {ports} {to}"));
+            if rules.dns {
+                chain.add(format!("tcp dport 53 {to}"));
+            }
         }
+        chains += &chain.end();
+        // Also behind a tag.
+        steer.add(format!("meta protocol {ip} goto steer-{ip}"));
     }
-    sets + &usual(rules, &macs) + &guard.end() + &speaker + &steer.end() + &arriving.end()
+    chains + &steer.end()
 }
 
 /// Protocols of nearly all frames, which have chains of their own with what has to be looked at in them. All others, and frames
@@ -81,7 +89,7 @@ const USUAL: [&str; 3] = ["ip", "ip6", "arp"];
 /// lookup for most frames, however many members there are.
 fn speaker(rules: &Rules, macs: &str) -> (String, String) {
     let mut sets = String::new();
-    let mut chain = Lines(" chain guard {\n".to_owned());
+    let mut chain = Lines::part("guard");
     let ours = [rules.host, rules.services];
     let fixed = rules.fixed.iter();
     let fixed: Vec<_> = fixed.filter(|(_, mac)| !ours.contains(mac)).collect();
@@ -111,10 +119,9 @@ fn named_set(name: &str, of: &str, elements: &[String]) -> String {
 
 /// What is looked at in frames of the usual protocols.
 fn usual(rules: &Rules, macs: &str) -> String {
-    let chain = |name: &str| Lines(format!(" chain {name} {{\n"));
-    let [mut v4, mut v6, mut arp] = USUAL.map(|protocol| chain(&format!("known-{protocol}")));
-    let mut neighbours = chain("neighbours");
-    let mut pieces = chain("pieces");
+    let [mut v4, mut v6, mut arp] = USUAL.map(|protocol| Lines::part(&format!("known-{protocol}")));
+    let mut neighbours = Lines::part("neighbours");
+    let mut pieces = Lines::part("pieces");
     FIRST_PIECE.iter().for_each(|rule| pieces.add(*rule));
     arp.add(format!("arp saddr ether {macs} drop"));
     if let Some(ipv4) = rules.ipv4 {
@@ -148,7 +155,7 @@ const NEIGHBOUR_IN_PIECES: &str =
 
 /// A first piece that ends before what it is could say anything in the next one (RFC 7112). Bytes behind its end, which no system
 /// reads, must not be taken for it: so its length counts, and nothing stands before or behind its header.
-const IN_PIECES: &str = "exthdr frag exists jump pieces";
+const IN_PIECES: &str = "ip6 nexthdr != { tcp, udp, ipv6-icmp } exthdr frag exists jump pieces";
 const FIRST_PIECE: [&str; 3] = [
     "frag frag-off 0 ip6 nexthdr != 44 drop",
     "frag frag-off 0 frag nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } drop",

@@ -2,17 +2,25 @@
 //!
 //! A bridge of Linux keeps isolated members from isolated ones, and lets all others speak with them. Behind the trunk there are
 //! guests too: what comes from there is from the services or is kept, and what goes there is for the services or becomes so.
-//! They see every question that a guest asks all, and answer it as if it had asked them.
+//! They see every question that a guest asks all, and answer it as if it had asked them. Where the bridge must not keep members
+//! apart itself ([`Rules::keep_apart_alone`]), all of it is done here.
 
 use super::Rules;
 use super::render::{Lines, TURNED_BACK, mac, set};
 
-/// The chain that keeps them apart; none where all are apart, or nobody.
+/// The chain that keeps them apart; none where the bridge does, or nobody is.
 pub(super) fn apart(rules: &Rules) -> String {
-    if rules.isolated.is_empty() {
+    let all = rules.isolation && rules.keep_apart_alone();
+    let isolated: Vec<String> = match all {
+        true => (rules.members.iter().filter(|it| **it != rules.trunk))
+            .cloned()
+            .collect(),
+        false => rules.isolated.clone(),
+    };
+    if isolated.is_empty() {
         return String::new();
     }
-    let (alone, trunk, services) = (set(&rules.isolated), &rules.trunk, mac(rules.services));
+    let (alone, trunk, services) = (set(&isolated), &rules.trunk, mac(rules.services));
     let mut chain = Lines::chain(
         "apart",
         "type filter hook forward priority 50; policy accept;",
@@ -22,6 +30,11 @@ pub(super) fn apart(rules: &Rules) -> String {
     chain.add(format!(
         "meta mark and {TURNED_BACK:#x} == {TURNED_BACK:#x} accept"
     ));
+    if all {
+        // What comes from behind the trunk, or goes there, our switch has judged.
+        chain.add(format!("iifname {alone} oifname {alone} drop"));
+        return chain.end();
+    }
     chain.add(format!("oifname {alone} iifname != \"{trunk}\" drop"));
     chain.add(format!("oifname {alone} ether saddr != {services} drop"));
     chain.add(format!("iifname {alone} oifname != \"{trunk}\" drop"));

@@ -64,10 +64,28 @@ pub struct Rules {
     pub members: Vec<String>,
     /// Members that exchange frames with the host and the gateway's services alone, where not all are apart.
     pub isolated: Vec<String>,
+    /// Bridged packets pass the rules of routed ones (`br_netfilter`).
+    pub bridged_pass: bool,
     /// Members whose guest has this MAC and no other.
     pub fixed: Vec<(String, [u8; 6])>,
     /// Ports that lead to guests.
     pub forwards: Vec<PortForward>,
+}
+
+impl Rules {
+    /// Rules keep isolated members apart, and the kernel's own means does not: where bridged packets pass the rules of routed ones,
+    /// it bridges what a forwarded port leads back to the bridge, and would drop it between two such members.
+    #[must_use]
+    pub fn keep_apart_alone(&self) -> bool {
+        self.bridged_pass && !self.forwards.is_empty()
+    }
+
+    /// The kernel is to keep this member from others of its kind.
+    #[must_use]
+    pub fn isolates(&self, member: &str) -> bool {
+        let apart = self.isolation || self.isolated.iter().any(|it| it == member);
+        apart && member != self.trunk && !self.keep_apart_alone()
+    }
 }
 
 /// A subnet with the host's address in it.

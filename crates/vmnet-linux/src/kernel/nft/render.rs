@@ -13,8 +13,16 @@ pub(super) const TURNED_BACK: u32 = 0x0100_0000;
 pub(crate) const ROUTED_BY_HOST: u32 = 0x0200_0000;
 /// The bit of pieces of packets that the host has nothing to do with. It is taken off before anybody else sees it.
 pub(super) const PIECE: u32 = 0x0400_0000;
+/// Puts a bit of these on a packet.
+pub(super) fn mark(bit: u32) -> String {
+    format!("meta mark set meta mark or {bit:#x}")
+}
+
 /// What pieces of packets look like, in each family.
-pub(super) const PIECES: [&str; 2] = ["ip frag-off & 0x3fff != 0", "exthdr frag exists"];
+pub(super) const PIECES: [&str; 2] = [PIECE_V4, PIECE_V6];
+pub(super) const PIECE_V4: &str = "ip frag-off & 0x3fff != 0";
+/// What carries the usual protocols at once has no headers between, and is not searched for one.
+pub(super) const PIECE_V6: &str = "ip6 nexthdr != { tcp, udp, ipv6-icmp } exthdr frag exists";
 
 /// Replaces the tables of a network.
 ///
@@ -68,11 +76,16 @@ fn checked(name: &str) -> Result<(), NftError> {
 }
 
 /// Lines of a chain, or of none.
-pub(super) struct Lines(pub(super) String);
+pub(super) struct Lines(String);
 
 impl Lines {
     pub(super) fn chain(name: &str, kind: &str) -> Self {
         Self(format!(" chain {name} {{\n  {kind}\n"))
+    }
+
+    /// One that others lead to. It has to be there before them.
+    pub(super) fn part(name: &str) -> Self {
+        Self(format!(" chain {name} {{\n"))
     }
 
     pub(super) fn add(&mut self, line: impl AsRef<str>) {
@@ -210,16 +223,7 @@ impl Family {
 fn filter(rules: &Rules) -> String {
     let own = &rules.bridge;
     let mut text = String::new();
-    // Loopback clients of forwarded ports take `route_localnet`, which lets in what no guest may send.
-    let mut raw = Lines::chain(
-        "arriving",
-        "type filter hook prerouting priority raw; policy accept;",
-    );
-    raw.add(format!("iifname \"{own}\" ip saddr 127.0.0.0/8 drop"));
-    raw.add(format!("iifname \"{own}\" ip daddr 127.0.0.0/8 drop"));
-    text += &raw.end();
-
-    text += &pieces(own);
+    text += &arriving(own);
 
     if rules.external.is_some() {
         // Behind the translation, before a route is looked for. Clients of forwarded ports come by any interface.
@@ -228,31 +232,33 @@ fn filter(rules: &Rules) -> String {
             "type filter hook prerouting priority -50; policy accept;",
         );
         routing.add(format!(
-            "iifname \"{own}\" ct status dnat meta mark set meta mark or {ROUTED_BY_HOST:#x}"
+            "iifname \"{own}\" ct status dnat {}",
+            mark(ROUTED_BY_HOST)
         ));
         text += &routing.end();
     }
 
     text += &input(rules);
 
+    // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
+    let mut between = Lines::part("between");
+    between.add(format!("ct status dnat {} accept", mark(TURNED_BACK)));
+    between.add(if rules.isolation { "drop" } else { "accept" });
+    text += &between.end();
+
     let mut forward = Lines::chain(
         "forward",
         "type filter hook forward priority filter; policy accept;",
     );
-    forward.add(format!(
-        "iifname \"{own}\" oifname \"{own}\" ct status dnat meta mark set meta mark or {TURNED_BACK:#x}"
-    ));
-    forward.add(format!("iifname \"{own}\" ct status dnat accept"));
-    forward.add(format!("oifname \"{own}\" ct status dnat accept"));
-    // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
-    let among = if rules.isolation { "drop" } else { "accept" };
-    forward.add(format!("iifname \"{own}\" oifname \"{own}\" {among}"));
+    forward.add(format!("iifname \"{own}\" oifname \"{own}\" goto between"));
     // What has begun may go on, in both directions. Where only one interface will do, each packet is asked by which it leaves.
     let towards = match &rules.external {
         Some(_) => format!("oifname \"{own}\" "),
         None => String::new(),
     };
     forward.add(format!("{towards}ct state established,related accept"));
+    forward.add(format!("iifname \"{own}\" ct status dnat accept"));
+    forward.add(format!("oifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" drop"));
     forward.add(format!("iifname != \"{own}\" accept"));
     let families = families(rules);
@@ -274,25 +280,33 @@ fn filter(rules: &Rules) -> String {
     text + &forward.end()
 }
 
-/// Pieces of packets, before the kernel puts them together: it has one room for all of the host, which a guest could fill. Those
-/// for the host come whole, by our services. Those between guests are not the host's, also where bridged packets pass these
-/// rules; and those to all are heard by guests alone.
-fn pieces(own: &str) -> String {
+/// What of the network the host does not look at, before it puts pieces of packets together.
+///
+/// It has one room for pieces for all of the host, which a guest could fill. Those for the host come whole, by our services.
+/// Those between guests are not the host's, also where bridged packets pass these rules; and those to all are heard by guests
+/// alone.
+fn arriving(own: &str) -> String {
     // The kernel puts together at -400.
-    let mut pieces = Lines::chain(
-        "pieces",
+    let mut arriving = Lines::chain(
+        "arriving",
         "type filter hook prerouting priority -450; policy accept;",
     );
-    for piece in PIECES {
-        pieces.add(format!(
-            "iifname \"{own}\" meta pkttype {{ broadcast, multicast }} {piece} drop"
-        ));
-    }
-    pieces.add(format!(
-        "iifname \"{own}\" meta mark and {PIECE:#x} == {PIECE:#x} meta mark set meta mark and {:#x} notrack",
+    arriving.add(format!("iifname != \"{own}\" accept"));
+    // Loopback clients of forwarded ports take `route_localnet`, which lets in what no guest may send.
+    arriving.add("ip saddr 127.0.0.0/8 drop");
+    arriving.add("ip daddr 127.0.0.0/8 drop");
+    arriving.add(format!(
+        "meta mark and {PIECE:#x} == {PIECE:#x} meta mark set meta mark and {:#x} notrack",
         !PIECE
     ));
-    pieces.end()
+    // Nearly all.
+    arriving.add("meta pkttype host accept");
+    for piece in PIECES {
+        arriving.add(format!(
+            "meta pkttype {{ broadcast, multicast }} {piece} drop"
+        ));
+    }
+    arriving.end()
 }
 
 /// What the host hears of guests.

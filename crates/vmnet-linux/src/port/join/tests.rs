@@ -74,7 +74,7 @@ impl Made {
         let sum = pseudo.with(&segment).finish();
         let (header, _) = tcp::Header::mut_from_prefix(&mut segment).unwrap();
         header.set(header.sequence(), header.flags(), sum);
-        let ethernet = ethernet::Header::new(Mac([2; 6]), Mac([4; 6]), ether_type);
+        let ethernet = vmnet_wire::ethernet::Header::new(Mac([2; 6]), Mac([4; 6]), ether_type);
         [ethernet.as_bytes(), &ip, &segment].concat()
     }
 }

@@ -26,6 +26,7 @@ fn shared() -> Rules {
         others: vec!["vmnet1".to_owned(), "vmnet12".to_owned()],
         members: vec!["vmnet0-gw".to_owned(), "vmnet0-7".to_owned()],
         isolated: vec!["vmnet0-3".to_owned(), "vmnet0-7".to_owned()],
+        bridged_pass: false,
         fixed: vec![("vmnet0-7".to_owned(), [0x52, 0x54, 0, 0, 0, 7])],
         forwards: vec![
             forward(true, None, 8080, "192.168.64.5", 80),
@@ -62,6 +63,34 @@ fn a_host_network_without_dns_and_ipv6_whose_guests_are_apart() {
     rules.others.clear();
     rules.isolated.clear();
     insta::assert_snapshot!(network(&rules).unwrap());
+}
+
+#[test]
+fn rules_alone_keep_members_apart_where_the_bridge_would_keep_forwarded_ports_from_them() {
+    let mut rules = shared();
+    let apart = |rules: &Rules| {
+        let isolates = |it: &&String| rules.isolates(it);
+        rules.members.iter().filter(isolates).count()
+    };
+    let line = "iifname { \"vmnet0-7\" } oifname { \"vmnet0-7\" } drop";
+    for (all, bridged_pass, by_bridge, by_rules) in [
+        (false, false, 1, false),
+        (false, true, 0, false),
+        (true, false, 1, false),
+        (true, true, 0, true),
+    ] {
+        (rules.isolation, rules.bridged_pass) = (all, bridged_pass);
+        rules.isolated = if all {
+            vec![]
+        } else {
+            vec!["vmnet0-7".to_owned()]
+        };
+        assert_eq!(apart(&rules), by_bridge, "{all} {bridged_pass}");
+        let text = network(&rules).unwrap();
+        assert_eq!(text.contains(line), by_rules, "{text}");
+    }
+    rules.forwards.clear();
+    assert_eq!(apart(&rules), 1, "nothing is led back");
 }
 
 #[test]
