@@ -190,7 +190,8 @@ impl Guest<'_> {
                 break;
             };
             count += 1;
-            let Some((port, segment, payload)) = flow::read(frame.parts, frame.len, &mut head) else {
+            let Some((port, segment, payload)) = flow::read(frame.parts, frame.len, &mut head)
+            else {
                 continue;
             };
             let number = usize::from(port.wrapping_sub(PORTS));
@@ -208,7 +209,9 @@ impl Guest<'_> {
         self.pair.transmit.driver.send_with(len, |buffer| {
             let (virtio, rest) = buffer.split_at(segment.virtio.len());
             virtio.copy_from(&segment.virtio);
-            rest.split_at(segment.headers.len()).0.copy_from(&segment.headers);
+            rest.split_at(segment.headers.len())
+                .0
+                .copy_from(&segment.headers);
         })?;
         Ok(())
     }
