@@ -234,7 +234,7 @@ fn isolated_guests_at_taps_reach_forwarded_ports_and_not_each_other() {
             }
             assert!(!connects(&other, at(one.address, 80)), "{network} {on}");
         }
-        // The next service cannot know who was apart, and keeps all apart until they come again.
+        // Rules alone keep them apart now; the next service knows that they are.
         stage.machine().signal(Signal::KILL);
         stage.machine().wait(SOON);
         stage.start_machine();

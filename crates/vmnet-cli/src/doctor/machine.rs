@@ -4,8 +4,10 @@ use super::{Concern, Finding, State};
 use openvmnet::account::{self, Group};
 use openvmnet::client::{Client, ConnectError};
 use openvmnet::place::Scope;
+use std::fs;
 use std::path::PathBuf;
-use vmnet_linux::kernel::sysctl;
+use vmnet_linux::kernel::nft::forwarding::{self as record, Record};
+use vmnet_linux::kernel::{link, sysctl};
 
 /// The group whose members the machine's service lets in, if nothing else was said.
 const GROUP: &str = "vmnet";
@@ -15,10 +17,9 @@ const FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
 pub(super) fn examine() -> Vec<Finding> {
     let mut findings = vec![service(), group(account::group(GROUP), &groups())];
     findings.push(nft(program("nft")));
-    findings.push(forwarding());
-    findings.push(reverse_path(
-        sysctl::read("net.ipv4.conf.all.rp_filter").as_deref(),
-    ));
+    let record = record::read().unwrap_or_default();
+    findings.push(forwarding(&switched_off(&record, setting)));
+    findings.push(reverse_path(&strict()));
     let calls = sysctl::read("net.bridge.bridge-nf-call-iptables");
     findings.push(bridges(calls.as_deref()));
     findings
@@ -84,7 +85,37 @@ fn nft(program: Option<PathBuf>) -> Finding {
     }
 }
 
-fn forwarding() -> Finding {
+/// A setting of an interface, of a family.
+fn setting(family: &str, interface: &str, name: &str) -> Option<String> {
+    let value = fs::read_to_string(sysctl::interface_path(family, interface, name));
+    Some(value.ok()?.trim_end().to_owned())
+}
+
+/// Settings that the machine's service has switched on, and somebody off again, as `sysctl` names them.
+fn switched_off(
+    record: &Record,
+    setting: impl Fn(&str, &str, &str) -> Option<String>,
+) -> Vec<String> {
+    let is_off = |family: &str, interface: &str, name: &str| {
+        setting(family, interface, name).is_some_and(|value| value == "0")
+    };
+    let v4 = record
+        .v4
+        .iter()
+        .filter(|it| is_off("ipv4", it, "forwarding"));
+    let v4 = v4.map(|it| format!("net.ipv4.conf.{it}.forwarding"));
+    let v6 = record.v6.iter().filter_map(|it| {
+        if it == "all" {
+            is_off("ipv6", it, "forwarding").then(|| "net.ipv6.conf.all.forwarding".to_owned())
+        } else {
+            let off = is_off("ipv6", "all", "forwarding") && is_off("ipv6", it, "force_forwarding");
+            off.then(|| format!("net.ipv6.conf.{it}.force_forwarding"))
+        }
+    });
+    v4.chain(v6).collect()
+}
+
+fn forwarding(off: &[String]) -> Finding {
     let finding = |found: String| Finding::ok("forwarding", Concern::System, found);
     let on = |name: &str| sysctl::read(name).is_some_and(|value| value == "1");
     let word = |on: bool| if on { "on" } else { "off" };
@@ -96,6 +127,20 @@ fn forwarding() -> Finding {
         return finding("it cannot be seen".to_owned())
             .but(State::Unknown, "mount /proc with /proc/sys/net");
     }
+    if !off.is_empty() {
+        let on: Vec<String> = off.iter().map(|name| format!("{name}=1")).collect();
+        return finding(format!(
+            "somebody has switched off what a network needs: {}",
+            off.join(", ")
+        ))
+        .but(
+            State::Limited,
+            format!(
+                "sysctl {} (as root), and take out what switches it off (/etc/sysctl.conf, /etc/sysctl.d)",
+                on.join(" ")
+            ),
+        );
+    }
     finding(format!(
         "IPv4 {}, IPv6 {}; the machine's service switches it on where a network needs it, and back",
         word(four),
@@ -103,13 +148,34 @@ fn forwarding() -> Finding {
     ))
 }
 
-fn reverse_path(value: Option<&str>) -> Finding {
-    let finding = |found: &str| Finding::ok("reverse-path", Concern::System, found);
-    match value {
-        Some("1") => finding("strict (rp_filter=1): what comes by another interface than answers leave by is dropped, as with guests on the LAN of a second NIC")
-            .but(State::Limited, "sysctl net.ipv4.conf.all.rp_filter=2 (as root)"),
-        _ => finding("not strict"),
+/// Interfaces of others whose packets must come by where answers leave: the stricter of two settings holds.
+fn strict() -> Vec<String> {
+    let all = setting("ipv4", "all", "rp_filter");
+    let links = link::list().unwrap_or_default();
+    let others = links.into_iter().filter(|it| !it.loopback && !it.is_ours());
+    let is_strict = |name: &String| {
+        let own = setting("ipv4", name, "rp_filter");
+        [&all, &own]
+            .into_iter()
+            .flatten()
+            .max()
+            .is_some_and(|value| value == "1")
+    };
+    others.map(|link| link.name).filter(is_strict).collect()
+}
+
+fn reverse_path(strict: &[String]) -> Finding {
+    let finding = |found: String| Finding::ok("reverse-path", Concern::System, found);
+    if strict.is_empty() {
+        return finding("not strict".to_owned());
     }
+    let at: Vec<String> = strict
+        .iter()
+        .map(|name| format!("net.ipv4.conf.{name}.rp_filter=2"))
+        .collect();
+    let names = strict.join(", ");
+    finding(format!("strict (rp_filter=1) at {names}: what comes by another interface than answers leave by is dropped, as answers to guests whose external interface is not the host's best, or guests on the LAN of a second NIC"))
+        .but(State::Limited, format!("sysctl {} (as root)", at.join(" ")))
 }
 
 fn bridges(calls: Option<&str>) -> Finding {
@@ -142,10 +208,34 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_switched_off_again_is_named() {
+        let record = Record {
+            v4: ["eth0", "eth1"].map(str::to_owned).into(),
+            v6: ["all", "eth1", "eth2"].map(str::to_owned).into(),
+            ..Record::default()
+        };
+        let value = |family: &str, interface: &str, name: &str| match (family, interface, name) {
+            ("ipv4", "eth0", "forwarding") | ("ipv6", "eth2", "force_forwarding") => Some("1"),
+            ("ipv6", "all" | "eth1", _) | ("ipv4", "eth1", _) => Some("0"),
+            _ => None,
+        };
+        let off = switched_off(&record, |family, interface, name| {
+            value(family, interface, name).map(str::to_owned)
+        });
+        let expected = [
+            "net.ipv4.conf.eth1.forwarding",
+            "net.ipv6.conf.all.forwarding",
+            "net.ipv6.conf.eth1.force_forwarding",
+        ];
+        assert_eq!(off, expected);
+    }
+
+    #[test]
     fn what_limits_says_what_to_do() {
         for finding in [
             nft(None),
-            reverse_path(Some("1")),
+            reverse_path(&["eth0".to_owned()]),
+            forwarding(&["net.ipv4.conf.eth0.forwarding".to_owned()]),
             bridges(Some("1")),
             group(None, &[]),
         ] {
@@ -154,8 +244,7 @@ mod tests {
         }
         for finding in [
             nft(Some("/usr/sbin/nft".into())),
-            reverse_path(Some("2")),
-            reverse_path(None),
+            reverse_path(&[]),
             bridges(Some("0")),
             bridges(None),
         ] {

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | [`rootless`] | what commands and guests of a user need |
 //! | [`machine`] | what the machine's service needs, and whether it is there |
+//! | [`modules`] | parts of the kernel that networks take |
 //! | [`rules`] | rules of others that forwarded packets meet |
 
 mod machine;
+mod modules;
 mod rootless;
 mod rules;
 
@@ -115,6 +117,7 @@ impl Diagnosis {
 pub(crate) fn examine() -> Diagnosis {
     let mut findings = rootless::examine();
     findings.extend(machine::examine());
+    findings.push(modules::examine());
     findings.extend(rules::examine());
     Diagnosis { findings }
 }

@@ -43,7 +43,12 @@ impl Owner {
 
 pub(super) fn examine() -> Vec<Finding> {
     let mut findings = match chains::all() {
-        Ok(chains) => findings(&chains),
+        Ok(chains) => {
+            let frames = chains::that_drop_frames().unwrap_or_default();
+            let mut findings = findings(&chains);
+            findings.push(of_bridges(&frames));
+            findings
+        }
         Err(NftError::Missing) => Vec::new(),
         Err(error) => {
             let said = error.to_string();
@@ -115,6 +120,32 @@ fn finding(owner: Owner, blocking: &[String]) -> Finding {
             owner.name()
         ),
     })
+}
+
+/// Chains by whose policy frames between members of bridges are dropped.
+fn of_bridges(dropping: &[(String, String)]) -> Finding {
+    let said = |found: String| Finding::ok("bridge-rules", Concern::System, found);
+    if dropping.is_empty() {
+        return said("no chain drops frames of bridges by its policy".to_owned());
+    }
+    let places: Vec<String> = dropping
+        .iter()
+        .map(|(table, chain)| format!("bridge {table} {chain}"))
+        .collect();
+    let rules: Vec<String> = dropping
+        .iter()
+        .flat_map(|(table, chain)| {
+            let rule =
+                |side| format!("nft insert rule bridge {table} {chain} {side} '\"vmnet*\"' accept");
+            // In some of these chains one of them is not known.
+            [rule("iifname"), rule("oifname")]
+        })
+        .collect();
+    said(format!(
+        "frames of bridges that no rule lets pass are dropped by {} (ebtables, or nft): so are those of guests of networks that the kernel carries, and of bridged ones by the method bridge",
+        places.join(", ")
+    ))
+    .but(State::Limited, format!("{} (as root)", rules.join("; ")))
 }
 
 /// Rules of the old kind, which `nft` does not see.
@@ -207,6 +238,14 @@ mod tests {
         assert_eq!(states(&libvirt), expected);
         let own = [base("inet", "mine", "forward", "drop")];
         assert_eq!(states(&own), [("firewall", State::Limited)]);
+    }
+
+    #[test]
+    fn what_drops_frames_of_bridges_is_named_with_rules_that_let_ours_pass() {
+        assert_eq!(of_bridges(&[]).state, State::Ok);
+        let found = of_bridges(&[("filter".to_owned(), "FORWARD".to_owned())]);
+        assert_eq!(found.state, State::Limited);
+        assert!(found.found.contains("bridge filter FORWARD"), "{found:?}");
     }
 
     #[test]

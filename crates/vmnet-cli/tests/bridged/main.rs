@@ -26,6 +26,12 @@ const NEEDS: [Prerequisite; 5] = [
     Prerequisite::Program("dnsmasq"),
     Prerequisite::Program("ethtool"),
 ];
+/// What virtual machines take besides.
+const MACHINE_NEEDS: [Prerequisite; 3] = [
+    Prerequisite::GuestKernel,
+    Prerequisite::Program("qemu-system-x86_64"),
+    Prerequisite::Program("busybox"),
+];
 /// Bytes of a large transfer, each way.
 const LARGE: u64 = 32 << 20;
 
@@ -223,12 +229,7 @@ fn isolated_guests_reach_the_lan_and_the_host_alone() {
 /// A Linux guest in QEMU, whose memory is shared with the service.
 #[test]
 fn a_virtual_machine_is_on_the_lan() {
-    let machine = [
-        Prerequisite::GuestKernel,
-        Prerequisite::Program("qemu-system-x86_64"),
-        Prerequisite::Program("busybox"),
-    ];
-    if !all_present(&machine) {
+    if !all_present(&MACHINE_NEEDS) {
         return;
     }
     let Some(lan) = lan(PACKET) else { return };

@@ -2,12 +2,12 @@
 //!
 //! The kernels of guests have VLANs, whatever the kernel has that the test runs on.
 
-use super::{PACKET, SOON, create, lan};
+use super::{MACHINE_NEEDS, PACKET, SOON, create, lan};
 use crate::lan::Lan;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use vmnet_lab::prerequisite::{Prerequisite, all_present};
+use vmnet_lab::prerequisite::all_present;
 use vmnet_lab::process::Process;
 use vmnet_lab::qemu::{Guest, Machine, Netdev};
 
@@ -57,12 +57,7 @@ fn at_socket(lan: &Lan, machine: &Machine, number: u8, path: &Path) -> (Process,
 
 #[test]
 fn vlans_of_guests_pass_by_a_packet_socket() {
-    let needs = [
-        Prerequisite::GuestKernel,
-        Prerequisite::Program("qemu-system-x86_64"),
-        Prerequisite::Program("busybox"),
-    ];
-    if !all_present(&needs) {
+    if !all_present(&MACHINE_NEEDS) {
         return;
     }
     let Some(lan) = lan(PACKET) else { return };

@@ -1,10 +1,34 @@
 //! What others have in the kernel, as they write it themselves.
 
+/// The host is made a router.
+macro_rules! routes {
+    () => {
+        "sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n"
+    };
+}
+
+/// The same is done by `$iptables` of both families, with what differs between them.
+macro_rules! by_both {
+    ($four:literal, $six:literal, $script:literal) => {
+        concat!(
+            "for iptables in iptables ip6tables; do\n if [ $iptables = iptables ]; then ",
+            $four,
+            "; else ",
+            $six,
+            "; fi\n",
+            $script,
+            "done\n"
+        )
+    };
+}
+
 /// `dockerd` with its default bridge, which makes the host a router and drops what is not its own, by both families.
-pub(crate) const DOCKER: &str = r#"
-sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-for iptables in iptables ip6tables; do
-    if [ $iptables = iptables ]; then net=172.17.0.0/16 local=127.0.0.0/8; else net=fd17::/64 local=::1; fi
+pub(crate) const DOCKER: &str = concat!(
+    routes!(),
+    by_both!(
+        "net=172.17.0.0/16 local=127.0.0.0/8",
+        "net=fd17::/64 local=::1",
+        r#"
     $iptables -t nat -N DOCKER
     $iptables -N DOCKER
     $iptables -N DOCKER-ISOLATION-STAGE-1
@@ -26,12 +50,14 @@ for iptables in iptables ip6tables; do
     $iptables -N DOCKER-USER
     $iptables -A DOCKER-USER -j RETURN
     $iptables -I FORWARD -j DOCKER-USER
-done
-"#;
+"#
+    )
+);
 
 /// `firewalld` with all interfaces in the zone public. It replaces its table whenever it is reloaded.
-pub(crate) const FIREWALLD: &str = r#"
-sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+pub(crate) const FIREWALLD: &str = concat!(
+    routes!(),
+    r#"
 nft -f - <<'END'
 table inet firewalld
 delete table inet firewalld
@@ -90,13 +116,16 @@ table inet firewalld {
     }
 }
 END
-"#;
+"#
+);
 
 /// `ufw`, enabled on a host that routes: nothing comes in but answers, and nothing is forwarded.
-pub(crate) const UFW: &str = r#"
-sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-for iptables in iptables ip6tables; do
-    if [ $iptables = iptables ]; then ufw=ufw icmp=icmp; else ufw=ufw6 icmp=ipv6-icmp; fi
+pub(crate) const UFW: &str = concat!(
+    routes!(),
+    by_both!(
+        "ufw=ufw icmp=icmp",
+        "ufw=ufw6 icmp=ipv6-icmp",
+        r#"
     for chain in before-logging-input before-input after-input after-logging-input reject-input track-input \
         before-logging-forward before-forward after-forward after-logging-forward reject-forward track-forward \
         before-logging-output before-output after-output after-logging-output reject-output track-output user-forward; do
@@ -117,8 +146,9 @@ for iptables in iptables ip6tables; do
     $iptables -A $ufw-track-output -p udp -m conntrack --ctstate NEW -j ACCEPT
     $iptables -P INPUT DROP
     $iptables -P FORWARD DROP
-done
-"#;
+"#
+    )
+);
 
 /// `libvirtd` with its network `default`.
 pub(crate) const LIBVIRT: &str = r#"

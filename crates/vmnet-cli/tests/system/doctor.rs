@@ -111,3 +111,85 @@ fn what_blocks_makes_the_status_one() {
     let said = machine.says(Who::Root, &["doctor"]);
     assert_eq!(said.status, Some(0), "{}", said.stdout);
 }
+
+/// What one finding says: its state, what was found, and the remedy.
+fn finding(machine: &Machine, name: &str) -> (String, String, String) {
+    let said = machine.says(Who::Root, &["doctor", "--json"]);
+    let diagnosis: serde_json::Value = serde_json::from_str(&said.stdout).expect(&said.stderr);
+    let findings = diagnosis["findings"].as_array().unwrap();
+    let found = findings.iter().find(|one| one["name"] == name).unwrap();
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    (text("state"), text("found"), text("remedy"))
+}
+
+/// Each thing blocks, is named, and is no more when its remedy was carried out.
+#[test]
+fn what_blocks_networks_of_the_kernel_is_named_with_what_helps() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    if !all_present(&["nft", "sysctl"].map(Prerequisite::Program)) {
+        return;
+    }
+    let other = vmnet_lab::namespace::Namespace::new();
+    machine.host.connect("eth7", &other, "eth0");
+    machine.host.sysctl("net.ipv4.conf.all.rp_filter", "0");
+    machine.host.sysctl("net.ipv4.conf.eth7.rp_filter", "0");
+    for name in [
+        "reverse-path",
+        "forwarding",
+        "bridge-rules",
+        "kernel-modules",
+    ] {
+        let (state, found, _) = finding(&machine, name);
+        assert_eq!(state, "ok", "{name}: {found}");
+    }
+    machine.host.sysctl("net.ipv4.conf.eth7.rp_filter", "1");
+    // What the machine's service has written down, and an administrator's `sysctl -w net.ipv4.ip_forward=0`.
+    load(
+        &machine,
+        "table inet vmnet-forwarding {
+            set v4 {
+                type ifname
+                elements = { \"eth7\" }
+            }
+        }
+        table bridge filter {
+            chain FORWARD {
+                type filter hook forward priority -200; policy drop;
+            }
+        }",
+    );
+    machine.host.sysctl("net.ipv4.ip_forward", "0");
+    for (name, word) in [("reverse-path", "eth7"), ("forwarding", "eth7")] {
+        let (state, found, remedy) = finding(&machine, name);
+        assert_eq!(state, "limited", "{name}: {found}");
+        assert!(found.contains(word), "{name}: {found}");
+        let (command, _) = remedy.split_once(" (as root)").unwrap();
+        let mut shell = machine.host.command("sh");
+        assert!(
+            shell.args(["-c", command]).status().unwrap().success(),
+            "{command}"
+        );
+        let (state, found, _) = finding(&machine, name);
+        assert_eq!(state, "ok", "{name}: {found}");
+    }
+    let (state, found, remedy) = finding(&machine, "bridge-rules");
+    assert_eq!(state, "limited", "{found}");
+    assert!(found.contains("bridge filter FORWARD"), "{found}");
+    let (command, _) = remedy.split_once(" (as root)").unwrap();
+    let mut shell = machine.host.command("sh");
+    assert!(
+        shell
+            .args(["-e", "-c", command])
+            .status()
+            .unwrap()
+            .success(),
+        "{command}"
+    );
+    assert!(
+        rules(&machine).contains("iifname \"vmnet*\" accept"),
+        "{}",
+        rules(&machine)
+    );
+}

@@ -1,6 +1,7 @@
 //! Requests that may be, carried out by `vmnet_linux::kernel`.
 
 use super::check::{Bridging, Kernel, Permitted, mark_of};
+use super::name::Mark;
 use super::request::{Answer, Link, Refusal, Why};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -84,6 +85,7 @@ pub fn perform(
             station,
         } => {
             bridge::join(&member, &bridge, isolated).map_err(refused_by_bridge)?;
+            note_isolation(&member, isolated).map_err(refused_by_route)?;
             let fixed = station.map_or(Ok(()), |station| bridge::fix(&member, station));
             done(fixed.map_err(refused_by_bridge))
         }
@@ -135,6 +137,26 @@ fn set_rules(rules: &Rules) -> Result<(), Refusal> {
             .map_err(refused_by_bridge)?;
     }
     if lets { reach(true) } else { Ok(()) }
+}
+
+/// What the role of a member ends with that is apart from others.
+const APART: &str = "-apart";
+
+/// Notes at a member whether it is apart: rules alone may keep it so, and are not read when a service takes it over.
+fn note_isolation(member: &link::Link, isolated: bool) -> Result<(), RouteError> {
+    let Some(mut mark) = mark_of(member) else {
+        return Ok(());
+    };
+    let role = mark.role.as_str();
+    let plain = role.strip_suffix(APART).unwrap_or(role);
+    let role = format!("{plain}{}", if isolated { APART } else { "" });
+    match role.parse() {
+        Ok(role) if role != mark.role => {
+            mark.role = role;
+            link::set_alias(member.index, &mark.to_string())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a descriptor that is not that of this tap.
@@ -197,15 +219,17 @@ fn sweep() -> Result<(), Refusal> {
 }
 
 fn told(link: link::Link) -> Link {
+    let mark = mark_of(&link);
+    let is_apart = |mark: &Mark| mark.role.as_str().ends_with(APART);
     Link {
-        mark: mark_of(&link),
+        isolated: link.isolated || mark.as_ref().is_some_and(is_apart),
+        mark,
         index: link.index,
         name: link.name,
         kind: link.kind,
         master: link.master,
         lower: link.lower,
         up: link.up,
-        isolated: link.isolated,
     }
 }
 

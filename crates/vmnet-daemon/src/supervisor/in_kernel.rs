@@ -135,8 +135,7 @@ impl Supervisor {
         let is_member = |link: &&Link| link.mark.is_some() && link.name.starts_with(&members);
         let left = links.iter().filter(is_member).map(|it| Left {
             name: it.name.clone(),
-            // Where rules alone have kept members apart, the kernel does not know which.
-            isolated: it.isolated || bridged_pass(),
+            isolated: it.isolated,
         });
         let kernel = InKernel {
             left: left.collect(),

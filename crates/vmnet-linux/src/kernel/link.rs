@@ -151,6 +151,24 @@ pub fn christen(index: u32, name: &str, alias: &str) -> Result<(), RouteError> {
     )
 }
 
+/// Gives a link another alias.
+///
+/// # Errors
+///
+/// See [`RouteError`].
+pub fn set_alias(index: u32, alias: &str) -> Result<(), RouteError> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    request
+        .attributes
+        .push(LinkAttribute::IfAlias(alias.to_owned()));
+    Routes::open()?.ask(
+        RouteNetlinkMessage::SetLink(request),
+        0,
+        &format!("say what the link {index} is for"),
+    )
+}
+
 /// Ends a link; `false` if it is gone already.
 ///
 /// # Errors

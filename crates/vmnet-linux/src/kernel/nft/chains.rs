@@ -51,6 +51,31 @@ pub fn all() -> Result<Vec<Chain>, NftError> {
     Ok(parse(&program::ask(&["list", "chains"])?))
 }
 
+/// Chains of others that drop frames between members of bridges by their policy, each with its table, that this user can see.
+/// `ebtables` makes such chains.
+///
+/// # Errors
+///
+/// See [`NftError`].
+pub fn that_drop_frames() -> Result<Vec<(String, String)>, NftError> {
+    Ok(dropping_frames(&program::ask(&[
+        "list", "chains", "bridge",
+    ])?))
+}
+
+fn dropping_frames(said: &Value) -> Vec<(String, String)> {
+    let all = said.get("nftables").and_then(Value::as_array);
+    let drops = |object: &Value| {
+        let chain = object.get("chain")?;
+        let text = |field: &str| chain.get(field).and_then(Value::as_str);
+        let (table, name) = (text("table")?, text("name")?);
+        let drops = text("family") == Some("bridge") && text("policy") == Some("drop");
+        let is_others = drops && !table.starts_with(PREFIX);
+        is_others.then(|| (table.to_owned(), name.to_owned()))
+    };
+    all.into_iter().flatten().filter_map(drops).collect()
+}
+
 /// The chains of packets in what `nft -j list chains` says.
 #[must_use]
 pub fn parse(said: &Value) -> Vec<Chain> {

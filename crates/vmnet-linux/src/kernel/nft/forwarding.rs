@@ -2,6 +2,7 @@
 //! between networks that are not ours.
 
 use super::program::{self, NftError};
+use super::text::{Lines, collection, quoted};
 use super::{COMMENT, is_name};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,26 +87,17 @@ fn render(record: &Record) -> String {
         ("routed", &record.routed),
         ("others", &record.others),
     ] {
-        let names: Vec<String> = names
-            .iter()
-            .filter(|name| is_name(name))
-            .map(|name| format!("\"{name}\""))
-            .collect();
-        let elements = if names.is_empty() {
-            String::new()
-        } else {
-            format!("  elements = {{ {} }}\n", names.join(", "))
-        };
-        let _infallible = write!(text, " set {name} {{\n  type ifname\n{elements} }}\n");
+        let names = quoted(names.iter().filter(|name| is_name(name)));
+        text += &collection("set", name, "ifname", &names);
     }
-    text += " chain forward {\n  type filter hook forward priority filter; policy accept;\n";
+    let mut forward = Lines::filter("forward", "forward", "filter");
     if !record.v4.is_empty() {
-        text += "  meta nfproto ipv4 iifname @v4 oifname @others drop\n";
+        forward.add("meta nfproto ipv4 iifname @v4 oifname @others drop");
     }
     if record.v6.contains("all") {
-        text += "  meta nfproto ipv6 iifname @others oifname @others drop\n";
+        forward.add("meta nfproto ipv6 iifname @others oifname @others drop");
     } else if !record.v6.is_empty() {
-        text += "  meta nfproto ipv6 iifname @v6 oifname @others drop\n";
+        forward.add("meta nfproto ipv6 iifname @v6 oifname @others drop");
     }
-    text + " }\n}\n"
+    text + &forward.end() + "}\n"
 }

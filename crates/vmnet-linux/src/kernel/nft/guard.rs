@@ -1,16 +1,14 @@
 //! The table of a network's bridge, as far as it is about guests: nobody speaks in the gateway's name, questions find its services,
 //! and what the host turns back comes to the guest it is for.
 
-use super::render::{Lines, PIECE, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK, mac, mark};
+use super::render::{PIECE, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK, mark};
+use super::text::{Lines, collection, mac, quoted};
 use super::{Inet6, Rules};
 
 /// Nobody speaks in the gateway's name, and questions find its services.
 pub(super) fn guard(rules: &Rules) -> String {
     let (own, trunk) = (&rules.bridge, &rules.trunk);
-    let mut arriving = Lines::chain(
-        "arriving",
-        "type filter hook prerouting priority -300; policy accept;",
-    );
+    let mut arriving = Lines::filter("arriving", "prerouting", -300);
     let host = mac(rules.host);
     arriving.add(format!("iifname != \"{own}-*\" accept"));
     arriving.add(format!("iifname \"{trunk}\" goto judged"));
@@ -98,23 +96,18 @@ fn speaker(rules: &Rules, macs: &str) -> (String, String) {
             .iter()
             .map(|(member, fixed)| format!("\"{member}\" . {}", mac(*fixed)))
             .collect();
-        sets += &named_set("fixed", "ifname . ether_addr", &pairs);
+        sets += &collection("set", "fixed", "ifname . ether_addr", &pairs);
         chain.add("iifname . ether saddr @fixed goto known");
     }
     if !rules.fixed.is_empty() {
         let fixed = rules.fixed.iter();
-        let members: Vec<String> = fixed.map(|(member, _)| format!("\"{member}\"")).collect();
-        sets += &named_set("members", "ifname", &members);
+        let members = quoted(fixed.map(|(member, _)| member));
+        sets += &collection("set", "members", "ifname", &members);
         chain.add("iifname @members drop");
     }
     chain.add(format!("ether saddr {macs} drop"));
     chain.add("goto known");
     (sets, chain.end())
-}
-
-fn named_set(name: &str, of: &str, elements: &[String]) -> String {
-    let elements = elements.join(", ");
-    format!(" set {name} {{\n  type {of}\n  elements = {{ {elements} }}\n }}\n")
 }
 
 /// What is looked at in frames of the usual protocols.
@@ -182,10 +175,7 @@ fn impostor_of_neighbours(ipv6: Inet6) -> String {
 /// it came by. So members may have back what came by them, if it is that, and it comes from the host, as it would have.
 pub(super) fn turned_back(rules: &Rules) -> String {
     // Behind the kernel's own look at bridged packets, which is at 0.
-    let mut passing = Lines::chain(
-        "passing",
-        "type filter hook forward priority 100; policy accept;",
-    );
+    let mut passing = Lines::filter("passing", "forward", 100);
     passing.add(format!(
         "meta mark and {TURNED_BACK:#x} == {TURNED_BACK:#x} ether saddr set {} meta mark set meta mark and {:#x} accept",
         mac(rules.host),

@@ -6,7 +6,8 @@
 //! apart itself ([`Rules::keep_apart_alone`]), all of it is done here.
 
 use super::Rules;
-use super::render::{Lines, TURNED_BACK, mac, set};
+use super::render::TURNED_BACK;
+use super::text::{Lines, mac, set};
 
 /// The chain that keeps them apart; none where the bridge does, or nobody is.
 pub(super) fn apart(rules: &Rules) -> String {
@@ -21,10 +22,7 @@ pub(super) fn apart(rules: &Rules) -> String {
         return String::new();
     }
     let (alone, trunk, services) = (set(&isolated), &rules.trunk, mac(rules.services));
-    let mut chain = Lines::chain(
-        "apart",
-        "type filter hook forward priority 50; policy accept;",
-    );
+    let mut chain = Lines::filter("apart", "forward", 50);
     // Behind the kernel's own look at bridged packets, as what takes this bit off: by a forwarded port of the host's, everybody
     // reaches everybody.
     chain.add(format!(

@@ -3,6 +3,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`render`] | the tables of one network, as text |
+//! | `text` | chains and sets, as text |
+//! | `guard` | nobody speaks in the gateway's name |
+//! | `translation` | whose address stands for whom, and where forwarded ports lead |
 //! | `isolation` | members that are apart from all others |
 //! | [`chains`] | chains of the host, and which of them block |
 //! | [`opening`] | rules in tables of others, where these block our networks |
@@ -22,6 +25,8 @@ mod isolation;
 pub mod opening;
 pub mod program;
 pub mod render;
+mod text;
+mod translation;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -2,10 +2,10 @@
 
 use super::guard::{guard, turned_back};
 use super::isolation::apart;
-use super::{COMMENT, Inet, Inet6, NftError, PortForward, Rules, is_name};
-use std::collections::BTreeMap;
+use super::text::{Lines, set};
+use super::translation::{lists, translation};
+use super::{COMMENT, Inet, Inet6, NftError, Rules, is_name};
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 /// The bit of a packet's mark by which the bridge tells what a forwarded port has turned back to it. It is taken off there.
 pub(super) const TURNED_BACK: u32 = 0x0100_0000;
@@ -75,32 +75,8 @@ fn checked(name: &str) -> Result<(), NftError> {
     }
 }
 
-/// Lines of a chain, or of none.
-pub(super) struct Lines(String);
-
-impl Lines {
-    pub(super) fn chain(name: &str, kind: &str) -> Self {
-        Self(format!(" chain {name} {{\n  {kind}\n"))
-    }
-
-    /// One that others lead to. It has to be there before them.
-    pub(super) fn part(name: &str) -> Self {
-        Self(format!(" chain {name} {{\n"))
-    }
-
-    pub(super) fn add(&mut self, line: impl AsRef<str>) {
-        self.0 += "  ";
-        self.0 += line.as_ref();
-        self.0 += "\n";
-    }
-
-    pub(super) fn end(self) -> String {
-        self.0 + " }\n"
-    }
-}
-
 /// What rules say of one family of addresses.
-struct Family {
+pub(super) struct Family {
     /// How addresses of it are matched, and how it is called.
     ip: &'static str,
     protocol: &'static str,
@@ -119,7 +95,7 @@ struct Own {
 const STRANGE_V4: &str = "127.0.0.0/8";
 const STRANGE_V6: &str = "fe80::/10";
 
-fn families(rules: &Rules) -> [Family; 2] {
+pub(super) fn families(rules: &Rules) -> [Family; 2] {
     let v4 = |ipv4: Inet| Own {
         subnet: format!("{}/{}", ipv4.network, ipv4.prefix_len),
         gateway: ipv4.gateway.to_string(),
@@ -198,7 +174,7 @@ impl Family {
     }
 
     /// Whose address stands for whom.
-    fn translate(&self, bridge: &str, behind: &mut Lines) {
+    pub(super) fn translate(&self, bridge: &str, behind: &mut Lines) {
         let Some(own) = &self.own else { return };
         let (ip, subnet) = (self.ip, &own.subnet);
         // Clients that would mean something else inside the guest, or to which it knows no way.
@@ -227,10 +203,7 @@ fn filter(rules: &Rules) -> String {
 
     if rules.external.is_some() {
         // Behind the translation, before a route is looked for. Clients of forwarded ports come by any interface.
-        let mut routing = Lines::chain(
-            "routing",
-            "type filter hook prerouting priority -50; policy accept;",
-        );
+        let mut routing = Lines::filter("routing", "prerouting", -50);
         routing.add(format!(
             "iifname \"{own}\" ct status dnat {}",
             mark(ROUTED_BY_HOST)
@@ -246,10 +219,7 @@ fn filter(rules: &Rules) -> String {
     between.add(if rules.isolation { "drop" } else { "accept" });
     text += &between.end();
 
-    let mut forward = Lines::chain(
-        "forward",
-        "type filter hook forward priority filter; policy accept;",
-    );
+    let mut forward = Lines::filter("forward", "forward", "filter");
     forward.add(format!("iifname \"{own}\" oifname \"{own}\" goto between"));
     // What has begun may go on, in both directions. Where only one interface will do, each packet is asked by which it leaves.
     let towards = match &rules.external {
@@ -287,10 +257,7 @@ fn filter(rules: &Rules) -> String {
 /// alone.
 fn arriving(own: &str) -> String {
     // The kernel puts together at -400.
-    let mut arriving = Lines::chain(
-        "arriving",
-        "type filter hook prerouting priority -450; policy accept;",
-    );
+    let mut arriving = Lines::filter("arriving", "prerouting", -450);
     arriving.add(format!("iifname != \"{own}\" accept"));
     // Loopback clients of forwarded ports take `route_localnet`, which lets in what no guest may send.
     arriving.add("ip saddr 127.0.0.0/8 drop");
@@ -312,10 +279,7 @@ fn arriving(own: &str) -> String {
 /// What the host hears of guests.
 fn input(rules: &Rules) -> String {
     let own = &rules.bridge;
-    let mut input = Lines::chain(
-        "input",
-        "type filter hook input priority filter; policy accept;",
-    );
+    let mut input = Lines::filter("input", "input", "filter");
     input.add(format!("iifname != \"{own}\" accept"));
     // The gateway's services are not the host's, and the host's are not the gateway's.
     input.add("udp dport { 67, 547 } drop");
@@ -328,135 +292,6 @@ fn input(rules: &Rules) -> String {
         .iter()
         .for_each(|family| family.arrive(&mut input));
     input.end()
-}
-
-/// Whose address stands for whom.
-fn translation(rules: &Rules) -> String {
-    let mut behind = Lines::chain(
-        "postrouting",
-        "type nat hook postrouting priority srcnat; policy accept;",
-    );
-    families(rules)
-        .iter()
-        .for_each(|family| family.translate(&rules.bridge, &mut behind));
-    let mut text = behind.end();
-    let lists: Vec<List> = by_list(&rules.forwards).into_keys().collect();
-    if lists.is_empty() {
-        return text;
-    }
-    for (name, hook) in [("prerouting", "prerouting"), ("output", "output")] {
-        let mut chain = Lines::chain(
-            name,
-            &format!("type nat hook {hook} priority -100; policy accept;"),
-        );
-        for list in &lists {
-            chain.add(list.rule());
-        }
-        text += &chain.end();
-    }
-    text
-}
-
-/// Forwards that one lookup finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct List {
-    v6: bool,
-    tcp: bool,
-    /// By the host's address too.
-    addressed: bool,
-}
-
-impl List {
-    fn name(self) -> String {
-        let protocol = if self.tcp { "tcp" } else { "udp" };
-        let family = if self.v6 { "6" } else { "4" };
-        let addressed = if self.addressed { "-at" } else { "" };
-        format!("{protocol}{family}{addressed}")
-    }
-
-    fn rule(self) -> String {
-        let (ip, loopback) = if self.v6 {
-            // The kernel sends nothing from this loopback to a guest.
-            ("ip6", "ip6 daddr != ::1 ")
-        } else {
-            ("ip", "")
-        };
-        let protocol = if self.tcp { "tcp" } else { "udp" };
-        let name = self.name();
-        if self.addressed {
-            // The host may have lost the address, and another may have it now.
-            format!("fib daddr type local dnat {ip} to {ip} daddr . {protocol} dport map @{name}")
-        } else {
-            format!("{loopback}fib daddr type local dnat {ip} to {protocol} dport map @{name}")
-        }
-    }
-}
-
-fn by_list(forwards: &[PortForward]) -> BTreeMap<List, Vec<&PortForward>> {
-    let mut lists: BTreeMap<List, Vec<&PortForward>> = BTreeMap::new();
-    for forward in forwards {
-        let list = List {
-            v6: forward.guest.is_ipv6(),
-            tcp: forward.tcp,
-            addressed: forward.address.is_some(),
-        };
-        // One that names an address of the other family leads nowhere.
-        if forward
-            .address
-            .is_none_or(|address| address.is_ipv6() == list.v6)
-        {
-            lists.entry(list).or_default().push(forward);
-        }
-    }
-    lists
-}
-
-/// Where forwarded ports lead.
-fn lists(forwards: &[PortForward]) -> String {
-    let mut text = String::new();
-    for (list, forwards) in by_list(forwards) {
-        let family = if list.v6 { "ipv6_addr" } else { "ipv4_addr" };
-        let key = if list.addressed {
-            format!("{family} . inet_service")
-        } else {
-            "inet_service".to_owned()
-        };
-        let elements: BTreeMap<(Option<IpAddr>, u16), String> = forwards
-            .into_iter()
-            .map(|forward| {
-                let at = forward
-                    .address
-                    .map_or(String::new(), |address| format!("{address} . "));
-                let PortForward {
-                    port,
-                    guest,
-                    guest_port,
-                    ..
-                } = *forward;
-                let element = format!("{at}{port} : {guest} . {guest_port}");
-                ((forward.address, port), element)
-            })
-            .collect();
-        let elements: Vec<String> = elements.into_values().collect();
-        let _infallible = write!(
-            text,
-            " map {} {{\n  type {key} : {family} . inet_service\n  elements = {{ {} }}\n }}\n",
-            list.name(),
-            elements.join(", ")
-        );
-    }
-    text
-}
-
-/// Interfaces by their names.
-pub(super) fn set(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-    format!("{{ {} }}", quoted.join(", "))
-}
-
-pub(super) fn mac(bytes: [u8; 6]) -> String {
-    let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.join(":")
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernel::nft::PortForward;
 
 /// A shared network with everything on.
 fn shared() -> Rules {
