@@ -34,6 +34,13 @@ static void on_started(void *context, vmnet_return_t status, xpc_object_t parame
     const char *text = xpc_dictionary_get_string(parameters, vmnet_mac_address_key);
     sscanf(text, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5]);
     longest = xpc_dictionary_get_uint64(parameters, vmnet_max_packet_size_key);
+    struct in_addr first, mask;
+    inet_pton(AF_INET, xpc_dictionary_get_string(parameters, vmnet_start_address_key), &first);
+    inet_pton(AF_INET, xpc_dictionary_get_string(parameters, vmnet_subnet_mask_key), &mask);
+    if (((first.s_addr ^ address.s_addr) & mask.s_addr) != 0) {
+        fprintf(stderr, "nobody would reach this address: the network begins at %s\n", inet_ntoa(first));
+        exit(1);
+    }
     sem_post(&event);
 }
 

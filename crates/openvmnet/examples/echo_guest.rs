@@ -28,11 +28,14 @@ fn live() -> Result<(), Box<dyn std::error::Error>> {
     let configuration = InterfaceConfiguration::on_network().build()?;
     let interface = Arc::new(Interface::start_on(&network, &configuration)?);
     let mac = interface.parameters().mac_address.ok_or("it has no MAC")?;
-    let (host, _) = network.ipv4_subnet().ok_or("the network has no IPv4")?;
+    let (host, mask) = network.ipv4_subnet().ok_or("the network has no IPv4")?;
     let address = match arguments.next() {
         Some(text) => text.parse()?,
         None => Ipv4Addr::from_bits(host.to_bits() + 200),
     };
+    if (address.to_bits() ^ host.to_bits()) & mask.to_bits() != 0 {
+        return Err(format!("nobody on the network of {host} would reach {address}").into());
+    }
     println!("{address} is at {mac}; end me with Ctrl-C");
 
     let guest = Guest { mac, address };

@@ -8,14 +8,23 @@
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
 
 use openvmnet::{Network, NetworkConfiguration, NetworkMode};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    let Err(error) = serve() else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("network_broker: {error}");
+    ExitCode::FAILURE
+}
+
+fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("say where to listen")?;
     let network = Network::create(&NetworkConfiguration::new(NetworkMode::Shared))?;
     let serialization = network.serialize()?;
-    let listener = UnixListener::bind(&path)?;
+    let listener = UnixListener::bind(&path).map_err(|error| format!("{path}: {error}"))?;
     println!("the network {} is given away on {path}", network.uuid()?);
     for client in listener.incoming() {
         // Who hangs up before is not interested.

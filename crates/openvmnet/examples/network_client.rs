@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use openvmnet::{Interface, InterfaceConfiguration, Network, NetworkSerialization};
@@ -9,10 +10,19 @@ use openvmnet::{Interface, InterfaceConfiguration, Network, NetworkSerialization
 /// An Ethernet type for experiments (IEEE 802).
 const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    let Err(error) = visit() else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("network_client: {error}");
+    ExitCode::FAILURE
+}
+
+fn visit() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("say where the broker is")?;
     let mut bytes = Vec::new();
-    UnixStream::connect(path)?.read_to_end(&mut bytes)?;
+    let broker = UnixStream::connect(&path).map_err(|error| format!("{path}: {error}"));
+    broker?.read_to_end(&mut bytes)?;
     let network = Network::from_serialization(&NetworkSerialization::from_bytes(&bytes)?)?;
     if let Some((host, mask)) = network.ipv4_subnet() {
         println!(

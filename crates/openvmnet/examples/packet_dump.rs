@@ -4,11 +4,20 @@
 //! cargo run -p openvmnet --example packet_dump -- shared 10
 //! ```
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use openvmnet::{Interface, InterfaceConfiguration, Mac};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    let Err(error) = dump() else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("packet_dump: {error}");
+    ExitCode::FAILURE
+}
+
+fn dump() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let configuration = match arguments.next().as_deref() {
         None | Some("shared") => InterfaceConfiguration::shared().build()?,

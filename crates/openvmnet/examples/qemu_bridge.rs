@@ -8,6 +8,7 @@
 
 use std::io::{self, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -17,9 +18,17 @@ use openvmnet::{Interface, InterfaceConfiguration, ReadPacket};
 /// How many packets are read at once.
 const BATCH: usize = 32;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    let Err(error) = bridge() else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("qemu_bridge: {error}");
+    ExitCode::FAILURE
+}
+
+fn bridge() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("say where to listen")?;
-    let listener = UnixListener::bind(&path)?;
+    let listener = UnixListener::bind(&path).map_err(|error| format!("{path}: {error}"))?;
     println!("waiting for QEMU on {path}");
     let (guest, _) = listener.accept()?;
     std::fs::remove_file(&path)?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vmnet_wire::ethernet::Mac;
+use vmnet_wire::ipv4::is_private;
 
 use crate::mode::NetworkMode;
 use crate::service::{self, ForwardRule, Guest, Protocol, Reservation};
@@ -281,17 +282,6 @@ impl NetworkConfiguration {
     pub(crate) fn forwards(&self) -> &[ForwardRule] {
         &self.forwards
     }
-}
-
-/// All of the subnet is for private use (RFC 1918 §3).
-pub(crate) fn is_private(address: Ipv4Addr, len: u32) -> bool {
-    let block = match address.octets() {
-        [10, ..] => 8,
-        [172, 16..=31, ..] => 12,
-        [192, 168, ..] => 16,
-        _ => return false,
-    };
-    len >= block
 }
 
 /// A port of the host, on all its addresses of the guest's family, that leads to a guest. Rules of both families may have the

@@ -46,10 +46,18 @@ pub enum FolderError {
     /// The socket's path depends on the working folder, which the service does not share with its clients.
     #[error("{1} is {0}, which is no absolute path: let it begin with /")]
     Relative(PathBuf, &'static str),
+    /// The kernel takes no such path for a socket.
+    #[error(
+        "{0} is too long for a socket, which takes {SOCKET_MOST} bytes: let {1} name a shorter one, or XDG_RUNTIME_DIR a folder higher up"
+    )]
+    Long(PathBuf, &'static str),
     /// `vmnet run` has covered it.
     #[error("{0} is covered: this is inside `vmnet run`, and guests have no say over networks")]
     Covered(PathBuf),
 }
+
+/// The longest path of a socket: `sun_path` less the byte that ends it (unix(7)).
+const SOCKET_MOST: usize = 107;
 
 /// Whose service it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, CustomType)]
@@ -189,6 +197,12 @@ pub fn configuration(scope: Scope) -> Option<PathBuf> {
     here(|surroundings| surroundings.configuration(scope))
 }
 
+/// Whether somebody has named the configuration file, which has to be there then.
+#[must_use]
+pub fn is_configuration_named() -> bool {
+    here(|surroundings| surroundings.path("VMNET_CONFIG").is_some())
+}
+
 fn at(path: &Path) -> impl Fn(io::Error) -> FolderError {
     move |source| FolderError::Io {
         path: path.to_owned(),
@@ -262,7 +276,10 @@ pub fn ensure_machine_folder(socket: &Path) -> Result<Option<&Path>, FolderError
 }
 
 /// As [`ensure_socket_folder`], and makes nothing: in a folder that is not there is no socket either.
-pub(crate) fn check_socket_folder(socket: &Path, scope: Scope) -> Result<(), FolderError> {
+///
+/// # Errors
+/// As there.
+pub fn check_socket_folder(socket: &Path, scope: Scope) -> Result<(), FolderError> {
     let folder = folder_of(socket, scope)?;
     if scope == Scope::System {
         // Only the superuser makes folders there.
@@ -288,6 +305,9 @@ fn folder_of(socket: &Path, scope: Scope) -> Result<Option<&Path>, FolderError> 
     let variable = scope.variable();
     if !socket.is_absolute() {
         return Err(FolderError::Relative(socket.to_owned(), variable));
+    }
+    if socket.as_os_str().len() > SOCKET_MOST {
+        return Err(FolderError::Long(socket.to_owned(), variable));
     }
     if let Some(folder) = socket.parent().filter(|folder| is_covered(folder)) {
         return Err(FolderError::Covered(folder.to_owned()));

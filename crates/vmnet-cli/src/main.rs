@@ -8,6 +8,7 @@
 //! | `verb/` | the verbs that ask the service |
 //! | `daemon` | the service |
 //! | `doctor/` | what can work here, and what blocks it |
+//! | `startable` | whether the user's service could be started |
 //! | `forward_spec` | `[ADDR:]8080:web:80[/udp]` |
 //! | `span` | times and spans of time |
 //! | `pages` | completions and manual pages |
@@ -33,6 +34,7 @@ mod qemu;
 mod run;
 mod socket_file;
 mod span;
+mod startable;
 mod verb;
 
 use clap::Parser as _;
@@ -92,7 +94,12 @@ fn asked(verb: args::service::ServiceVerb, scope: Scope) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::say(chain(&error));
-            ExitCode::FAILURE
+            if error.is_of_typing() {
+                // As `clap` ends with what it has not understood.
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

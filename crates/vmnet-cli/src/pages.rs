@@ -174,7 +174,7 @@ fn page(command: &Command, above: Option<&Command>) -> io::Result<String> {
     let mut text = Vec::new();
     man.render_title(&mut text)?;
     man.render_name_section(&mut text)?;
-    man.render_synopsis_section(&mut text)?;
+    synopsis(command).to_writer(&mut text)?;
     man.render_description_section(&mut text)?;
     man.render_options_section(&mut text)?;
     if command.has_subcommands() {
@@ -207,6 +207,17 @@ fn page(command: &Command, above: Option<&Command>) -> io::Result<String> {
     see_also(&mut roff, command, above);
     roff.to_writer(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// What help says of usage: with the values of options, and without those of each.
+fn synopsis(command: &Command) -> Roff {
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage);
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    let lines: Vec<&str> = usage.lines().map(str::trim).collect();
+    preformatted(&mut roff, &lines.join("\n"));
+    roff
 }
 
 /// The examples of a command, without their heading.

@@ -109,6 +109,7 @@ fn attend(
         routers: joined.has_routers(),
     };
     channel.send(&attached, &[])?;
+    let lease_giver = joined.lease_giver();
     let kept = joined.keep()?;
     let mut departure = kept.departure();
     let mut started = false;
@@ -146,6 +147,7 @@ fn attend(
                     return Ok(failure.report(command.unwrap_or_default()));
                 }
                 FromInside::Ended(ending) => return Ok(ending),
+                FromInside::NoLease => return Err(lease_giver.why_nothing().into()),
                 other => return early(&other),
             }
         } else if signalled && !started {

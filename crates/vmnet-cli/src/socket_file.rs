@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub(crate) enum SocketFileError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    #[error("{0} is too long for a socket, which takes 107 bytes: choose a shorter path")]
+    Long(PathBuf),
     #[error("{0} is in use by another program")]
     InUse(PathBuf),
     #[error("{0} is no path of a socket")]
@@ -64,8 +66,12 @@ pub(crate) fn bind_dgram(path: &Path) -> Result<(UnixDatagram, SocketFile), Sock
     Ok((socket, SocketFile(path.to_owned())))
 }
 
-/// Removes a socket that nobody listens on.
+/// Removes a socket that nobody listens on. Fails where none can be.
 pub(crate) fn remove_stale(path: &Path) -> Result<(), SocketFileError> {
+    // `sun_path` less the byte that ends it (unix(7)).
+    if path.as_os_str().len() > 107 {
+        return Err(SocketFileError::Long(path.to_owned()));
+    }
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(at(path)(error)),
@@ -115,5 +121,9 @@ mod tests {
             Err(SocketFileError::NoSocket(_))
         ));
         assert!(plain.exists());
+
+        let long = base.path().join("s".repeat(108));
+        let refused = listen_stream(&long).unwrap_err().to_string();
+        assert!(refused.contains("too long for a socket"), "{refused}");
     }
 }

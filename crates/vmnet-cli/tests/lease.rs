@@ -131,7 +131,8 @@ fn without_a_server_the_command_does_not_start() {
     let (code, text, error) =
         stage::output(&mut stage.run(["--network", "lan"], ["echo", "started"]));
     assert_eq!((code, text.as_str()), (Some(125), ""), "{error}");
-    assert!(error.contains("did not answer"), "{error}");
+    let why = "the network lan gives no addresses";
+    assert!(error.contains(why), "{error}");
 }
 
 #[test]
@@ -149,4 +150,28 @@ fn whoever_waits_for_a_lease_can_be_interrupted() {
         Some(Signal::INT.as_raw())
     );
     assert_eq!(guest.line(), "");
+}
+
+#[test]
+fn who_gets_no_lease_is_told_why() {
+    let Some(stage) = Stage::new() else { return };
+    without_dhcp(&stage);
+    let made = stage.service().ask(|client| {
+        let mut configuration = NetworkConfiguration::new(Mode::Shared);
+        configuration.name = Some("tiny".to_owned());
+        configuration.subnet = Some("10.78.0.0/30".to_owned());
+        client.create_network(configuration)
+    });
+    made.unwrap();
+    let mut first = Playing::start(&mut stage.run(
+        ["--network", "tiny", "--name", "first"],
+        ["sh", "-c", "echo ready; exec sleep 60"],
+    ));
+    assert_eq!(first.line(), "ready");
+    let second = ["--network", "tiny", "--name", "second"];
+    let (code, _, error) = stage::output(&mut stage.run(second, ["true"]));
+    assert_eq!(code, Some(125));
+    let why = "the only address of the network tiny, 10.78.0.2, is taken";
+    assert!(error.contains(why), "{error}");
+    assert!(error.contains("vmnet lease release tiny"), "{error}");
 }

@@ -73,7 +73,7 @@ fn the_first_who_joins_makes_a_network_and_the_last_takes_it_along() {
     let other = ["--network", "lan", "--mtu", "9000"];
     let (code, _, error) = output(&mut stage.run(other, ["true"]));
     assert_eq!(code, Some(125), "{error}");
-    assert!(error.contains("lan") && error.contains("mtu"), "{error}");
+    assert!(error.contains("lan") && error.contains("MTU"), "{error}");
     let by_uuid = ["--network", made.uuid.as_str(), "--no-dhcp"];
     assert_eq!(output(&mut stage.run(by_uuid, ["true"])).0, Some(0));
     drop((first, second));

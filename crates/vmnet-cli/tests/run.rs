@@ -358,6 +358,51 @@ fn closed_user_namespaces_are_named() {
 }
 
 #[test]
+fn a_user_with_too_many_processes_is_told_so() {
+    let Some(stage) = Stage::new() else { return };
+    // A number that nobody else has processes of, and one of its own.
+    let words = [
+        "--nproc=1",
+        "--",
+        "setpriv",
+        "--reuid=64999",
+        "--clear-groups",
+    ];
+    let mut command = Command::new("prlimit");
+    command.args(words).arg(stage.program());
+    command.args(["run", "--", "true"]).current_dir("/");
+    if !stage::is_superuser() {
+        return skip("needs root to be another user");
+    }
+    let (code, _, error) = output(&mut command);
+    assert_eq!(code, Some(125), "{error}");
+    assert!(error.contains("as many processes as it may"), "{error}");
+    assert!(!error.contains("policy"), "{error}");
+}
+
+#[test]
+fn a_qemu_that_is_not_there_is_all_that_is_said() {
+    let Some(stage) = Stage::new() else { return };
+    for name in ["no-such-qemu", "./no-such-qemu", "/nowhere/qemu"] {
+        let (code, _, error) = output(stage.vmnet().args(["qemu", "--", name]));
+        assert_eq!(code, Some(127), "{error}");
+        assert_eq!(error, format!("vmnet: {name}: command not found\n"));
+    }
+}
+
+#[test]
+fn a_gateway_is_where_its_subnet_says() {
+    let Some(stage) = Stage::new() else { return };
+    for (subnet, gateway) in [("10.98.0.4/30", "10.98.0.5"), ("10.98.0.6/30", "10.98.0.6")] {
+        let mut command = stage.run(["--subnet", subnet], ["ip", "-4", "route"]);
+        let (code, text, error) = output(&mut command);
+        assert_eq!(code, Some(0), "{error}");
+        let route = format!("default via {gateway} ");
+        assert!(text.contains(&route), "{text}");
+    }
+}
+
+#[test]
 fn a_replaced_resolver_file_stays_covered() {
     let Some(stage) = Stage::new() else { return };
     if !stage::is_superuser() {

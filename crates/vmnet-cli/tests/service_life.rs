@@ -377,6 +377,42 @@ fn a_store_that_is_damaged_is_set_aside() {
         "{said}"
     );
     keep_a_network(&stage);
+    // Who looks hears of it, until the file that was set aside is removed.
+    for verb in [
+        &["network", "list"][..],
+        &["status"],
+        &["network", "list", "--json"],
+    ] {
+        let (status, _, stderr) = output(stage.vmnet().args(verb));
+        assert_eq!(status, Some(0), "{stderr}");
+        assert!(stderr.contains("the store was damaged"), "{stderr}");
+        assert!(stderr.contains("store.redb.corrupt-"), "{stderr}");
+    }
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.display().to_string().contains("corrupt") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let (_, stdout, stderr) = output(&mut look(&stage));
+    assert_eq!(stderr, "");
+    assert!(stdout.contains("kept"), "{stdout}");
+}
+
+#[test]
+fn a_socket_with_too_long_a_path_is_refused_in_words() {
+    let Some(stage) = Stage::new() else { return };
+    let long = format!("/tmp/{}/vmnet.sock", "long".repeat(30));
+    for verb in [
+        &["network", "create", "x"][..],
+        &["daemon"],
+        &["network", "list"],
+    ] {
+        let (status, _, stderr) = output(stage.vmnet().env("VMNET_SOCKET", &long).args(verb));
+        assert_eq!(status, Some(1), "{stderr}");
+        assert!(stderr.contains("too long for a socket"), "{stderr}");
+        assert!(stderr.contains("let VMNET_SOCKET name"), "{stderr}");
+    }
 }
 
 #[test]
@@ -401,10 +437,20 @@ fn networks_of_the_configuration_file_are_there() {
 fn a_configuration_that_cannot_be_followed_is_said_to_whoever_starts_the_service() {
     let Some(stage) = Stage::new() else { return };
     for (content, words) in [
-        ("[networks.dev\n", &["vmnet.toml", "line 1"][..]),
-        ("[daemon]\nidle = 3\n", &["vmnet.toml", "line 2", "idle"]),
-        ("[networks.dev]\nmtuu = 3\n", &["vmnet.toml", "dev", "mtuu"]),
-        ("[networks.dev]\nmtu = 3\n", &["dev", "576"]),
+        ("[networks.dev\n", &["vmnet.toml:1: "][..]),
+        ("[daemon]\nidle = 3\n", &["vmnet.toml:2: ", "idle"]),
+        (
+            "[networks.dev]\nmtuu = 3\n",
+            &["vmnet.toml:2: ", "dev", "mtuu"],
+        ),
+        (
+            "\n[networks.dev]\nmtu = 3\n",
+            &["vmnet.toml:2: network dev", "576"],
+        ),
+        (
+            "[networks.dev]\nmtu = 99999\n",
+            &["vmnet.toml:2: ", "99999 is out of range"],
+        ),
         (
             "[networks.dev]\nsubnet = \"10.0.0.0\"\n",
             &["dev", "ADDRESS/LENGTH"],
@@ -436,15 +482,59 @@ fn a_configuration_that_cannot_be_followed_is_said_to_whoever_starts_the_service
             assert!(log(&stage).contains(word), "{content}: {}", log(&stage));
         }
         eventually("it is gone", || services(&stage).is_empty());
+        // Who looks whether all is well is told, too, if it shows in the file alone.
+        if !words.contains(&"576") && !words.contains(&"ADDRESS/LENGTH") {
+            assert!(is_said_beforehand(&stage, words), "{content}");
+        }
     }
-    let (status, _, stderr) =
-        output(
-            stage
-                .vmnet()
-                .args(["daemon", "--config", "/nowhere/vmnet.toml"]),
-        );
-    assert_eq!(status, Some(1));
-    assert!(stderr.contains("/nowhere/vmnet.toml"), "{stderr}");
+    let named: [&mut dyn FnMut(&mut Command); 2] = [
+        &mut |command| {
+            command.args(["--config", "/nowhere/vmnet.toml"]);
+        },
+        &mut |command| {
+            command.env("VMNET_CONFIG", "/nowhere/vmnet.toml");
+        },
+    ];
+    for name in named {
+        let mut command = stage.vmnet();
+        name(command.arg("daemon"));
+        let (status, _, stderr) = output(&mut command);
+        assert_eq!(status, Some(1));
+        let why = "configuration file /nowhere/vmnet.toml: there is no such file";
+        assert!(stderr.contains(why), "{stderr}");
+    }
+}
+
+/// Whether `status` and `doctor` say why the service, which does not run, could not be started.
+fn is_said_beforehand(stage: &Stage, words: &[&str]) -> bool {
+    let all = |text: &str| words.iter().all(|word| text.contains(word));
+    let (status, stdout, stderr) = output(stage.vmnet().arg("status"));
+    assert_eq!(status, Some(0), "{stderr}");
+    let (_, found, _) = output(stage.vmnet().args(["doctor", "--json"]));
+    let doubted = stdout.contains("cannot be started") && found.contains("cannot be started");
+    doubted && all(&stdout) && all(&found)
+}
+
+#[test]
+fn what_keeps_the_service_from_starting_is_known_beforehand() {
+    let Some(stage) = Stage::new() else { return };
+    assert!(!is_said_beforehand(&stage, &[]));
+    let socket = stage.service().socket.clone();
+    let folder = socket.parent().unwrap().to_owned();
+    fs::create_dir_all(&folder).unwrap();
+    give(&folder);
+    fs::set_permissions(&folder, Permissions::from_mode(0o500)).unwrap();
+    assert!(is_said_beforehand(&stage, &["ermission denied"]));
+    fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
+    fs::write(&socket, "").unwrap();
+    give(&socket);
+    assert!(is_said_beforehand(&stage, &["is no socket"]));
+    fs::remove_file(&socket).unwrap();
+    let state = stage.path().join("state");
+    fs::set_permissions(&state, Permissions::from_mode(0o500)).unwrap();
+    assert!(is_said_beforehand(&stage, &["state", "ermission denied"]));
+    fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
+    assert!(!is_said_beforehand(&stage, &[]));
 }
 
 #[test]

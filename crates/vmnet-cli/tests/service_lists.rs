@@ -112,6 +112,18 @@ fn what_is_kept_outlives_the_service() {
         "lease reserve lab 10.213.9.22 --client-id 01:52:54:00:12:34:57",
     );
     prints(&stage, "lease unreserve lab 10.213.9.21");
+    // A guest has one address of each family: another one takes the first from it, which is said.
+    let reserve = |address: &str| {
+        let words = ["lease", "reserve", "lab", address, "--name", "moved"];
+        let (status, _, stderr) = output(stage.vmnet().args(words));
+        assert_eq!(status, Some(0), "{stderr}");
+        stderr
+    };
+    assert_eq!(reserve("10.213.9.30"), "");
+    assert_eq!(reserve("10.213.9.30"), "");
+    let said = reserve("10.213.9.31");
+    assert!(said.contains("10.213.9.30 was reserved"), "{said}");
+    prints(&stage, "lease unreserve lab 10.213.9.31");
     prints(
         &stage,
         "forward add lab 127.0.0.1:28471:web:80 127.0.0.1:28480-28489:10.213.9.20:80-89 --except 28485",

@@ -274,6 +274,13 @@ fn what_is_refused_is_said_and_the_rest_is_done() {
         "network create",
         "lease reserve lab 192.168.64.9",
         "forward add lab 80:80",
+        "network create -lab",
+        "network create lab --uuid nonsense",
+        "identity forget nonsense",
+        "forward remove lab",
+        "forward remove lab web",
+        "forward remove 3 lab",
+        "forward add lab 9000:web:80 --except 9000",
     ] {
         assert_eq!(stage.vmnet(words).0, 2, "{words}");
     }
@@ -346,13 +353,17 @@ fn addresses_and_identities() {
     stage.prints(&format!("identity forget {UUID}"));
     let address = |address| json!({ "network": "lab", "address": address });
     let reserve = |reservation| json!({ "network": "lab", "reservation": reservation });
+    // Whose address this replaces is said.
+    let look = || ("ListReservations".to_owned(), json!({ "network": "lab" }));
     assert_eq!(
         stage.calls(),
         [
+            look(),
             (
                 "ReserveLease".to_owned(),
                 reserve(json!({ "address": "192.168.64.9", "client_id": "01ab" }))
             ),
+            look(),
             (
                 "ReserveLease".to_owned(),
                 reserve(json!({ "address": "192.168.64.9", "mac": "52:54:00:ab:cd:ef" }))

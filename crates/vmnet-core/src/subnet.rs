@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
+use vmnet_wire::ipv4;
 
 /// An IPv4 subnet of 4 to 65,536 addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -54,16 +55,8 @@ impl Subnet {
     /// the outside is at any of it.
     #[must_use]
     pub fn is_private(address: Ipv4Addr, prefix_len: u8) -> bool {
-        let blocks = [
-            ([10, 0, 0, 0], 8),
-            ([172, 16, 0, 0], 12),
-            ([192, 168, 0, 0], 16),
-            ([100, 64, 0, 0], 10),
-        ];
-        blocks.into_iter().any(|(block, len)| {
-            let block = Ipv4Addr::from(block).to_bits();
-            prefix_len >= len && (address.to_bits() ^ block) & mask(len) == 0
-        })
+        let is_shared = matches!(address.octets(), [100, 64..=127, ..]) && prefix_len >= 10;
+        ipv4::is_private(address, prefix_len.into()) || is_shared
     }
 
     /// The address that names the subnet.

@@ -34,6 +34,6 @@ mod transport;
 
 pub use bridgeable::interfaces as shared_interfaces;
 pub use file::ConfigurationError;
-pub use life::{DaemonError, Idle, Options, State, run};
+pub use life::{DaemonError, Idle, Options, State, check_configuration, run};
 pub use listening::ListenError;
 pub use system::SystemError;

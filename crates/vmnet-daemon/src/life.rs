@@ -87,8 +87,18 @@ pub enum DaemonError {
     #[error(transparent)]
     Configuration(#[from] ConfigurationError),
     /// A network of the configuration file.
-    #[error("network {0} of the configuration file: {1}")]
-    Network(String, #[source] ServiceError),
+    #[error("{}:{line}: network {name}: {why}", .file.display())]
+    Network {
+        /// The file.
+        file: PathBuf,
+        /// The line in which the network begins.
+        line: usize,
+        /// What it is called.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        why: ServiceError,
+    },
     /// The machine's service.
     #[error(transparent)]
     System(#[from] SystemError),
@@ -197,7 +207,7 @@ fn serve(
         scope: options.scope,
         socket: listening.path.clone(),
         store: folder,
-        configuration: file,
+        configuration: file.clone(),
         started: Instant::now(),
     };
     let mut supervisor = Supervisor::new(about, store, helper);
@@ -205,9 +215,14 @@ fn serve(
     supervisor.restore();
     supervisor.await_configured(&configuration.networks);
     for network in &configuration.networks {
-        supervisor.configure(network).map_err(|error| {
+        supervisor.configure(network).map_err(|why| {
             let name = network.configuration.name.clone().unwrap_or_default();
-            DaemonError::Network(name, error)
+            DaemonError::Network {
+                file: file.clone().unwrap_or_default(),
+                line: configuration.lines.get(&name).copied().unwrap_or(1),
+                name,
+                why,
+            }
         })?;
     }
     supervisor.remove_leftovers();
@@ -235,19 +250,31 @@ fn ends_when_idle(scope: Scope, origin: Origin) -> bool {
 }
 
 fn read_configuration(options: &Options) -> Result<Read, DaemonError> {
-    let named = options.configuration.clone();
-    let must_be = named.is_some();
-    let Some(path) = named.or_else(|| place::configuration(options.scope)) else {
+    Ok(read_file(options.configuration.clone(), options.scope)?)
+}
+
+/// Reads the named file, or the usual one, which need not be there.
+fn read_file(named: Option<PathBuf>, scope: Scope) -> Result<Read, ConfigurationError> {
+    let must_be = named.is_some() || place::is_configuration_named();
+    let Some(path) = named.or_else(|| place::configuration(scope)) else {
         return Ok((Configuration::default(), None));
     };
     match Configuration::read(&path)? {
         Some(configuration) => Ok((configuration, Some(path))),
         None if must_be => {
             let error = io::Error::from(io::ErrorKind::NotFound);
-            Err(ConfigurationError::Read(path, error).into())
+            Err(ConfigurationError::Read(path, error))
         }
         None => Ok((Configuration::default(), None)),
     }
+}
+
+/// Whether a service of this user could understand its configuration file.
+///
+/// # Errors
+/// It could not.
+pub fn check_configuration() -> Result<(), ConfigurationError> {
+    read_file(None, Scope::User).map(drop)
 }
 
 fn open_store(options: &Options) -> Result<(Store, Option<PathBuf>), DaemonError> {

@@ -7,9 +7,10 @@
 use crate::connection::Admission;
 use crate::file::Configuration;
 use openvmnet::account::{self, Group};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, openat};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use vmnet_linux::sys::privilege::{self, CapabilitySet, Identity, Kept};
 
@@ -41,9 +42,27 @@ pub enum SystemError {
     /// Only the superuser can become another user.
     #[error("only root can become the user {0}: leave the user out, or start the service as root")]
     NotRoot(String),
+    /// In this user namespace nobody can become that user.
+    #[error(
+        "nobody can become the user {0} in this user namespace, which has too few users: start the service outside of it, or make one that has them (`unshare --map-auto`, by /etc/subuid)"
+    )]
+    NotMapped(String),
     /// The folder of what must stay.
     #[error("{0}: {1}")]
     State(PathBuf, #[source] io::Error),
+    /// That folder is somebody else's.
+    #[error(
+        "{} belongs to the user {owner}, and is where that one may put anything: name another folder by --state, or give it over with `chown -R {wanted} {}` (as root)",
+        .folder.display(), .folder.display()
+    )]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who the service is to be.
+        wanted: u32,
+    },
     /// Privileges cannot be dropped.
     #[error("privileges cannot be given up: {0}")]
     Reduce(#[source] io::Error),
@@ -118,14 +137,38 @@ fn identity(asked: Option<&str>) -> Result<Option<Identity>, SystemError> {
             "the service runs as {NOBODY}, since this machine has no user {OWN}: `useradd --system {OWN}` makes one"
         );
     }
+    if !can_be(user.uid, user.gid) {
+        return Err(SystemError::NotMapped(user.name));
+    }
     Ok(Some(Identity {
         uid: user.uid,
         gid: user.gid,
     }))
 }
 
-/// Makes the folder of what must stay, and gives it to whom the service will be. What is in a folder of root goes with it, as
-/// an earlier version has left it; in any other folder nothing is touched, since its owner may have put anything there.
+/// Whether root of this user namespace may become this user: it has both ids, and lets groups be given up.
+fn can_be(uid: u32, gid: u32) -> bool {
+    let about = |file: &str| fs::read_to_string(format!("/proc/self/{file}"));
+    // Where nothing is known, it is tried.
+    let has = |file: &str, id: u32| about(file).map_or(true, |map| is_mapped(&map, id));
+    let closed = about("setgroups").is_ok_and(|how| how.trim() == "deny");
+    !closed && has("uid_map", uid) && has("gid_map", gid)
+}
+
+/// Whether an id is among those of a map: lines of the first inside, the first outside, and how many.
+fn is_mapped(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        matches!(numbers.as_slice(), &[first, _, count] if (first..first + count).contains(&id.into()))
+    })
+}
+
+/// Makes the folder of what must stay, and gives it to whom the service will be, with the files of who had it before: root, or
+/// the user whom the service was until now. Only root can have put the folder where it is, else it is somebody's own, and
+/// nothing is touched. Nor are files of others in it, since its owner may have put anything there.
 pub(crate) fn give_state(folder: &Path, identity: Option<&Identity>) -> Result<(), SystemError> {
     let at = |error| SystemError::State(folder.to_owned(), error);
     DirBuilder::new()
@@ -136,18 +179,69 @@ pub(crate) fn give_state(folder: &Path, identity: Option<&Identity>) -> Result<(
     let Some(identity) = identity else {
         return Ok(());
     };
-    let (uid, gid) = (Some(identity.uid), Some(identity.gid));
     let opened = fs::File::open(folder).map_err(at)?;
-    let about = opened.metadata().map_err(at)?;
-    if about.uid() != 0 || identity.uid == 0 {
+    let owner = opened.metadata().map_err(at)?.uid();
+    if owner == identity.uid || identity.uid == 0 {
         return Ok(());
+    }
+    if owner != 0 && !is_roots_place(&opened).map_err(at)? {
+        return Err(SystemError::Foreign {
+            folder: folder.to_owned(),
+            owner,
+            wanted: identity.uid,
+        });
     }
     for entry in fs::read_dir(folder).map_err(at)? {
         let entry = entry.map_err(at)?;
-        let about = entry.metadata().map_err(at)?;
-        if about.is_file() && about.nlink() == 1 {
-            lchown(entry.path(), uid, gid).map_err(at)?;
+        // What was looked at is what is given, whatever takes its name meanwhile.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&opened, entry.file_name(), flags, Mode::empty());
+        let file = fs::File::from(file.map_err(|error| at(error.into()))?);
+        let about = file.metadata().map_err(at)?;
+        if about.is_file() && about.nlink() == 1 && about.uid() == owner {
+            give(&file, identity).map_err(at)?;
         }
     }
-    fchown(&opened, uid, gid).map_err(at)
+    give(&opened, identity).map_err(at)
+}
+
+/// Whether nobody but root can put something in this folder's place.
+fn is_roots_place(folder: &fs::File) -> io::Result<bool> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above = fs::File::from(openat(folder, "..", flags, Mode::empty())?);
+    let about = above.metadata()?;
+    Ok(about.uid() == 0 && about.mode() & 0o022 == 0)
+}
+
+fn give(file: &fs::File, identity: &Identity) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    Ok(chownat(
+        file,
+        "",
+        Some(uid),
+        Some(gid),
+        AtFlags::EMPTY_PATH,
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_mapped;
+
+    #[test]
+    fn ids_of_a_user_namespace() {
+        let all = "         0          0 4294967295\n";
+        let few = "0 1000 1\n1 100000 65536\n";
+        for (map, id, there) in [
+            (all, 0, true),
+            (all, 65534, true),
+            (few, 0, true),
+            (few, 65534, true),
+            (few, 65537, false),
+            ("0 0 1\n", 65534, false),
+            ("", 0, false),
+        ] {
+            assert_eq!(is_mapped(map, id), there, "{map:?} {id}");
+        }
+    }
 }

@@ -11,6 +11,18 @@ const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
+/// Whether all of a subnet, of which this is an address, is for private use (RFC 1918 §3).
+#[must_use]
+pub fn is_private(address: Ipv4Addr, prefix_len: u32) -> bool {
+    let block = match address.octets() {
+        [10, ..] => 8,
+        [172, 16..=31, ..] => 12,
+        [192, 168, ..] => 16,
+        _ => return false,
+    };
+    prefix_len >= block
+}
+
 /// The 20 bytes that every IPv4 header has.
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
@@ -268,6 +280,32 @@ mod tests {
             (9, 16)
         );
         assert!(packet.header.more_fragments());
+    }
+
+    #[test]
+    fn what_is_for_private_use() {
+        for (octets, prefix_len, is) in [
+            ([10, 0, 0, 0], 8, true),
+            ([10, 255, 255, 0], 24, true),
+            ([10, 0, 0, 0], 7, false),
+            ([11, 0, 0, 0], 8, false),
+            ([172, 15, 0, 0], 16, false),
+            ([172, 16, 0, 0], 12, true),
+            ([172, 31, 255, 0], 24, true),
+            ([172, 32, 0, 0], 16, false),
+            ([172, 16, 0, 0], 11, false),
+            ([192, 168, 255, 255], 30, true),
+            ([192, 168, 0, 0], 15, false),
+            ([192, 169, 0, 0], 16, false),
+            ([100, 64, 0, 0], 16, false),
+            ([8, 8, 8, 0], 24, false),
+        ] {
+            assert_eq!(
+                is_private(octets.into(), prefix_len),
+                is,
+                "{octets:?}/{prefix_len}"
+            );
+        }
     }
 
     #[test]

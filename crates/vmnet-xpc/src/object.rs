@@ -80,7 +80,7 @@ pub enum Body {
     Connection(Connection),
     /// What a connection can be made from.
     Endpoint(Endpoint),
-    /// Why a connection ended.
+    /// Why a connection ended, or what became of a message.
     Error(Failure),
 }
 

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use uuid::Uuid;
+use vmnet_wire::ipv4::is_private;
 
-use crate::configuration::is_private;
 use crate::mode::OperatingMode;
 use crate::status::{Error, Status};
 

@@ -9,12 +9,32 @@
 
 /* The broker: answers "acquire" with what it keeps, says how many peers have gone, and exits when told to. */
 
-static int gone;
+static int gone, unsent;
+
+/* More than a message may have. */
+static void set_too_much(xpc_object_t message) {
+    size_t length = 17 << 20;
+    void *bytes = calloc(1, length);
+    xpc_dictionary_set_data(message, "bytes", bytes, length);
+    free(bytes);
+}
+
+/* An error about one message, and no end of the connection. */
+static void check_error(xpc_object_t event, const char *description) {
+    CHECK(xpc_get_type(event) == XPC_TYPE_ERROR);
+    CHECK(event != XPC_ERROR_CONNECTION_INVALID && event != XPC_ERROR_CONNECTION_INTERRUPTED);
+    const char *said = xpc_dictionary_get_string(event, XPC_ERROR_KEY_DESCRIPTION);
+    CHECK(strncmp(said, description, strlen(description)) == 0);
+}
 
 static void on_message(void *context, xpc_object_t event) {
     xpc_connection_t peer = context;
+    if (xpc_get_type(event) == XPC_TYPE_ERROR && event != XPC_ERROR_CONNECTION_INVALID) {
+        check_error(event, "Message not sent: it has more than 16 MiB");
+        __atomic_add_fetch(&unsent, 1, __ATOMIC_SEQ_CST);
+        return;
+    }
     if (xpc_get_type(event) == XPC_TYPE_ERROR) {
-        CHECK(event == XPC_ERROR_CONNECTION_INVALID);
         __atomic_add_fetch(&gone, 1, __ATOMIC_SEQ_CST);
         return;
     }
@@ -37,9 +57,12 @@ static void on_message(void *context, xpc_object_t event) {
         xpc_dictionary_set_fd(reply, "fd", ends[0]);
         close(ends[0]);
         close(ends[1]);
+    } else if (command != NULL && strcmp(command, "too much") == 0) {
+        set_too_much(reply);
     } else if (command != NULL && strcmp(command, "gone") == 0) {
         xpc_dictionary_set_int64(reply, "gone", __atomic_load_n(&gone, __ATOMIC_SEQ_CST));
         xpc_dictionary_set_int64(reply, "pid", xpc_connection_get_pid(peer));
+        xpc_dictionary_set_int64(reply, "unsent", __atomic_load_n(&unsent, __ATOMIC_SEQ_CST));
     } else {
         xpc_dictionary_set_int64(reply, "error", 4);
     }
@@ -91,13 +114,17 @@ static pid_t start_broker(void) {
 /* The client. */
 
 struct events {
-    int interrupted, invalid;
+    int interrupted, invalid, unsent;
 };
 
 static void on_event(void *context, xpc_object_t event) {
     struct events *events = context;
     if (event == XPC_ERROR_CONNECTION_INTERRUPTED) __atomic_add_fetch(&events->interrupted, 1, __ATOMIC_SEQ_CST);
     if (event == XPC_ERROR_CONNECTION_INVALID) __atomic_add_fetch(&events->invalid, 1, __ATOMIC_SEQ_CST);
+    if (event != XPC_ERROR_CONNECTION_INTERRUPTED && event != XPC_ERROR_CONNECTION_INVALID) {
+        check_error(event, "Message not sent: it has more than 64 descriptors");
+        __atomic_add_fetch(&events->unsent, 1, __ATOMIC_SEQ_CST);
+    }
 }
 
 static void wait_for(int *count, int wanted) {
@@ -141,6 +168,41 @@ static void acquire(xpc_connection_t connection) {
     xpc_release(reply);
 }
 
+/* What cannot be sent is an error for its sender, and the connection goes on. */
+static void send_too_much(xpc_connection_t connection, struct events *events) {
+    xpc_object_t message = xpc_dictionary_create_empty();
+    set_too_much(message);
+    xpc_object_t reply = xpc_connection_send_message_with_reply_sync(connection, message);
+    check_error(reply, "Message not sent: it has more than 16 MiB");
+    xpc_release(reply);
+    xpc_release(message);
+    acquire(connection);
+
+    message = xpc_dictionary_create_empty();
+    for (int i = 0; i < 65; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "fd %d", i);
+        xpc_dictionary_set_fd(message, key, STDERR_FILENO);
+    }
+    xpc_connection_send_message(connection, message);
+    xpc_release(message);
+    wait_for(&events->unsent, 1);
+    acquire(connection);
+
+    /* An answer that cannot be sent: both sides know. */
+    reply = ask(connection, "too much");
+    check_error(reply, "Not answered");
+    xpc_release(reply);
+    int64_t unsent = 0;
+    for (int i = 0; i < 2000 && unsent == 0; i++) {
+        reply = ask(connection, "gone");
+        unsent = xpc_dictionary_get_int64(reply, "unsent");
+        xpc_release(reply);
+    }
+    CHECK(unsent == 1);
+    CHECK(events->invalid == 0 && events->interrupted == 0);
+}
+
 static void store(void *context, xpc_object_t reply) {
     xpc_object_t *place = context;
     __atomic_store_n(place, xpc_retain(reply), __ATOMIC_SEQ_CST);
@@ -161,6 +223,8 @@ int main(int argc, char **argv) {
     xpc_object_t reply = ask(connection, "nonsense");
     CHECK(xpc_dictionary_get_int64(reply, "error") == 4);
     xpc_release(reply);
+
+    send_too_much(connection, &events);
 
     /* A client that goes is seen by the broker. */
     xpc_connection_t other = connect_to(&others);

@@ -51,6 +51,13 @@ impl Beside {
         Self(child)
     }
 
+    /// Says something on its input.
+    fn say(&mut self, line: &str) {
+        let input = self.0.stdin.as_mut().expect("its input");
+        // One that has failed does not listen.
+        let _failed = input.write_all(line.as_bytes());
+    }
+
     /// Ends its input, and waits for its own end, which is a success.
     pub(crate) fn end(mut self) {
         drop(self.0.stdin.take());
@@ -181,6 +188,28 @@ fn no_rights_are_needed() {
     let said = String::from_utf8_lossy(&output.stderr);
     checked(&program, output.status, &said);
     peer.end();
+}
+
+#[test]
+fn frames_of_programs_that_exit_without_a_stop_go_out() {
+    const ROUNDS: usize = 20;
+    if !prerequisites() {
+        return;
+    }
+    let build = Build::new(Compiler::Gcc);
+    let _end = EndOfService(build.folder());
+    let program = linked(&build, "leaving");
+    let mut reader = Beside::start(&program, &["read", &ROUNDS.to_string()], build.folder());
+    for round in 0..ROUNDS {
+        let mut writer = Command::new(&program);
+        service::environment(&mut writer, build.folder());
+        let output = writer.args(["write", &round.to_string()]).output();
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        checked(&program, output.status, &said);
+        reader.say("over\n");
+    }
+    reader.end();
 }
 
 #[test]

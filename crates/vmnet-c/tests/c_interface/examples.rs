@@ -64,6 +64,10 @@ fn the_packet_dump_and_the_echo_guest() {
     for compiler in [Compiler::Gcc, Compiler::ClangWithBlocks] {
         let build = Build::new(compiler);
         let _end = EndOfService(build.folder());
+        let elsewhere = command(&linked(&build, "echo_guest"), &["10.1.2.3"], &build).output();
+        let elsewhere = elsewhere.expect("it runs");
+        assert_eq!(elsewhere.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("nobody would reach"));
         let address = format!("{a}.{b}.{c}.77");
         let _guest = Beside::start(&linked(&build, "echo_guest"), &[&address], build.folder());
         let ping = [

@@ -7,6 +7,7 @@
 //! | `clients` | programs in the manner of each known client of vmnet, with a service and a peer |
 //! | `bridged` | programs on the LAN of the host's card, through the machine's service |
 //! | `examples` | `examples/c`, built by both compilers, and used |
+//! | `installed` | the libraries as `scripts/install-c` installs them, linked as `pkg-config` says |
 //! | `coverage` | every name of the API has tests, and a row in the documentation |
 //! | `service` | the service that they start |
 //! | `compiler` | building C against what cargo has just built |
@@ -17,5 +18,6 @@ mod compiler;
 mod coverage;
 mod examples;
 mod headers;
+mod installed;
 mod programs;
 mod service;

@@ -44,6 +44,6 @@ pub(crate) struct List {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Forget {
     /// The ids that `vmnet identity list` shows.
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_parser = super::known_uuid)]
     pub(crate) ids: Vec<String>,
 }

@@ -28,8 +28,9 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use uuid::Uuid;
+use vmnet_core::subnet::SubnetError;
 use vmnet_linux::kernel::existing_namespace::Netns;
-use vmnet_linux::lane::{MTU_MAX, MTU_MIN, Prefix, Subnet};
+use vmnet_linux::lane::{Ipv4, MTU_MAX, MTU_MIN, Prefix, Subnet};
 use vmnet_wire::ethernet::Mac;
 
 const EXAMPLES: &str = "\
@@ -63,15 +64,18 @@ Examples:
   vmnet attach lab --vhost-user /tmp/lab.vhost      for a VMM whose guest's memory is shared (a memfd)
   vmnet attach lab --netns 4711 --name web      a card for the namespace of process 4711";
 
+/// Options that stand behind a verb's own.
+const EVERY: &str = "Options of every verb";
+
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "vmnet", version, about = "Rootless virtual networks for virtual machines and commands", subcommand_required = true, after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Say more on stderr; twice for debugging, three times for everything. VMNET_LOG sets filters.
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = EVERY)]
     pub(crate) verbose: u8,
     /// The service of the machine, not this user's: ask it, or be it (`daemon`); as VMNET_SCOPE=system.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERY)]
     pub(crate) system: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -116,9 +120,10 @@ pub(crate) enum Verb {
 /// How a network is made that is not there yet.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Making {
-    /// IPv4 subnet of /16 to /30 [default: the first free /24 from 192.168.64.0 to 192.168.127.0]
-    #[arg(long, value_name = "ADDRESS/LENGTH")]
-    pub(crate) subnet: Option<Subnet>,
+    /// IPv4 subnet of /16 to /30, or the gateway's address in it [default: the first free /24 from 192.168.64.0 to
+    /// 192.168.127.0]
+    #[arg(long, value_name = "ADDRESS/LENGTH", value_parser = addresses)]
+    pub(crate) subnet: Option<Ipv4>,
     #[arg(
         long,
         value_parser = clap::value_parser!(u16).range(i64::from(MTU_MIN)..=i64::from(MTU_MAX)),
@@ -184,6 +189,24 @@ fn interface_name(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// `ADDRESS/LENGTH`: a subnet, whose first address is the gateway's then, or the gateway's address in it.
+fn addresses(text: &str) -> Result<Ipv4, String> {
+    let (subnet, gateway) = match text.parse() {
+        Ok(subnet) => return Ok(Ipv4::new(subnet)),
+        Err(SubnetError::HostBits(gateway, length, network)) => {
+            (Subnet::new(network, length), gateway)
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let subnet = subnet.map_err(|error| error.to_string())?;
+    Ipv4::with_gateway(subnet, gateway).map_err(|error| error.to_string())
+}
+
+/// A UUID, as it was said.
+fn known_uuid(text: &str) -> Result<String, String> {
+    uuid(text).map(|_| text.to_owned())
 }
 
 /// An id of an interface.
@@ -368,7 +391,12 @@ mod tests {
             ("--subnet=10.0.0.0/15", false),
             ("--subnet=10.0.0.0/8", false),
             ("--subnet=10.0.0.0/31", false),
-            ("--subnet=10.0.0.1/24", false),
+            // The gateway's address.
+            ("--subnet=10.0.0.1/24", true),
+            ("--subnet=10.0.0.200/24", true),
+            ("--subnet=10.0.0.255/24", false),
+            ("--subnet=10.0.0.1", false),
+            ("--subnet=10.0.0.1/33", false),
             ("--subnet=127.0.0.0/24", false),
             ("--mtu=575", false),
             ("--mtu=576", true),
@@ -415,6 +443,13 @@ mod tests {
             ("interface stop abc", "say a number"),
             ("lease release lan foo", "say an IPv4 or IPv6 address"),
             ("run --network lan --id me -- true", "say a UUID"),
+            ("identity forget me", "say a UUID"),
+            ("network create lan --uuid me", "say a UUID"),
+            ("network create -- -lan", "is no network name"),
+            (
+                "network create 2835e074-9892-4a79-affb-7e41d2605678",
+                "--uuid",
+            ),
         ] {
             let typed = format!("vmnet {words}");
             let refused = Args::try_parse_from(typed.split_whitespace()).unwrap_err();

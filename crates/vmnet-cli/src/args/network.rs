@@ -1,5 +1,6 @@
 //! `vmnet network`.
 
+use crate::identity::{NameError, NetworkName};
 use crate::span::Span;
 use clap::{Subcommand, ValueEnum};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -118,6 +119,7 @@ impl From<Datapath> for openvmnet::service::Datapath {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
     /// The network's name: at most 32 letters, digits, dots, hyphens and underscores, with a letter or digit first.
+    #[arg(value_parser = name)]
     pub(crate) name: String,
     /// Where it leads [default: shared; host with --private]
     #[arg(long)]
@@ -189,7 +191,7 @@ pub(crate) struct Create {
     #[arg(long, conflicts_with_all = ["dhcp_range", "lease_time", "domain", "resolvers", "external_interface"])]
     pub(crate) private: bool,
     /// The network's UUID [default: made of the name]
-    #[arg(long)]
+    #[arg(long, value_parser = super::known_uuid)]
     pub(crate) uuid: Option<String>,
     /// Print the network as JSON.
     #[arg(long)]
@@ -223,6 +225,15 @@ pub(crate) struct Delete {
     /// Also while others use it; their interfaces end.
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+/// A name for a network, and no UUID.
+fn name(text: &str) -> Result<String, String> {
+    let name: NetworkName = text.parse().map_err(|error: NameError| error.to_string())?;
+    if name.is_uuid() {
+        return Err("a UUID is no name: give it with --uuid, and a name".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// `ADDRESS/LENGTH`; which ones can be had is the service's to say.

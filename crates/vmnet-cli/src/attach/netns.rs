@@ -74,6 +74,7 @@ impl Inhabitant {
         self.channel()?.send(&attached, &[])?;
         match self.hear()?.0 {
             FromInside::Starting => Ok(()),
+            FromInside::NoLease => Err(joined.lease_giver().why_nothing().into()),
             other => Err(unexpected(&other)),
         }
     }
@@ -130,7 +131,7 @@ fn unexpected(message: &FromInside) -> Box<dyn Error> {
 fn live(netns: &Netns, attach: &Attach, channel: &Channel) -> ! {
     process::die_with_parent(signal::KILL);
     if let Err(error) = act(netns, attach, channel) {
-        let _ = channel.send(&FromInside::Failed(crate::chain(&*error)), &[]);
+        let _ = channel.send(&leased::failure(&*error), &[]);
     }
     process::exit_now(0)
 }

@@ -39,6 +39,8 @@ pub(crate) enum FromInside {
     Stopped,
     /// It ended.
     Ended(Ending),
+    /// Nobody leased an address.
+    NoLease,
     /// Something else went wrong.
     Failed(String),
 }

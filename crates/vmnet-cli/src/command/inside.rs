@@ -49,7 +49,7 @@ pub(crate) struct Plan {
 pub(crate) fn live(plan: &Plan, channel: Channel) -> ! {
     process::die_with_parent(signal::KILL);
     if let Err(error) = act(plan, &channel) {
-        let _ = channel.send(&FromInside::Failed(crate::chain(&*error)), &[]);
+        let _ = channel.send(&leased::failure(&*error), &[]);
     }
     process::exit_now(0)
 }

@@ -1,6 +1,6 @@
 //! An interface that follows its lease.
 
-use super::channel::Channel;
+use super::channel::{Channel, FromInside};
 use super::interface::{Interface, resolv_conf};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::error::Error;
@@ -17,6 +17,19 @@ const LEASE_WITHIN: Duration = Duration::from_secs(10);
 const PREFIX_WITHIN: Duration = Duration::from_millis(250);
 /// How soon it is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Nobody leased an address. Who has joined the network can say why.
+#[derive(Debug, thiserror::Error)]
+#[error("no lease within ten seconds")]
+struct NoLease;
+
+/// What a process inside says of its failure.
+pub(crate) fn failure(error: &(dyn Error + 'static)) -> FromInside {
+    match error.is::<NoLease>() {
+        true => FromInside::NoLease,
+        false => FromInside::Failed(crate::chain(error)),
+    }
+}
 
 /// The interface, its DHCP client once there is one, and the resolver file that the lease fills.
 pub(crate) struct Leased {
@@ -47,7 +60,7 @@ impl Leased {
         while self.interface.lease().is_none() {
             let now = Instant::now();
             if now >= deadline {
-                return Err("the network's DHCP server did not answer within ten seconds: the network has none, or all its addresses are taken (`vmnet lease list` shows by whom); --no-dhcp goes on without a lease".into());
+                return Err(NoLease.into());
             }
             let until = client.deadline().min(deadline);
             let mut waits = vec![PollFd::new(parent, PollFlags::empty())];

@@ -18,6 +18,7 @@ use crate::logging::say;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use vmnet_linux::sys::process;
 use vmnet_linux::sys::signal::Mask;
 
@@ -105,18 +106,8 @@ impl Program {
 
     /// Whether there is a file of the program's name, where exec looks for it.
     fn exists(&self) -> bool {
-        let Some(name) = self
-            .arguments
-            .first()
-            .map(|word| OsStr::from_bytes(word.as_bytes()))
-        else {
-            return false;
-        };
-        if name.as_bytes().contains(&b'/') {
-            return true;
-        }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+        let name = self.arguments.first();
+        name.is_some_and(|word| is_there(OsStr::from_bytes(word.as_bytes())))
     }
 
     /// Forks a child that becomes the program, if `prepare` went well there.
@@ -138,6 +129,23 @@ impl Program {
             }
         }
     }
+}
+
+/// Whether there is a file of this name, where exec looks for it.
+fn is_there(name: &OsStr) -> bool {
+    if name.as_bytes().contains(&b'/') {
+        // One that cannot be looked at may be there.
+        return !matches!(Path::new(name).try_exists(), Ok(false));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// How `vmnet` ends without the program, if that is known before anything is begun.
+pub(crate) fn missing(words: &[OsString]) -> Option<Ending> {
+    let name = words.first().filter(|name| !is_there(name))?;
+    let errno = rustix::io::Errno::NOENT.raw_os_error();
+    Some(NotExecuted { errno }.report(name))
 }
 
 /// A child that is about to become a program.

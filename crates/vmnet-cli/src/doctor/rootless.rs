@@ -1,6 +1,7 @@
 //! What commands and guests of a user need.
 
 use super::{Concern, Finding, State};
+use crate::startable;
 use openvmnet::client::{Client, ConnectError};
 use openvmnet::place::Scope;
 use rustix::net::{AddressFamily, SocketType, ipproto};
@@ -91,9 +92,13 @@ fn service() -> Finding {
     let finding = |found: String| Finding::ok("service", Concern::User, found);
     match Client::connect_running_to(Scope::User) {
         Ok(_) => finding("this user's service runs".to_owned()),
-        Err(ConnectError::NotRunning(_)) => {
-            finding("this user's service does not run; what needs it starts it".to_owned())
-        }
+        Err(ConnectError::NotRunning(_)) => match startable::obstacle() {
+            None => finding("this user's service does not run; what needs it starts it".to_owned()),
+            Some(why) => {
+                finding("this user's service does not run, and cannot be started".to_owned())
+                    .but(State::Blocked, why)
+            }
+        },
         Err(error) => finding("this user's service cannot be reached".to_owned())
             .but(State::Limited, error.to_string()),
     }

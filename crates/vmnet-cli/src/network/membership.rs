@@ -4,6 +4,7 @@
 //! is kept: the network's configuration with its UUID and subnet, the interface's options with its MAC, a duplicate of its
 //! descriptor, and the ports that lead to it.
 
+use super::lease_giver::LeaseGiver;
 use crate::args::Making;
 use crate::identity::NetworkName;
 use crate::port_spec::PortSpec;
@@ -23,7 +24,7 @@ use vmnet_wire::ethernet::Mac;
 pub(crate) enum JoinError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("the network {network}: {source}")]
+    #[error("{}", about_network(.network, .source))]
     Network { network: String, source: CallError },
     #[error("an interface on the network {network}: {source}")]
     Interface { network: String, source: CallError },
@@ -37,6 +38,15 @@ pub(crate) enum JoinError {
         "the stream was cut with the service and cannot be followed any further: only its owner can make it anew"
     )]
     Cut,
+}
+
+/// With the network's name, unless that is said already.
+fn about_network(network: &str, source: &CallError) -> String {
+    let said = source.to_string();
+    if said.contains(&format!("the network {network} ")) {
+        return said;
+    }
+    format!("the network {network}: {said}")
 }
 
 impl JoinError {
@@ -234,6 +244,11 @@ impl Membership {
         &self.opened.network
     }
 
+    /// Who leases addresses on the network.
+    pub(crate) fn lease_giver(&self) -> LeaseGiver {
+        LeaseGiver::of(Some(self.network()))
+    }
+
     /// Whether routers advertise themselves on the network. On a LAN there may be some, which is not for us to know.
     pub(crate) fn has_routers(&self) -> bool {
         let network = self.network();
@@ -368,7 +383,9 @@ fn configuration(asked: &NetworkName, making: &Making, mode: Mode) -> NetworkCon
     } else {
         configuration.name = Some(asked.to_string());
     }
-    configuration.subnet = making.subnet.map(|subnet| subnet.to_string());
+    configuration.subnet = making
+        .subnet
+        .map(|asked| format!("{}/{}", asked.gateway(), asked.subnet().prefix_len()));
     configuration.mtu = making.mtu;
     configuration.ipv6 = making.no_ipv6.then_some(false);
     configuration.ipv6_prefix = making.ipv6_prefix.map(|prefix| prefix.to_string());

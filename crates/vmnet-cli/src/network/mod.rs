@@ -5,9 +5,11 @@
 //! | [`private`] | a network in this process, for one guest, gone with it |
 //! | [`subnet`] | which subnet such a network gets |
 //! | [`membership`] | a network of the service, and an interface on it |
+//! | [`lease_giver`] | who leases addresses on it, and why nobody did |
 //! | [`keeper`] | the thread that joins again when the service was killed |
 
 pub(crate) mod keeper;
+pub(crate) mod lease_giver;
 pub(crate) mod membership;
 pub(crate) mod private;
 pub(crate) mod subnet;
@@ -16,6 +18,7 @@ use crate::args::{Joining, Making};
 use crate::identity::{self, GuestName};
 use crate::port_spec::PortSpec;
 use keeper::Keeper;
+use lease_giver::LeaseGiver;
 use membership::{JoinError, Membership, Opened, Request};
 use openvmnet::service::{InterfaceOptions, Kind};
 use private::PrivateError;
@@ -273,6 +276,14 @@ impl Joined {
         match self {
             Self::Private { mac, .. } => Ok(*mac),
             Self::Service(membership) => Ok(membership.mac()?),
+        }
+    }
+
+    /// Who leases addresses here.
+    pub(crate) fn lease_giver(&self) -> LeaseGiver {
+        match self {
+            Self::Private { .. } => LeaseGiver::of(None),
+            Self::Service(membership) => membership.lease_giver(),
         }
     }
 

@@ -34,9 +34,10 @@ pub(crate) enum PrivateError {
 /// The settings of a network this process makes.
 pub(super) fn settings(making: &Making) -> Result<Settings, PrivateError> {
     let taken = Routes::open()?.taken()?;
-    let subnet = subnet::choose(making.subnet, &taken)?;
+    let subnet = subnet::choose(making.subnet.map(|asked| asked.subnet()), &taken)?;
     tracing::info!(%subnet, "a private network");
-    let mut settings = Settings::shared(NAME, Ipv4::new(subnet), LEASE_TIME);
+    let addresses = making.subnet.unwrap_or_else(|| Ipv4::new(subnet));
+    let mut settings = Settings::shared(NAME, addresses, LEASE_TIME);
     settings.mtu = making.mtu.unwrap_or(settings.mtu);
     // Nobody asked for IPv6 where the MTU is too small for it.
     let fits = settings.mtu >= MTU_MIN_IPV6 || making.ipv6_prefix.is_some();

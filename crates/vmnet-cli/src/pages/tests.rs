@@ -153,3 +153,19 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     );
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[test]
+fn a_verbs_own_options_stand_together_and_its_usage_is_that_of_help() {
+    let pages = pages().unwrap();
+    let (_, run) = pages
+        .iter()
+        .find(|(file, _)| file == "vmnet-run.1")
+        .unwrap();
+    assert!(
+        run.contains("\nvmnet run [OPTIONS] <COMMAND>...\n"),
+        "{run}"
+    );
+    let of = |option: &str| run.find(option).unwrap();
+    let every = of(".SH \"OPTIONS OF EVERY VERB\"");
+    assert!(of("\\-\\-no\\-dhcp") < every && every < of("\\-\\-verbose"));
+}

@@ -13,7 +13,7 @@ mod nic;
 
 use crate::args::{NicKind, Qemu};
 use crate::command::foreground::{Duty, Foreground, release_input_and_output};
-use crate::command::{Ending, NotExecuted, Program, Started};
+use crate::command::{self, Ending, NotExecuted, Program, Started};
 use crate::identity::{self, GuestName};
 use crate::network::{self, Guest, Joined, Kept, Network, NetworkError};
 use nic::{Nic, Way};
@@ -35,6 +35,9 @@ const DISK_OPTIONS: [&str; 8] = [
 
 /// Runs QEMU to its end.
 pub(crate) fn run(qemu: Qemu) -> Result<Ending, Box<dyn Error>> {
+    if let Some(ending) = command::missing(&qemu.command) {
+        return Ok(ending);
+    }
     let own_name = own_name(&qemu.command);
     let name = qemu
         .joining

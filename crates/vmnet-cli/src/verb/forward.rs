@@ -48,6 +48,19 @@ pub(crate) enum ForwardError {
     ExceptNothing { first: u16, last: u16 },
 }
 
+impl ForwardError {
+    /// Whether it is a mistake in what was typed.
+    pub(super) fn is_of_typing(&self) -> bool {
+        match self {
+            Self::Ports { .. }
+            | Self::NoPorts(_)
+            | Self::NoNumber(_)
+            | Self::ExceptNothing { .. } => true,
+            Self::None { .. } | Self::Part { .. } | Self::Several { .. } => false,
+        }
+    }
+}
+
 /// Rules of both services, or those that were added.
 #[derive(Debug, Serialize)]
 pub(super) struct Forwards {

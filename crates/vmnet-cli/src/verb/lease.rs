@@ -5,6 +5,7 @@ use super::scoped::Scoped;
 use super::table::{Table, or_none};
 use super::{VerbError, keeping_of, listing, of, show};
 use crate::args::lease::{LeaseVerb, List, Reserve};
+use crate::logging::say;
 use crate::span;
 use openvmnet::client::{CallError, Client};
 use openvmnet::service::{Lease, LeaseState, Reservation, Reserved};
@@ -63,7 +64,31 @@ fn reserve(reserve: Reserve) -> Result<(), VerbError> {
         client_id: reserve.client_id,
         name: reserve.name,
     };
-    Ok(of(&reserve.network)?.reserve_lease(&reserve.network, reservation)?)
+    let mut client = of(&reserve.network)?;
+    let before = client.list_reservations(Some(&reserve.network))?;
+    client.reserve_lease(&reserve.network, reservation.clone())?;
+    for before in before.reservations {
+        if is_replaced(&before.reservation, &reservation) {
+            // A guest has one of each family.
+            say(format_args!(
+                "{} was reserved until now ({}), and is so no more",
+                before.reservation.address,
+                reserved_by(None, Some(&reservation))
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the one takes the place of the other: another address of the same family, for the same guest.
+fn is_replaced(before: &Reservation, now: &Reservation) -> bool {
+    let family = |one: &Reservation| one.address.contains(':');
+    let guest = |one: &Reservation| {
+        let lower = |text: &Option<String>| text.as_ref().map(|text| text.to_ascii_lowercase());
+        (lower(&one.mac), lower(&one.client_id), lower(&one.name))
+    };
+    let is_other = before.address.parse::<IpAddr>() != now.address.parse::<IpAddr>();
+    family(before) == family(now) && guest(before) == guest(now) && is_other
 }
 
 /// One line of the table.

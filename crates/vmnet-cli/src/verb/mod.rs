@@ -89,6 +89,17 @@ pub(crate) enum VerbError {
     Json(#[from] serde_json::Error),
 }
 
+impl VerbError {
+    /// Whether it is a mistake in what was typed, found before anybody was asked.
+    pub(crate) fn is_of_typing(&self) -> bool {
+        match self {
+            Self::Forward(error) => error.is_of_typing(),
+            Self::NothingLeft(_) => true,
+            _ => false,
+        }
+    }
+}
+
 fn join(errors: &[CallError]) -> String {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     lines.join("\nvmnet: ")
@@ -154,6 +165,17 @@ fn keeping_of(network: Option<&str>) -> Result<Option<Client>, ConnectError> {
     match network {
         Some(network) => of(network).map(Some),
         None => keeping(),
+    }
+}
+
+/// Who lists what is kept hears that something was lost, until the file is removed that may still have it.
+fn tell_of_lost_store() {
+    let lost = place::state(Scope::User).and_then(|folder| vmnet_daemon::store::set_aside(&folder));
+    if let Some(file) = lost {
+        tracing::warn!(
+            "the store was damaged: networks, reservations, leases and ids of before are lost, unless {} still has some; this is said until that file is removed",
+            file.display()
+        );
     }
 }
 

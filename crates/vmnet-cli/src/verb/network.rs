@@ -1,7 +1,7 @@
 //! `vmnet network`.
 
 use super::table::{Table, or_none, sheet, yes_or_no};
-use super::{VerbError, bridgeable, each, keeping, machines, of, show};
+use super::{VerbError, bridgeable, each, keeping, machines, of, show, tell_of_lost_store};
 use crate::args::network::{Create, Delete, List, Method, Mode as Leading, NetworkVerb, Show};
 use crate::network::subnet;
 use crate::span::Span;
@@ -107,6 +107,7 @@ fn list(list: &List) -> Result<(), VerbError> {
     for mut client in [keeping()?, machines()?].into_iter().flatten() {
         networks.extend(client.list_networks(None)?.networks);
     }
+    tell_of_lost_store();
     let networks = Networks { networks };
     show(list.json, &networks, || table(&networks.networks))
 }

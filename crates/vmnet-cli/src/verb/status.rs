@@ -3,9 +3,12 @@
 use super::lease::addresses;
 use super::scoped::Scoped;
 use super::table::sheet;
-use super::{VerbError, forward, interface, machines, network, running, running_of, show};
+use super::{
+    VerbError, forward, interface, machines, network, running, running_of, show, tell_of_lost_store,
+};
 use crate::args::status::Status as Asked;
 use crate::span::Span;
+use crate::startable;
 use openvmnet::client::Client;
 use openvmnet::place::{self, Scope};
 use openvmnet::service::{Forward, Interface, Lease, LeaseState, Network, Reserved, Status};
@@ -35,6 +38,7 @@ pub(crate) fn run(asked: &Asked) -> Result<(), VerbError> {
     match &asked.network {
         None => {
             let overview = overview(running()?, machines()?)?;
+            tell_of_lost_store();
             show(asked.json, &overview, || describe(&overview))
         }
         Some(name) => {
@@ -86,10 +90,13 @@ fn closeups(mut client: Client, name: &str) -> Result<Vec<Closeup>, VerbError> {
 fn describe(overview: &Overview) -> String {
     let mut text = match &overview.service {
         Some(status) => service(status),
-        None => format!(
-            "the service does not run; what needs it starts it, at {}\n",
-            place::socket(Scope::User).display()
-        ),
+        None => match startable::obstacle() {
+            None => format!(
+                "the service does not run; what needs it starts it, at {}\n",
+                place::socket(Scope::User).display()
+            ),
+            Some(why) => format!("the service does not run, and cannot be started: {why}\n"),
+        },
     };
     if let Some(machine) = &overview.machine {
         text.push('\n');

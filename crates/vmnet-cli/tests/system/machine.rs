@@ -62,6 +62,8 @@ impl Machine {
             chown(&folder, Some(USER), Some(USER)).unwrap();
             fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
         }
+        // Who names a configuration file means one that is there.
+        fs::write(machine.path().join("vmnet.toml"), "").unwrap();
         // The folder that cargo builds in may be closed to other users.
         fs::copy(env!("CARGO_BIN_EXE_vmnet"), machine.program()).unwrap();
         fs::set_permissions(machine.program(), Permissions::from_mode(0o755)).unwrap();

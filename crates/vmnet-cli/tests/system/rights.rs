@@ -195,9 +195,67 @@ fn what_roots_service_had_kept_is_kept() {
     let list = keep(&["--user", "nobody"], "second");
     assert!(list.contains("first"), "{list}");
     assert_eq!(std::fs::metadata(&state).unwrap().uid(), 65534);
-    for entry in std::fs::read_dir(&state).unwrap() {
-        assert_eq!(entry.unwrap().metadata().unwrap().uid(), 65534);
+    let owners = || {
+        let entries = std::fs::read_dir(&state).unwrap();
+        let entries = entries.map(|entry| entry.unwrap());
+        let mut all: Vec<_> = entries
+            .map(|entry| (entry.file_name(), entry.metadata().unwrap().uid()))
+            .collect();
+        all.sort();
+        all
+    };
+    assert!(owners().iter().all(|(_, owner)| *owner == 65534));
+    // A third user takes over from the second, except what is neither's.
+    std::fs::write(state.join("somebodys"), "").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", state.join("link")).unwrap();
+    let list = keep(&["--user", "daemon"], "third");
+    assert!(list.contains("first") && list.contains("second"), "{list}");
+    let daemon = std::fs::metadata(&state).unwrap().uid();
+    assert_ne!(daemon, 65534);
+    for (file, owner) in owners() {
+        let is_ours = file != "somebodys" && file != "link";
+        assert_eq!(owner, if is_ours { daemon } else { 0 }, "{file:?}");
     }
+    assert_eq!(std::fs::metadata("/etc/passwd").unwrap().uid(), 0);
+}
+
+#[test]
+fn where_nobody_can_become_its_user_it_says_what_to_do() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    if !all_present(&[Prerequisite::UserNamespaces]) {
+        return;
+    }
+    // Root of a user namespace that has no other user.
+    let by = ["unshare", "--user", "--map-root-user"];
+    let service = machine.spawn(&by, &[]);
+    let log = machine.path().join("service.log");
+    assert_eq!(service.ends(), Some(1));
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains("nobody can become the user"), "{said}");
+    assert!(said.contains("--map-auto"), "{said}");
+}
+
+#[test]
+fn a_state_folder_in_a_users_own_place_is_left_to_that_user() {
+    let Some(machine) = Machine::new() else {
+        return;
+    };
+    let home = machine.path().join("home");
+    let state = home.join("state");
+    std::fs::create_dir_all(&state).unwrap();
+    for folder in [&home, &state] {
+        std::os::unix::fs::chown(folder, Some(USER), Some(USER)).unwrap();
+    }
+    let words = ["daemon", "--system", "--user", "nobody", "--state"];
+    let words = [&words[..], &[state.to_str().unwrap()]].concat();
+    let said = machine.says(Who::Root, &words);
+    assert_eq!(said.status, Some(1));
+    assert!(said.stderr.contains("chown -R 65534"), "{}", said.stderr);
+    assert_eq!(std::fs::metadata(&state).unwrap().uid(), USER);
+    // No dead socket stays behind.
+    assert!(!machine.path().join("run/vmnet/vmnet.sock").exists());
 }
 
 #[test]

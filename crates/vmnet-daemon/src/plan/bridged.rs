@@ -212,7 +212,7 @@ mod tests {
         assert!(plan.fits(&other).is_ok(), "it is the one that was chosen");
         other.bridge_method = Some(BridgeMethod::Macvtap);
         let said = plan.fits(&other).unwrap_err();
-        assert!(said.reason().contains("bridge-method"), "{said}");
+        assert!(said.reason().contains("differs in: method;"), "{said}");
     }
 
     #[test]

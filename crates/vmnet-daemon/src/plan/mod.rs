@@ -240,7 +240,7 @@ impl Plan {
         if let Some(prefix) = &asked.ipv6_prefix
             && self.ipv6 != Some(text::prefix(prefix)?)
         {
-            different.push("ipv6-prefix");
+            different.push("ipv6_prefix");
         }
         if let Some(all) = &asked.resolvers {
             let all: Result<Vec<_>, _> = all.iter().map(|one| text::resolver(one)).collect();
@@ -252,9 +252,9 @@ impl Plan {
             return Ok(());
         }
         let reason = format!(
-            "the network {} is there already, with another {}: leave that out, or choose another name",
+            "the network {} is there already, and differs in: {}; leave that out, or choose another name",
             self.label(),
-            different.join(", ").replace('_', "-")
+            in_words(&different)
         );
         Err(ServiceError::Exists { reason })
     }
@@ -456,6 +456,33 @@ pub(crate) fn uuid_of(asked: &NetworkConfiguration) -> Result<Uuid, ServiceError
         (None, Some(name)) => Ok(Uuid::new_v5(&NAMES, name.as_bytes())),
         (None, None) => Ok(Uuid::new_v4()),
     }
+}
+
+/// Settings as people call them, whichever way they were asked for.
+fn in_words(settings: &[&'static str]) -> String {
+    let mut words: Vec<&str> = settings
+        .iter()
+        .map(|setting| match *setting {
+            "uuid" => "UUID",
+            "mtu" => "MTU",
+            "dhcp" => "DHCP",
+            "dhcp_first" | "dhcp_last" => "DHCP range",
+            "dns_proxy" => "DNS proxy",
+            "nat44" => "NAT of IPv4",
+            "ipv6" => "IPv6",
+            "ipv6_prefix" => "IPv6 prefix",
+            "nat66" => "NAT of IPv6",
+            "router_advertisement" => "router advertisements",
+            "dhcp6" => "DHCPv6",
+            "external_interface" => "external interface",
+            "bridge_method" => "method",
+            "lease_seconds" => "lease time",
+            "host_loopback" => "host loopback",
+            other => other,
+        })
+        .collect();
+    words.dedup();
+    words.join(", ")
 }
 
 #[cfg(test)]

@@ -258,32 +258,32 @@ fn a_network_fits_what_it_is_and_nothing_else() {
     let different: [(&str, Change); 19] = [
         ("mode", |asked| asked.mode = Mode::Host),
         ("name", |asked| asked.name = Some("other".to_owned())),
-        ("uuid", |asked| asked.uuid = Some(Uuid::nil().to_string())),
+        ("UUID", |asked| asked.uuid = Some(Uuid::nil().to_string())),
         ("subnet", |asked| {
             asked.subnet = Some("10.77.0.2/24".to_owned())
         }),
-        ("dhcp-first", |asked| {
+        ("DHCP range", |asked| {
             asked.dhcp_first = Some("10.77.0.9".to_owned())
         }),
-        ("dhcp-last", |asked| {
+        ("DHCP range", |asked| {
             asked.dhcp_last = Some("10.77.0.9".to_owned())
         }),
-        ("mtu", |asked| asked.mtu = Some(9000)),
-        ("dhcp", |asked| asked.dhcp = Some(false)),
-        ("dns-proxy", |asked| asked.dns_proxy = Some(false)),
-        ("nat44", |asked| asked.nat44 = Some(false)),
-        ("ipv6", |asked| asked.ipv6 = Some(false)),
-        ("ipv6-prefix", |asked| {
+        ("MTU", |asked| asked.mtu = Some(9000)),
+        ("DHCP", |asked| asked.dhcp = Some(false)),
+        ("DNS proxy", |asked| asked.dns_proxy = Some(false)),
+        ("NAT of IPv4", |asked| asked.nat44 = Some(false)),
+        ("IPv6", |asked| asked.ipv6 = Some(false)),
+        ("IPv6 prefix", |asked| {
             asked.ipv6_prefix = Some("fd00::/64".to_owned());
         }),
-        ("nat66", |asked| asked.nat66 = Some(false)),
-        ("router-advertisement", |asked| {
+        ("NAT of IPv6", |asked| asked.nat66 = Some(false)),
+        ("router advertisements", |asked| {
             asked.router_advertisement = Some(false);
         }),
-        ("dhcp6", |asked| asked.dhcp6 = Some(false)),
+        ("DHCPv6", |asked| asked.dhcp6 = Some(false)),
         ("domain", |asked| asked.domain = Some("other".to_owned())),
         ("resolvers", |asked| asked.resolvers = Some(Vec::new())),
-        ("lease-seconds", |asked| asked.lease_seconds = Some(61)),
+        ("lease time", |asked| asked.lease_seconds = Some(61)),
         ("isolation", |asked| asked.isolation = Some(true)),
     ];
     for (what, change) in different {
@@ -291,7 +291,7 @@ fn a_network_fits_what_it_is_and_nothing_else() {
         change(&mut asked);
         match plan.fits(&asked) {
             Err(ServiceError::Exists { reason }) => {
-                assert!(reason.contains(&format!("another {what}:")), "{reason}");
+                assert!(reason.contains(&format!("differs in: {what};")), "{reason}");
             }
             other => panic!("{what}: {other:?}"),
         }
@@ -306,7 +306,7 @@ fn a_pool_asked_of_a_network_without_dhcp_is_another_network() {
         plan.fits(&asked)
             .unwrap_err()
             .reason()
-            .contains("dhcp-first")
+            .contains("DHCP range")
     );
 }
 

@@ -73,22 +73,32 @@ impl Folder {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// The files that were set aside, the oldest first, with their numbers.
     fn aside(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in self.folder.read_dir()? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let number = name
-                .to_str()
-                .and_then(|name| name.strip_prefix(ASIDE)?.rsplit_once('-')?.1.parse().ok());
-            if let Some(number) = number {
-                found.push((number, entry.path()));
-            }
-        }
-        found.sort();
-        Ok(found)
+        aside(&self.folder)
     }
+}
+
+/// The files that were set aside, the oldest first, with their numbers.
+fn aside(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(ASIDE)?.rsplit_once('-')?.1.parse().ok());
+        if let Some(number) = number {
+            found.push((number, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The store of a state folder that was set aside last, since it was damaged, if somebody has left it there.
+#[must_use]
+pub fn set_aside(folder: &Path) -> Option<PathBuf> {
+    Some(aside(folder).ok()?.pop()?.1)
 }
 
 impl Medium for Folder {

@@ -52,6 +52,7 @@ use self::medium::{Medium, Memory};
 use self::writer::{Job, Queue};
 
 pub use self::error::{OpenError, StoreError};
+pub use self::folder::set_aside;
 pub use self::identity::Identity;
 pub use self::lease::{LeaseChange, LeaseRecord, LeaseState};
 

@@ -3,27 +3,31 @@
 //! The lane has the gateway's services, and guests that come by sockets and rings; one tap of the bridge leads to it, the
 //! trunk. What is in the kernel is left there when the service is killed, and taken over by the next one: the bridge is known
 //! by its mark, its members by their names.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `desired` | what a network is to be in the kernel |
+//! | `forwarding` | which interfaces of the host forward packets |
 
-use super::forward::Rule;
+mod desired;
+mod forwarding;
+
 use super::{Supervisor, chain};
 use crate::plan::Plan;
 use crate::privileged::client::{Helper, HelperError};
 use crate::privileged::name::{LinkName, Mark, Role};
 use crate::privileged::request::{Link, Request, Why};
 use openvmnet::service::{Datapath, ServiceError};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use uuid::Uuid;
-use vmnet_linux::kernel::bridge::Bridge;
-use vmnet_linux::kernel::nft::{Inet, Inet6, PREFIX, PortForward, Rules};
-use vmnet_linux::kernel::route::{Address, Routes, link_index};
+use vmnet_linux::kernel::nft::{PREFIX, Rules};
 use vmnet_linux::kernel::sysctl;
-use vmnet_linux::lane::{
-    self, Attachment, ForwardGuest, GuestAddresses, Handle, PortOptions, Protocol, gateway_mac,
-    services_mac,
-};
-use vmnet_wire::ndp;
+use vmnet_linux::lane::{self, Attachment, Handle, PortOptions};
+
+pub(super) use forwarding::Forwarding;
+
+use desired::{forwards, rules, wanted};
 
 /// What a bridge of ours is for, and the tap that leads to us.
 const BRIDGE: &str = "bridge";
@@ -53,16 +57,6 @@ pub(super) struct InKernel {
 struct Left {
     name: String,
     isolated: bool,
-}
-
-/// Interfaces that forward for us.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Forwarding {
-    v4: BTreeSet<String>,
-    v6: BTreeSet<String>,
-    /// Their numbers: one that has gone and come back has another.
-    numbers: BTreeSet<u32>,
-    bridges: BTreeSet<LinkName>,
 }
 
 impl InKernel {
@@ -263,60 +257,6 @@ impl Supervisor {
         isolated.into_iter().collect()
     }
 
-    /// Has those interfaces forward that networks need, and no others.
-    pub(super) fn follow_forwarding(&mut self) -> Result<(), ServiceError> {
-        let mut wanted = Forwarding::default();
-        let mut used: Option<Forwarding> = None;
-        for kernel in self
-            .networks
-            .values()
-            .filter_map(|running| running.kernel.as_ref())
-        {
-            wanted.bridges.insert(kernel.bridge.clone());
-            let rules = kernel.rules.as_ref().unwrap_or(&kernel.plain);
-            let leads = |v6: bool| rules.forwards.iter().any(|it| it.guest.is_ipv6() == v6);
-            let v4 = rules.ipv4.is_some_and(|net| net.nat) || leads(false);
-            let v6 = rules.ipv6.is_some_and(|net| net.nat) || leads(true);
-            let by = match &rules.external {
-                // Clients of forwarded ports come by any.
-                Some(external) if rules.forwards.is_empty() => {
-                    let one = BTreeSet::from([external.clone()]);
-                    Forwarding {
-                        v4: one.clone(),
-                        v6: one,
-                        ..Forwarding::default()
-                    }
-                }
-                _ => match &used {
-                    Some(used) => used.clone(),
-                    None => {
-                        let links = self.helper(WHAT)?.links().map_err(refused)?;
-                        used.insert(in_use(&links)?).clone()
-                    }
-                },
-            };
-            wanted.v4.extend(by.v4.into_iter().filter(|_| v4));
-            wanted.v6.extend(by.v6.into_iter().filter(|_| v6));
-        }
-        let all = wanted.v4.union(&wanted.v6);
-        wanted.numbers = all.filter_map(|name| link_index(name).ok()).collect();
-        // Guests of a network that could not be started again still use what was switched on for it.
-        if wanted.bridges.is_empty() && !self.left_alone.is_empty()
-            || self.forwarding.as_ref() == Some(&wanted)
-        {
-            return Ok(());
-        }
-        let request = Request::Forwarding {
-            v4: wanted.v4.iter().cloned().collect(),
-            v6: wanted.v6.iter().cloned().collect(),
-            bridges: wanted.bridges.iter().cloned().collect(),
-        };
-        let done = self.helper(WHAT)?.done(&request).map_err(refused);
-        // What has failed is asked for again while a network needs it.
-        self.forwarding = (done.is_ok() || wanted.bridges.is_empty()).then_some(wanted);
-        done
-    }
-
     /// Takes back what a start that failed has made. Its tap goes with its descriptor; a bridge that was there before is left to
     /// those who are on it, with its rules and forwarding, until the network can be started again.
     pub(super) fn undo_in_kernel(&mut self, network: Uuid, kernel: &InKernel) {
@@ -424,102 +364,6 @@ fn free_name(links: &[Link]) -> Result<LinkName, ServiceError> {
     named(&free)
 }
 
-/// The bridge of a network.
-fn wanted(plan: &Plan, rules: &Rules) -> Bridge {
-    let v4 = rules
-        .ipv4
-        .map(|net| (IpAddr::V4(net.gateway), net.prefix_len));
-    let v6 = rules
-        .ipv6
-        .into_iter()
-        .flat_map(|net| [net.gateway, net.link_local]);
-    Bridge {
-        mac: rules.host,
-        mtu: plan.mtu,
-        addresses: v4
-            .into_iter()
-            .chain(v6.map(|it| (IpAddr::V6(it), 64)))
-            .collect(),
-        // Where nothing may pass, rules say so to who tries.
-        forwards: true,
-    }
-}
-
-/// The rules of a network without ports.
-fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
-    let host = gateway_mac(plan.ipv4, plan.ipv6);
-    Rules {
-        bridge: bridge.to_string(),
-        trunk: trunk.to_string(),
-        host: host.0,
-        services: services_mac(host).0,
-        ipv4: plan.ipv4.map(|ipv4| Inet {
-            network: ipv4.subnet().network(),
-            prefix_len: ipv4.subnet().prefix_len(),
-            gateway: ipv4.gateway(),
-            nat: plan.nat44,
-        }),
-        ipv6: plan.ipv6.map(|prefix| Inet6 {
-            network: prefix.network(),
-            gateway: prefix.gateway(),
-            link_local: ndp::link_local(host),
-            nat: plan.nat66,
-        }),
-        serves: plan.dhcp.is_some() || plan.nat44 || plan.ipv6.is_some(),
-        dns: plan.dns_proxy,
-        isolation: plan.isolation,
-        isolated: Vec::new(),
-        bridged_pass: false,
-        external: plan.external_interface.clone(),
-        others: Vec::new(),
-        members: Vec::new(),
-        fixed: Vec::new(),
-        forwards: Vec::new(),
-    }
-}
-
-/// Where forwarded ports lead now.
-fn forwards<'a>(all: impl Iterator<Item = &'a Rule>, handle: &Handle) -> Vec<PortForward> {
-    let all: Vec<_> = all.flat_map(|rule| &rule.in_kernel).collect();
-    let mut guests: Vec<ForwardGuest> = Vec::new();
-    for forward in &all {
-        if !guests.contains(&forward.guest) {
-            guests.push(forward.guest);
-        }
-    }
-    if guests.is_empty() {
-        return Vec::new();
-    }
-    let addresses = handle.addresses_of(guests.clone());
-    let of = |guest: &ForwardGuest| -> GuestAddresses {
-        let at = guests.iter().position(|other| other == guest);
-        at.and_then(|at| addresses.get(at))
-            .copied()
-            .unwrap_or_default()
-    };
-    let mut found = BTreeMap::new();
-    for forward in all {
-        let (v4, v6) = of(&forward.guest);
-        let listen = forward.listen.ip();
-        // `::` is for both families.
-        let v4 = v4
-            .filter(|_| listen.is_ipv4() || listen.is_unspecified())
-            .map(IpAddr::V4);
-        let v6 = v6.filter(|_| listen.is_ipv6()).map(IpAddr::V6);
-        for guest in v4.into_iter().chain(v6) {
-            let one = PortForward {
-                tcp: forward.protocol == Protocol::Tcp,
-                address: Some(listen).filter(|address| !address.is_unspecified()),
-                port: forward.listen.port(),
-                guest,
-                guest_port: forward.guest_port,
-            };
-            found.insert((one.tcp, guest.is_ipv6(), one.address, one.port), one);
-        }
-    }
-    found.into_values().collect()
-}
-
 /// Whether bridged packets pass the rules of routed ones, of either family.
 fn bridged_pass() -> bool {
     ["iptables", "ip6tables"].iter().any(|rules| {
@@ -528,96 +372,5 @@ fn bridged_pass() -> bool {
     })
 }
 
-/// Interfaces of the host by which packets of each family come: those with an address that others than the link know. Asked
-/// for every half second, so routes are none of its concern: there may be a million.
-fn in_use(links: &[Link]) -> Result<Forwarding, ServiceError> {
-    let addresses = Routes::open().and_then(|mut routes| routes.addresses());
-    let addresses = addresses.map_err(|error| super::failed(&error))?;
-    Ok(used(links, &addresses))
-}
-
-fn used(links: &[Link], addresses: &[Address]) -> Forwarding {
-    let mut used = Forwarding::default();
-    for one in addresses {
-        let link = links.iter().find(|link| link.index == one.link);
-        let Some(link) = link.filter(|link| link.name != "lo" && link.mark.is_none()) else {
-            continue;
-        };
-        let family = match one.address {
-            IpAddr::V4(_) => &mut used.v4,
-            IpAddr::V6(address) if address.is_unicast_link_local() => continue,
-            IpAddr::V6(_) => &mut used.v6,
-        };
-        family.insert(link.name.clone());
-    }
-    used
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(name: &str) -> Link {
-        Link {
-            index: 1,
-            name: name.to_owned(),
-            mark: None,
-            kind: None,
-            master: None,
-            lower: None,
-            up: true,
-            isolated: false,
-        }
-    }
-
-    #[test]
-    fn packets_come_by_all_interfaces_with_an_address_but_ours() {
-        let own = Link {
-            index: 3,
-            mark: Some(mark(Uuid::from_u128(7), BRIDGE)),
-            ..link("vmnet0")
-        };
-        let at = |index, name| Link {
-            index,
-            ..link(name)
-        };
-        // Called as ours are, and somebody else's.
-        let links = [
-            at(1, "lo"),
-            at(2, "eth0"),
-            own,
-            at(4, "vmnet8"),
-            at(5, "wg0"),
-        ];
-        let addresses: Vec<Address> = [
-            (1, "127.0.0.1", 8),
-            (2, "10.0.0.7", 24),
-            (2, "fe80::7", 64),
-            (3, "192.168.64.1", 24),
-            (4, "172.16.8.1", 24),
-            (5, "2001:db8::5", 64),
-            (9, "10.9.9.9", 24),
-        ]
-        .into_iter()
-        .map(|(link, address, prefix_len)| Address {
-            link,
-            address: address.parse().unwrap(),
-            prefix_len,
-        })
-        .collect();
-        let used = used(&links, &addresses);
-        let names = |set: BTreeSet<String>| set.into_iter().collect::<Vec<_>>();
-        assert_eq!(names(used.v4), ["eth0", "vmnet8"]);
-        assert_eq!(names(used.v6), ["wg0"]);
-    }
-
-    #[test]
-    fn a_bridge_gets_a_name_that_nobody_has() {
-        let free = |names: &[&str]| {
-            let links: Vec<Link> = names.iter().map(|name| link(name)).collect();
-            free_name(&links).unwrap().to_string()
-        };
-        assert_eq!(free(&["lo", "eth0"]), "vmnet0");
-        assert_eq!(free(&["vmnet0", "vmnet1-gw", "vmnet3"]), "vmnet2");
-    }
-}
+mod tests;

@@ -61,8 +61,13 @@ pub fn enter() -> Result<Side, NamespaceError> {
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWUTS;
     process::fork(flags).map_err(|source| NamespaceError::Refused {
+        remedy: if source.raw_os_error() == Some(libc::EAGAIN) {
+            // fork(2), not what it makes.
+            "this user, or its control group, has as many processes as it may: `ulimit -u`, or pids.max".into()
+        } else {
+            sysctl::user_namespace_remedy()
+        },
         source,
-        remedy: sysctl::user_namespace_remedy(),
     })
 }
 

@@ -2,11 +2,16 @@
 //!
 //! `netlink-packet-route` is imported here, and by the files of this folder that speak over this socket; no type of it leaves
 //! the folder.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `conversation` | questions to the kernel, and what it answers |
+//! | `taken` | what of the host uses which addresses |
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+mod conversation;
+mod taken;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
@@ -20,7 +25,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
-use vmnet_core::Prefix;
+
+pub use taken::Taken;
+use taken::is_link_local;
 
 /// The kernel refused something about links, addresses or routes.
 #[derive(Debug, thiserror::Error)]
@@ -39,32 +46,6 @@ pub enum RouteError {
     /// An answer could not be read.
     #[error("netlink: an answer of the kernel could not be read: {0}")]
     Answer(String),
-}
-
-/// Something of the host that uses addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
-    /// First address.
-    pub network: IpAddr,
-    /// Length of the prefix.
-    pub prefix_len: u8,
-    /// The interface it belongs to, if any.
-    pub interface: Option<String>,
-    /// Whether it is an address of the host; otherwise a route.
-    pub is_address: bool,
-}
-
-impl Taken {
-    /// Whether some of the prefix is in use by it.
-    #[must_use]
-    pub fn meets(&self, prefix: Prefix) -> bool {
-        let IpAddr::V6(network) = self.network else {
-            return false;
-        };
-        let beyond = 128_u32.saturating_sub(self.prefix_len.min(Prefix::LEN).into());
-        let different = network.to_bits() ^ prefix.network().to_bits();
-        different.checked_shr(beyond).unwrap_or(0) == 0
-    }
 }
 
 /// An address of a link.
@@ -97,18 +78,6 @@ pub struct LinkChange {
     pub arp: Option<bool>,
 }
 
-/// How a list was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// As it was at one time.
-    Whole,
-    /// It changed meanwhile.
-    Changed,
-}
-
-/// How often a list is asked for that changes while it is told.
-const DUMPS_MAX: u32 = 20;
-
 /// A netlink socket.
 pub struct Routes {
     socket: Socket,
@@ -129,44 +98,6 @@ impl Routes {
             socket,
             sequence: 0,
         })
-    }
-
-    /// Every address and route of the host, those of IPv4 first, in the order the kernel tells them.
-    ///
-    /// Routes shorter than 8 bits, 16 of IPv6, are defaults in disguise (`0.0.0.0/1`, as VPNs set it) and left out, like
-    /// multicast and link-local addresses of IPv6.
-    ///
-    /// # Errors
-    ///
-    /// See [`RouteError`].
-    pub fn taken(&mut self) -> Result<Vec<Taken>, RouteError> {
-        let names = self.link_names()?;
-        let mut taken = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut request = AddressMessage::default();
-            request.header.family = family;
-            self.dump(
-                RouteNetlinkMessage::GetAddress(request),
-                "list the addresses",
-                |message| {
-                    if let RouteNetlinkMessage::NewAddress(address) = message {
-                        taken.extend(taken_by_address(&address, &names));
-                    }
-                },
-            )?;
-            let mut request = RouteMessage::default();
-            request.header.address_family = family;
-            self.dump(
-                RouteNetlinkMessage::GetRoute(request),
-                "list the routes",
-                |message| {
-                    if let RouteNetlinkMessage::NewRoute(route) = message {
-                        taken.extend(taken_by_route(&route, &names));
-                    }
-                },
-            )?;
-        }
-        Ok(taken)
     }
 
     /// The addresses of all links, those of IPv4 first.
@@ -365,108 +296,6 @@ impl Routes {
         )?;
         Ok(names)
     }
-
-    /// Sends a request that is answered by one acknowledgement.
-    pub(super) fn ask(
-        &mut self,
-        request: RouteNetlinkMessage,
-        flags: u16,
-        what: &str,
-    ) -> Result<(), RouteError> {
-        self.send(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        self.answers(what, |_| {}).map(|_| ())
-    }
-
-    /// Sends a request that is answered by a list, and again if that changed while it was told: something that was there all
-    /// the time can be missing from it then.
-    pub(super) fn dump(
-        &mut self,
-        request: RouteNetlinkMessage,
-        what: &str,
-        each: impl FnMut(RouteNetlinkMessage),
-    ) -> Result<(), RouteError> {
-        for _ in 0..DUMPS_MAX {
-            self.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
-            let mut list = Vec::new();
-            let told = self.answers(what, |message| list.push(message))?;
-            if told == Told::Whole {
-                list.into_iter().for_each(each);
-                return Ok(());
-            }
-        }
-        Err(RouteError::Answer(format!(
-            "to {what}: it changed each time while it was told"
-        )))
-    }
-
-    pub(super) fn send(
-        &mut self,
-        request: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<(), RouteError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        Ok(())
-    }
-
-    /// Reads answers until the acknowledgement or the end of the list.
-    pub(super) fn answers(
-        &self,
-        what: &str,
-        each: impl FnMut(RouteNetlinkMessage),
-    ) -> Result<Told, RouteError> {
-        let receive = || Ok(self.socket.recv_from_full()?.0);
-        read_answers(receive, self.sequence, what, each)
-    }
-}
-
-fn read_answers(
-    mut receive: impl FnMut() -> io::Result<Vec<u8>>,
-    sequence: u32,
-    what: &str,
-    mut each: impl FnMut(RouteNetlinkMessage),
-) -> Result<Told, RouteError> {
-    let mut told = Told::Whole;
-    loop {
-        let bytes = receive()?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| RouteError::Answer(error.to_string()))?;
-            let length = (message.header.length as usize).next_multiple_of(4);
-            if length == 0 {
-                return Err(RouteError::Answer("a message of no length".into()));
-            }
-            rest = rest.get(length..).unwrap_or_default();
-            if message.header.sequence_number != sequence {
-                continue;
-            }
-            if message.header.flags & NLM_F_DUMP_INTR != 0 {
-                told = Told::Changed;
-            }
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(told),
-                NetlinkPayload::Error(error) => {
-                    return match error.code {
-                        None => Ok(told),
-                        Some(_) => Err(RouteError::Refused {
-                            what: what.to_owned(),
-                            source: error.to_io(),
-                        }),
-                    };
-                }
-                NetlinkPayload::InnerMessage(inner) => each(inner),
-                _ => {}
-            }
-        }
-    }
 }
 
 /// The index of the interface with this name.
@@ -527,130 +356,4 @@ fn address(message: &AddressMessage) -> Option<Address> {
         address: own.or_else(only)?,
         prefix_len: message.header.prefix_len,
     })
-}
-
-fn taken_by_address(message: &AddressMessage, names: &BTreeMap<u32, String>) -> Option<Taken> {
-    let network = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-        .filter(|address| !is_link_local(*address))?;
-    Some(Taken {
-        network,
-        prefix_len: message.header.prefix_len,
-        interface: names.get(&message.header.index).cloned(),
-        is_address: true,
-    })
-}
-
-fn taken_by_route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Taken> {
-    let least = match message.header.address_family {
-        AddressFamily::Inet6 => 16,
-        _ => 8,
-    };
-    if message.header.destination_prefix_length < least
-        || message.header.kind == RouteType::Multicast
-    {
-        return None;
-    }
-    let mut network = None;
-    let mut interface = None;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-                network = Some(IpAddr::V4(*address));
-            }
-            RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
-                network = Some(IpAddr::V6(*address));
-            }
-            RouteAttribute::Oif(index) => interface = names.get(index).cloned(),
-            _ => {}
-        }
-    }
-    Some(Taken {
-        network: network.filter(|network| !is_link_local(*network))?,
-        prefix_len: message.header.destination_prefix_length,
-        interface,
-        is_address: false,
-    })
-}
-
-/// Of IPv6, where each link has its own.
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if Ipv6Addr::is_unicast_link_local(&address))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A message of the kernel's: a link of this number, or the end of the list.
-    fn message(link: Option<u32>, flags: u16) -> Vec<u8> {
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = 7;
-        let payload = match link {
-            Some(index) => {
-                let mut link = LinkMessage::default();
-                link.header.index = index;
-                NetlinkPayload::from(RouteNetlinkMessage::NewLink(link))
-            }
-            None => NetlinkPayload::Done(netlink_packet_core::DoneMessage::default()),
-        };
-        let mut message = NetlinkMessage::new(header, payload);
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn a_list_that_changed_while_it_was_told_is_known() {
-        for (flags, expected) in [
-            ([0, 0, 0], Told::Whole),
-            ([0, NLM_F_DUMP_INTR, 0], Told::Changed),
-            ([0, 0, NLM_F_DUMP_INTR], Told::Changed),
-        ] {
-            let [first, second, last] = flags;
-            let mut datagrams = vec![
-                [message(Some(1), first), message(Some(2), second)].concat(),
-                message(None, last),
-            ]
-            .into_iter();
-            let mut links = 0;
-            let receive = || Ok(datagrams.next().unwrap());
-            let told = read_answers(receive, 7, "list the links", |_| links += 1).unwrap();
-            assert_eq!((told, links), (expected, 2), "{flags:?}");
-        }
-    }
-
-    #[test]
-    fn a_prefix_meets_what_holds_it_and_what_it_holds() {
-        let taken = |network: &str, prefix_len| Taken {
-            network: network.parse().unwrap(),
-            prefix_len,
-            interface: None,
-            is_address: false,
-        };
-        let prefix: Prefix = "fd12:3456:789a:1::/64".parse().unwrap();
-        for (network, len, meets) in [
-            ("fd12:3456:789a:1::", 64, true),
-            ("fd12:3456:789a:1::99", 128, true),
-            ("fd12:3456:789a:1::", 80, true),
-            ("fd12:3456:789a::", 48, true),
-            ("fd12:3456::", 32, true),
-            ("fd00::", 8, true),
-            ("::", 0, true),
-            ("fd12:3456:789a:2::", 64, false),
-            ("fd12:3456:789a:2::1", 128, false),
-            ("fd12:3456:789b::", 48, false),
-            ("192.168.0.0", 16, false),
-            ("0.0.0.0", 0, false),
-        ] {
-            assert_eq!(taken(network, len).meets(prefix), meets, "{network}/{len}");
-        }
-    }
 }

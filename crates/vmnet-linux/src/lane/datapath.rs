@@ -88,6 +88,8 @@ pub(super) struct Lane {
     pub(super) alone: bool,
     /// A frame waits in its ring for room at this port.
     pub(super) stuck: Option<PortId>,
+    /// What is taken is the last of a port: it cannot wait in its ring.
+    pub(super) leaving: bool,
     patience: Patience,
     /// How soon ports that cannot tell are tried again.
     retry: Duration,
@@ -171,6 +173,7 @@ impl Lane {
             vmms: Slots::default(),
             alone: false,
             stuck: None,
+            leaving: false,
             patience: Patience::new(now),
             retry: RETRY,
             moved: 0,
@@ -339,7 +342,7 @@ impl Lane {
                 Command::Attach(attachment, options, answer) => {
                     let _gone = answer.send(self.attach(attachment, options));
                 }
-                Command::Detach(port) => self.detach(port),
+                Command::Detach(port) => self.leave(port),
                 Command::Listen(socket, options, answer) => {
                     let _gone = answer.send(self.listen(socket, options));
                 }

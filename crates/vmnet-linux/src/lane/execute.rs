@@ -189,6 +189,7 @@ impl Lane {
         let Some(place) = self.ports.get_mut(port) else {
             return self.network.count_drop(Drop::NoPort);
         };
+        let may_wait = may_wait && !self.leaving;
         match place.send(frame, mtu, &mut self.scratch, may_wait) {
             Ok(()) => {}
             Err(Refused::Dropped(cause)) => self.network.count_drop(cause),

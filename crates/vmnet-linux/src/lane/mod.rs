@@ -8,6 +8,7 @@
 //! | `guests` | frames from ports, guests that come and go |
 //! | `rings` | frames from rings in guests' memory |
 //! | `vmm` | VMMs that come and go, and what they say of their rings |
+//! | `leaving` | guests that go without a word |
 //! | `patience` | looking again for a moment before sleeping |
 //! | `sockets` | events of the flows' sockets |
 //! | `names` | queries to resolvers, and streams to the DNS proxy |
@@ -24,6 +25,7 @@ mod guests;
 mod handle;
 mod joining;
 mod leases;
+mod leaving;
 mod listen;
 mod names;
 mod patience;

@@ -52,7 +52,7 @@ struct Held {
 }
 
 /// What a look at a ring found.
-enum Found {
+pub(super) enum Found {
     Nothing,
     Frames,
     /// The next frame waits for this port.
@@ -200,7 +200,7 @@ impl Lane {
     }
 
     /// A burst from one ring.
-    fn receive_from_ring(&mut self, id: PortId, index: u8) -> Result<Found, RingError> {
+    pub(super) fn receive_from_ring(&mut self, id: PortId, index: u8) -> Result<Found, RingError> {
         let mut burst = (self.rings.burst.take()).unwrap_or_else(|| Burst::new(LIMITS));
         let taken = self.take_burst(id, index, &mut burst);
         let found = match taken {

@@ -307,6 +307,7 @@ impl Lane {
                 tracing::warn!(error = %chain(&error), "the conversation with a VMM has ended")
             }
         }
+        self.take_what_is_left(id);
         self.end_session(id);
     }
 

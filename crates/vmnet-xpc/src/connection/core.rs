@@ -3,12 +3,12 @@
 use super::handler::{Handler, Slot, Waiter};
 use super::link::{Link, Use};
 use super::mailbox::Mailbox;
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, Refused};
 use super::{Connection, Origin, Stage, reactor, service};
 use crate::dictionary::Dictionary;
-use crate::failure::Failure;
+use crate::failure::{Failure, Unsent};
 use crate::object::{Body, Head, Object};
-use crate::wire::{Frame, Purpose, write};
+use crate::wire::{Frame, Purpose, Written, write};
 use rustix::io::Errno;
 use rustix::net::UCred;
 use std::collections::HashMap;
@@ -157,8 +157,7 @@ impl Core {
         }
         state.active = true;
         match &self.role {
-            Role::Client(_) | Role::EndpointClient(_) if state.outgoing.is_empty() => Ok(()),
-            Role::Client(_) | Role::EndpointClient(_) => self.flush(&mut state),
+            Role::Client(_) | Role::EndpointClient(_) => self.start(&mut state),
             Role::Service(name) => self.listen(&mut state, name),
             Role::Anonymous => self.wait_for_endpoints(&mut state),
             Role::Peer => {
@@ -179,7 +178,7 @@ impl Core {
             .and_then(|whose| unsafe { whose.0.as_ref() }.retain_if_alive())
     }
 
-    /// Sends a message, or the answer that the message is.
+    /// Sends a message, or the answer that the message is. What cannot be sent is told to the handler.
     pub(super) fn send(self: &Arc<Self>, message: &Dictionary) {
         let (purpose, id) = match message.origin.get() {
             Some(Origin {
@@ -188,19 +187,61 @@ impl Core {
             }) => (Purpose::Reply, *id),
             _ => (Purpose::Message, 0),
         };
-        let sent = write(message).is_ok_and(|written| {
-            let mut state = self.lock();
-            state.dead
-                || (state.outgoing.push(written, purpose, id) && self.start(&mut state).is_ok())
-        });
-        if !sent {
+        let written = write(message).map_err(Unsent::Unwritable);
+        let mut state = self.lock();
+        if state.dead {
+            return;
+        }
+        let sent = self.push(&mut state, written, purpose, id);
+        drop(state);
+        if sent.is_err() {
             self.die();
+        }
+    }
+
+    /// Puts a message into the line and sends what the socket takes. An error is the socket's.
+    fn push(
+        self: &Arc<Self>,
+        state: &mut State,
+        written: Result<Written, Unsent>,
+        purpose: Purpose,
+        id: u64,
+    ) -> io::Result<()> {
+        let pushed = written.and_then(|written| state.outgoing.push(written, purpose, id));
+        if let Err(why) = pushed {
+            self.unsent(state, Refused { purpose, id }, why);
+        }
+        self.start(state)
+    }
+
+    /// Tells of a message that is not sent: who waits for its answer, on this side or the peer's, and else the handler.
+    fn unsent(self: &Arc<Self>, state: &mut State, which: Refused, why: Unsent) {
+        let Refused { purpose, id } = which;
+        let failure = Failure::Unsent(why);
+        match purpose {
+            Purpose::Question => {
+                if let Some(waiter) = state.waiting.remove(&id) {
+                    waiter.fail(failure);
+                }
+                return;
+            }
+            // Without descriptors, and short. A peer that does not read would not read it.
+            Purpose::Reply => {
+                let empty = write(&Dictionary::default()).map_err(Unsent::Unwritable);
+                let _line_full =
+                    empty.and_then(|empty| state.outgoing.push(empty, Purpose::Refusal, id));
+            }
+            Purpose::Message | Purpose::Refusal => {}
+        }
+        // A program that goes on and on hears it often enough.
+        if self.mailbox.len() < MANY_EVENTS {
+            self.tell(Object::new(Body::Error(failure)));
         }
     }
 
     /// Sends a question.
     pub(super) fn ask(self: &Arc<Self>, message: &Dictionary, waiter: Waiter) {
-        let written = write(message);
+        let written = write(message).map_err(Unsent::Unwritable);
         let mut state = self.lock();
         if state.dead || matches!(self.role, Role::Service(_) | Role::Anonymous) {
             drop(state);
@@ -209,12 +250,10 @@ impl Core {
         let id = state.questions;
         state.questions += 1;
         state.waiting.insert(id, waiter);
-        let sent = written.is_ok_and(|written| {
-            state.outgoing.push(written, Purpose::Question, id) && self.start(&mut state).is_ok()
-        });
+        let sent = self.push(&mut state, written, Purpose::Question, id);
         self.look_again(&mut state);
         drop(state);
-        if !sent {
+        if sent.is_err() {
             self.die();
         }
     }
@@ -231,7 +270,7 @@ impl Core {
 
     /// Sends what waits, once the connection has begun.
     fn start(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        if state.active {
+        if state.active && !state.outgoing.is_empty() {
             self.flush(state)
         } else {
             Ok(())
@@ -255,12 +294,20 @@ impl Core {
                 return Err(io::ErrorKind::NotConnected.into());
             }
         };
-        match state.outgoing.flush(&link) {
+        match self.flush_into(state, &link) {
             // The reactor finds out too, and knows what follows.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
         reactor()?.wait_for(&link, !state.paused, !state.outgoing.is_empty());
+        Ok(())
+    }
+
+    /// Sends what the socket takes, and tells of what the kernel refuses.
+    fn flush_into(self: &Arc<Self>, state: &mut State, link: &Link) -> Result<(), Errno> {
+        while let Some(refused) = state.outgoing.flush(link)? {
+            self.unsent(state, refused, Unsent::Refused);
+        }
         Ok(())
     }
 
@@ -288,7 +335,7 @@ impl Core {
     fn write_more(self: &Arc<Self>, link: &Arc<Link>) -> bool {
         let mut state = self.lock();
         let had = !state.outgoing.is_empty();
-        let taken = state.outgoing.flush(link).is_ok();
+        let taken = self.flush_into(&mut state, link).is_ok();
         // To be waited for as before is to be told as before.
         if let Some(reactor) = reactor::get().filter(|_| had) {
             reactor.wait_for(
@@ -337,12 +384,16 @@ impl Core {
     fn arrived(self: &Arc<Self>, frame: Frame) -> bool {
         let mut state = self.lock();
         let stage = match frame.purpose {
-            Purpose::Reply => {
+            Purpose::Reply | Purpose::Refusal => {
                 let waiter = state.waiting.remove(&frame.id);
                 drop(state);
                 // Nobody waits for an answer that comes twice.
+                let answer = match frame.purpose {
+                    Purpose::Refusal => Body::Error(Failure::Unanswered),
+                    _ => Body::Dictionary(frame.message),
+                };
                 if let Some(waiter) = waiter {
-                    waiter.answer(Object::new(Body::Dictionary(frame.message)));
+                    waiter.answer(Object::new(answer));
                 }
                 return true;
             }

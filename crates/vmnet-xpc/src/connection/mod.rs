@@ -15,8 +15,11 @@
 //!
 //! A connection to a service is made when the first message is sent, and again after the service has been away: then its
 //! handler gets `XPC_ERROR_CONNECTION_INTERRUPTED`. Where there is no service, it gets `XPC_ERROR_CONNECTION_INVALID`,
-//! and so does every connection that cannot come back, once and last. A message that cannot be sent (see
-//! [`crate::wire::WriteError`]) makes its connection invalid.
+//! and so does every connection that cannot come back, once and last.
+//!
+//! A message that cannot be sent ([`crate::failure::Unsent`]) leaves its connection as it is: who asked gets an error in
+//! place of the answer, and of what is no question the handler gets an error. Where the message is itself an answer, the
+//! peer who waits for it gets one too.
 //!
 //! A child of `fork` without `exec` can make connections of its own. Those of its parent give it errors: their threads and
 //! sockets are the parent's.

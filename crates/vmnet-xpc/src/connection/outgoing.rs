@@ -1,7 +1,8 @@
 //! What stands in line to be sent.
 
 use super::link::Link;
-use crate::wire::{Head, Purpose, Written};
+use crate::failure::Unsent;
+use crate::wire::{HEAD, Head, Purpose, Written};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -9,11 +10,28 @@ use std::os::fd::OwnedFd;
 /// The most bytes that may wait for a peer that does not read.
 const MOST_BYTES: usize = 64 << 20;
 
+/// Whether an error is one of the message, and the socket goes on.
+fn is_of_the_message(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::TOOMANYREFS | Errno::INVAL | Errno::MSGSIZE | Errno::NOMEM | Errno::NOBUFS
+    )
+}
+
 #[derive(Debug)]
 struct Frame {
     bytes: Vec<u8>,
     sent: usize,
     descriptors: Vec<OwnedFd>,
+    purpose: Purpose,
+    id: u64,
+}
+
+/// A message that the kernel does not take. Nothing of it went out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) purpose: Purpose,
+    pub(super) id: u64,
 }
 
 /// What stands in line to be sent.
@@ -24,14 +42,22 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Puts a message into the line; false if the line is too long.
-    pub(super) fn push(&mut self, written: Written, purpose: Purpose, id: u64) -> bool {
+    /// Puts a message into the line, unless that is too long.
+    pub(super) fn push(
+        &mut self,
+        written: Written,
+        purpose: Purpose,
+        id: u64,
+    ) -> Result<(), Unsent> {
         let (Ok(length), Ok(descriptors)) = (
             u32::try_from(written.bytes.len()),
             u8::try_from(written.descriptors.len()),
         ) else {
-            return false;
+            return Err(Unsent::LineFull);
         };
+        if self.bytes + HEAD + written.bytes.len() > MOST_BYTES {
+            return Err(Unsent::LineFull);
+        }
         let mut bytes = Head {
             length,
             id,
@@ -46,8 +72,10 @@ impl Outgoing {
             bytes,
             sent: 0,
             descriptors: written.descriptors,
+            purpose,
+            id,
         });
-        self.bytes <= MOST_BYTES
+        Ok(())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -58,8 +86,8 @@ impl Outgoing {
         *self = Self::default();
     }
 
-    /// Sends what the socket takes.
-    pub(super) fn flush(&mut self, link: &Link) -> Result<(), Errno> {
+    /// Sends what the socket takes, up to a message that is refused: that one is taken out of the line.
+    pub(super) fn flush(&mut self, link: &Link) -> Result<Option<Refused>, Errno> {
         while let Some(frame) = self.frames.front_mut() {
             let rest = frame.bytes.get(frame.sent..).unwrap_or_default();
             match link.send(rest, &frame.descriptors) {
@@ -72,10 +100,16 @@ impl Outgoing {
                         self.frames.pop_front();
                     }
                 }
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) if frame.sent == 0 && is_of_the_message(error) => {
+                    let (purpose, id) = (frame.purpose, frame.id);
+                    self.bytes = self.bytes.saturating_sub(frame.bytes.len());
+                    self.frames.pop_front();
+                    return Ok(Some(Refused { purpose, id }));
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

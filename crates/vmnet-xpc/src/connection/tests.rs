@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vmnet_queue::Target;
 
+mod unsent;
+
 const LONG: Duration = Duration::from_secs(20);
 
 fn core(object: &Object) -> &Arc<Core> {
@@ -224,17 +226,6 @@ fn what_was_sent_before_a_cancel_arrives() {
     drop(client);
     assert_eq!(number(&said.recv_timeout(LONG).unwrap()), 5);
     assert!(is(&said.recv_timeout(LONG).unwrap(), Failure::Invalid));
-}
-
-#[test]
-fn what_cannot_be_sent_ends_the_connection() {
-    let (listener, _said) = doubling(Role::Anonymous);
-    let client = client_of(&listener);
-    let told = events(&client);
-    let letter = message(1);
-    drop(letter.set(c"connection", Some(listener.clone())));
-    assert!(is(&core(&client).ask_and_wait(&letter), Failure::Invalid));
-    assert!(is(&told.recv_timeout(LONG).unwrap(), Failure::Invalid));
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub enum Purpose {
     Question,
     /// An answer.
     Reply,
+    /// That there was an answer which could not be sent.
+    Refusal,
 }
 
 /// What a frame's head says.
@@ -66,6 +68,7 @@ impl Head {
             Purpose::Message => 0,
             Purpose::Question => 1,
             Purpose::Reply => 2,
+            Purpose::Refusal => 3,
         };
         let mut bytes = [0; HEAD];
         let fields = MAGIC.to_le_bytes().into_iter();
@@ -99,6 +102,7 @@ impl Head {
             0 => Purpose::Message,
             1 => Purpose::Question,
             2 => Purpose::Reply,
+            3 => Purpose::Refusal,
             _ => return Err(ReadError::NoFrame),
         };
         let length = u32::from_le_bytes(*length);

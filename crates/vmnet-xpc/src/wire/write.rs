@@ -6,7 +6,7 @@ use crate::object::Body;
 use std::os::fd::AsFd;
 
 /// Why a message cannot be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WriteError {
     /// It has more than [`MOST_BYTES`].
     TooLong,
