@@ -30,7 +30,7 @@ use crate::membership::lock;
 const RECEIVE: u16 = 4096;
 /// The same of an interface with larger frames. They are used in turns, so these are all that a processor's cache has room for;
 /// what finds none waits in the service.
-const RECEIVE_LARGE: u16 = 512;
+const RECEIVE_LARGE: u16 = 256;
 /// Buffers to send from, of small and of large frames.
 const TRANSMIT: u16 = 1024;
 const TRANSMIT_LARGE: u16 = 512;
@@ -41,7 +41,7 @@ const BUFFER: u32 = 25 * 64;
 const BUFFER_LARGE: u32 = 65 * 64;
 /// Bytes that were written and are not taken yet. They were just written and will soon be read: more than this would be in no
 /// cache by then.
-const UNTAKEN: usize = 512 << 10;
+const UNTAKEN: usize = 384 << 10;
 /// How long a write waits for room, before it drops as a switch does. The service may have to wait for a processor.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
