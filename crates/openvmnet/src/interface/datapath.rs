@@ -110,12 +110,11 @@ impl Datapath {
         }
     }
 
-    /// Makes the descriptor say what there is.
-    pub(super) fn settle(&self) {
+    /// Lets `sleep` wait until there are packets, with a descriptor that is readable then.
+    pub(super) fn sleep(&self, sleep: impl FnOnce(BorrowedFd<'_>)) {
         match self {
-            Self::Rings(rings) => rings.settle(),
-            // The kernel does.
-            Self::Socket(_) => {}
+            Self::Rings(rings) => rings.sleep(sleep),
+            Self::Socket(datagrams) => sleep(datagrams.watch()),
         }
     }
 

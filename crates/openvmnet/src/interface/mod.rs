@@ -30,6 +30,7 @@ mod events;
 mod finish;
 mod forwarding;
 mod life;
+mod look;
 mod packet;
 mod parameters;
 mod plan;
@@ -384,7 +385,6 @@ impl Interface {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             self.shared.check()?;
-            let ready = self.shared.datapath.watch();
             if self.shared.datapath.seen().waiting > 0 {
                 return Ok(true);
             }
@@ -396,10 +396,11 @@ impl Interface {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: i64::from(left.subsec_nanos()),
             });
-            let mut polled = [PollFd::from_borrowed_fd(ready, PollFlags::IN)];
-            // A signal that interrupts is no event.
-            let _ready = poll(&mut polled, left.as_ref());
-            self.shared.datapath.settle();
+            self.shared.datapath.sleep(|ready| {
+                let mut polled = [PollFd::from_borrowed_fd(ready, PollFlags::IN)];
+                // A signal that interrupts is no event.
+                let _ready = poll(&mut polled, left.as_ref());
+            });
         }
     }
 

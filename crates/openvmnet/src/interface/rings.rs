@@ -4,11 +4,12 @@
 //! Each direction has a lock of its own, so that none waits for the other. There is no thread: whoever reads and writes does
 //! the work.
 
+use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use vmnet_virtio::driver::{DeviceError, Receive, SendError, Transmit};
@@ -20,12 +21,16 @@ use super::Statistics;
 use super::arriving::Arriving;
 use super::drain::Drain;
 use super::finish::{Agreed, HEAD, HEADER, header_of};
+use super::look::Look;
 use super::packet::{PacketBuffers, WritePacket};
 use super::parameters::MAX_PACKETS;
 use crate::membership::lock;
 
 /// Buffers that a receive ring has: what the interface keeps for a program that does not read.
 const RECEIVE: u16 = 4096;
+/// The same of an interface with larger frames. They are used in turns, so these are all that a processor's cache has room for;
+/// what finds none waits in the service.
+const RECEIVE_LARGE: u16 = 256;
 /// Buffers to send from, of small and of large frames.
 const TRANSMIT: u16 = 1024;
 const TRANSMIT_LARGE: u16 = 512;
@@ -34,6 +39,9 @@ const TRANSMIT_LARGE: u16 = 512;
 const BUFFER: u32 = 25 * 64;
 /// A buffer of an interface with larger frames, which take several.
 const BUFFER_LARGE: u32 = 65 * 64;
+/// Bytes that were written and are not taken yet. They were just written and will soon be read: more than this would be in no
+/// cache by then.
+const UNTAKEN: usize = 384 << 10;
 /// How long a write waits for room, before it drops as a switch does. The service may have to wait for a processor.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -42,8 +50,12 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct Rings {
     /// Readable while there are frames, if it is watched.
     ready: OwnedFd,
-    /// Somebody waits for `ready`.
+    /// Somebody may wait for `ready` at any time.
     watched: AtomicBool,
+    /// Threads that wait for it right now.
+    waiting: AtomicUsize,
+    /// When it is worth to look for packets once more.
+    look: Mutex<Look>,
     receiving: Mutex<Receiving>,
     transmitting: Mutex<Transmitting>,
     front: Mutex<Option<Frontend>>,
@@ -63,6 +75,7 @@ struct Transmitting {
     queue: Option<Queue<Transmit>>,
     /// The service takes frames, as far as is known: it is worth to wait.
     moves: bool,
+    look: Look,
 }
 
 /// What of the receive ring tells an event from the one before.
@@ -96,7 +109,7 @@ fn plan(agreed: &Agreed) -> Plan {
     Plan {
         features,
         queue_pairs: 1,
-        ring_size: RECEIVE,
+        ring_size: if small { RECEIVE } else { RECEIVE_LARGE },
         transmit_ring_size: Some(if small { TRANSMIT } else { TRANSMIT_LARGE }),
         transmit_buffer: lines.saturating_mul(64),
         receive_buffer: if small { BUFFER } else { BUFFER_LARGE },
@@ -122,6 +135,8 @@ impl Rings {
         Ok(Self {
             ready: receive.call_fd().try_clone_to_owned()?,
             watched: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            look: Mutex::new(Look::new()),
             receiving: Mutex::new(Receiving {
                 queue: Some(receive),
                 scratch: Vec::new(),
@@ -130,6 +145,7 @@ impl Rings {
             transmitting: Mutex::new(Transmitting {
                 queue: Some(transmit),
                 moves: true,
+                look: Look::new(),
             }),
             front: Mutex::new(Some(front)),
         })
@@ -212,21 +228,48 @@ impl Rings {
             let mut receiving = lock(&self.receiving);
             self.watched.store(true, Ordering::Relaxed);
             if let Some(queue) = &mut receiving.queue {
-                settle(queue);
-                if queue.driver.has_more() {
-                    // Nobody asked to be told of these.
-                    let _signalled = queue.call_ourselves();
-                }
+                begin_to_tell(queue);
             }
         }
         self.ready.as_fd()
     }
 
-    /// Makes the descriptor say what there is.
-    pub(super) fn settle(&self) {
-        if let Some(queue) = &mut lock(&self.receiving).queue {
+    /// Lets `sleep` wait until there are frames, for as long as it likes, with a descriptor that is readable then. Who does
+    /// not [`Self::watch`] costs the service no calls while nobody sleeps.
+    pub(super) fn sleep(&self, sleep: impl FnOnce(BorrowedFd<'_>)) {
+        let look = self.look.try_lock();
+        // Others look already.
+        if let Ok(mut look) = look
+            && look.look(|| Ok::<_, Infallible>(self.has_more())) == Ok(true)
+        {
+            return;
+        }
+        {
+            let mut receiving = lock(&self.receiving);
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            if let Some(queue) = &mut receiving.queue {
+                begin_to_tell(queue);
+            }
+        }
+        sleep(self.ready.as_fd());
+        let mut receiving = lock(&self.receiving);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(queue) = &mut receiving.queue
+            && self.is_told()
+        {
             settle(queue);
         }
+    }
+
+    fn has_more(&self) -> bool {
+        let receiving = lock(&self.receiving);
+        let queue = receiving.queue.as_ref();
+        queue.is_some_and(|queue| queue.driver.has_more())
+    }
+
+    /// The descriptor has to say what there is. Asked with the lock on what is received, under which it changes.
+    fn is_told(&self) -> bool {
+        self.watched.load(Ordering::Relaxed) || self.waiting.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -271,7 +314,7 @@ impl Rings {
         }
         // What the caller sees does not depend on whether the service could be told of free buffers.
         let _told = queue.flush();
-        if self.watched.load(Ordering::Relaxed) {
+        if self.is_told() {
             settle(queue);
         }
         Ok(count)
@@ -287,12 +330,17 @@ impl Rings {
         statistics: &Statistics,
     ) -> Result<(), DeviceError> {
         let mut transmitting = lock(&self.transmitting);
-        let Transmitting { queue, moves } = &mut *transmitting;
+        let Transmitting { queue, moves, look } = &mut *transmitting;
         let Some(queue) = queue else { return Ok(()) };
         let mut until = None;
         for packet in packets {
             loop {
-                match send(&mut queue.driver, &packet, agreed) {
+                let sent = if queue.driver.pending_bytes() < UNTAKEN {
+                    send(&mut queue.driver, &packet, agreed)
+                } else {
+                    Err(SendError::Full)
+                };
+                match sent {
                     Ok(()) => break,
                     Err(SendError::Full) => {
                         if queue.driver.reclaim()? > 0 {
@@ -302,7 +350,7 @@ impl Rings {
                         let _told = queue.flush();
                         let patience = if *moves { PATIENCE } else { Duration::ZERO };
                         let until = *until.get_or_insert_with(|| Instant::now() + patience);
-                        if !wait_for_room(queue, until)? {
+                        if !wait_for_room(queue, look, until)? {
                             *moves = false;
                             Statistics::add(&statistics.dropped, 1);
                             break;
@@ -325,6 +373,15 @@ impl Rings {
     }
 }
 
+/// Makes the descriptor say what there is, and what comes from now on.
+fn begin_to_tell(queue: &mut Queue<Receive>) {
+    settle(queue);
+    if queue.driver.has_more() {
+        // Nobody asked to be told of these.
+        let _signalled = queue.call_ourselves();
+    }
+}
+
 /// Makes the descriptor say what there is: to be called whenever that may have changed, if it is watched.
 fn settle(queue: &mut Queue<Receive>) {
     if queue.driver.has_more() {
@@ -338,7 +395,14 @@ fn settle(queue: &mut Queue<Receive>) {
 }
 
 /// Waits until the service has given buffers back; false: not in time.
-fn wait_for_room(queue: &mut Queue<Transmit>, until: Instant) -> Result<bool, DeviceError> {
+fn wait_for_room(
+    queue: &mut Queue<Transmit>,
+    look: &mut Look,
+    until: Instant,
+) -> Result<bool, DeviceError> {
+    if Instant::now() < until && look.look(|| Ok(queue.driver.reclaim()? > 0))? {
+        return Ok(true);
+    }
     loop {
         if queue.driver.reclaim()? > 0 {
             return Ok(true);
@@ -348,7 +412,7 @@ fn wait_for_room(queue: &mut Queue<Transmit>, until: Instant) -> Result<bool, De
             return Ok(false);
         }
         let _taken = queue.clear();
-        if queue.driver.enable_calls() {
+        if queue.driver.enable_calls_at_half() {
             continue;
         }
         // A signal that interrupts is no reason to drop.

@@ -68,7 +68,7 @@ impl Lane {
                 Ok(self.add_port(port, options)?)
             }
             Attachment::VhostUser(socket) => {
-                let id = self.add_port(vmm::port(), options)?;
+                let id = self.add_port(vmm::port(&socket), options)?;
                 if let Err(error) = self.attach_vhost_user(id, socket) {
                     self.detach(id);
                     return Err(error.into());

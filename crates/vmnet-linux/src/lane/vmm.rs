@@ -366,9 +366,10 @@ impl Lane {
     }
 }
 
-/// A port for a guest that shares its memory.
-pub(super) fn port() -> Port {
-    Port::VhostUser(Box::new(VhostUser::new()))
+/// A port for a guest that shares its memory. One that came with its connection is a program of the library's.
+pub(super) fn port(socket: &VhostUserSocket) -> Port {
+    let is_program = matches!(socket, VhostUserSocket::Connected(_));
+    Port::VhostUser(Box::new(VhostUser::new(is_program)))
 }
 
 /// A session waits for its thread when it is dropped, which may be in the middle of a message; and letting go of a large

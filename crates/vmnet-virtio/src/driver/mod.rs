@@ -285,7 +285,14 @@ impl DriverRing {
     /// call may come for it.
     #[must_use]
     pub fn enable_calls(&mut self) -> bool {
-        either!(&mut self.kind, ring => ring.enable_calls())
+        either!(&mut self.kind, ring => ring.enable_calls(0))
+    }
+
+    /// Asks the device to call when it gives one more chain back than `ahead`, all of one descriptor. If this says true, there
+    /// are as many already. A ring without `VIRTIO_F_EVENT_IDX` knows no numbers: it is called for the next one.
+    #[must_use]
+    pub fn enable_calls_behind(&mut self, ahead: u16) -> bool {
+        either!(&mut self.kind, ring => ring.enable_calls(ahead))
     }
 
     /// Tells the device that calls are not needed. It may call all the same.

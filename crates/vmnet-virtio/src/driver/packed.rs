@@ -192,23 +192,31 @@ impl PackedDriver {
     /// The token of the chain that is `ahead` descriptors behind the next to be collected, if the device has given it back
     /// and every chain has one descriptor.
     pub(super) fn peek(&self, ahead: u16) -> Option<u16> {
-        if ahead >= self.size.saturating_sub(self.free) {
-            return None;
-        }
-        let (_, id) = self.given_at(self.collect.after(ahead, self.size))?;
+        let (_, id) = self.peek_at(ahead)?;
         let (_, token) = self.own.get(usize::from(id))?.chain?;
         Some(token)
     }
 
-    pub(super) fn enable_calls(&mut self) -> bool {
+    /// The same, of a chain whose id may be none.
+    fn peek_at(&self, ahead: u16) -> Option<(u32, u16)> {
+        // Beyond as many as are on their way, what is there is old.
+        if ahead >= self.size.saturating_sub(self.free) {
+            return None;
+        }
+        self.given_at(self.collect.after(ahead, self.size))
+    }
+
+    /// Every chain has one descriptor, or `ahead` is 0.
+    pub(super) fn enable_calls(&mut self, ahead: u16) -> bool {
+        let last = self.collect.after(ahead, self.size);
         let wish = if self.event_idx {
-            event(self.collect.bits(), EVENT_DESCRIPTOR)
+            event(last.bits(), EVENT_DESCRIPTOR)
         } else {
             event(0, EVENT_ENABLE)
         };
         event_idx::before_sleeping(
             || self.areas.driver_event.store(wish, Ordering::Relaxed),
-            || self.given().is_some(),
+            || self.peek_at(ahead).is_some(),
         )
     }
 

@@ -179,14 +179,22 @@ impl SplitDriver {
         self.areas.used.index.load(Ordering::Acquire)
     }
 
-    pub(super) fn enable_calls(&mut self) -> bool {
+    pub(super) fn enable_calls(&mut self, ahead: u16) -> bool {
         let Self { areas, collect, .. } = self;
+        let last = collect.wrapping_add(ahead);
         event_idx::before_sleeping(
             || match &areas.used_event {
-                Some(used_event) => used_event.store(*collect, Ordering::Relaxed),
+                Some(used_event) => used_event.store(last, Ordering::Relaxed),
                 None => areas.avail.flags.store(0, Ordering::Relaxed),
             },
-            || areas.used.index.load(Ordering::Acquire) != *collect,
+            || {
+                areas
+                    .used
+                    .index
+                    .load(Ordering::Acquire)
+                    .wrapping_sub(*collect)
+                    > ahead
+            },
         )
     }
 

@@ -191,3 +191,50 @@ fn the_longest_frame_arrives() {
     }
     assert!(seen == frame);
 }
+
+/// Whoever waits for room is called when half has come back, and not before.
+#[test]
+fn a_call_comes_at_half() {
+    for packed in [false, true] {
+        let mut memory = OwnMemory::of_heap(1 << 16);
+        let wakes = Shape {
+            event_idx: true,
+            ..shape(packed)
+        };
+        let mut transmit = Transmit::new(&mut memory, wakes, 1024).unwrap();
+        assert!(transmit.enable_calls_at_half(), "nothing is awaited");
+        let mut device = Ring::start(memory.map(), transmit.config()).unwrap();
+        let mut slices = crate::memory::Slices::new(Arc::clone(memory.map()));
+        // Round and round, so that all places are passed.
+        for pending in [1_usize, 2, 7, 8, 3, 8, 8] {
+            for _ in 0..pending {
+                transmit.send(&[0; 12], &[&[7; 88]]).unwrap();
+            }
+            let _ = transmit.flush();
+            assert_eq!(transmit.pending_bytes(), 100 * pending);
+            assert!(!transmit.enable_calls_at_half());
+            let half = pending.div_ceil(2);
+            for given in 1..=half {
+                device.take(&mut slices).unwrap().unwrap();
+                device.give(0);
+                device.publish();
+                // The first question of a ring is always answered by yes.
+                let first = pending == 1;
+                assert_eq!(
+                    device.wants_call(),
+                    given == half || first,
+                    "{given} of {pending}"
+                );
+            }
+            assert!(transmit.enable_calls_at_half(), "it has");
+            for _ in half..pending {
+                device.take(&mut slices).unwrap().unwrap();
+                device.give(0);
+            }
+            device.publish();
+            assert_eq!(transmit.reclaim(), Ok(pending));
+            assert_eq!(transmit.pending_bytes(), 0);
+            let _passed = device.wants_call();
+        }
+    }
+}

@@ -25,8 +25,11 @@ pub enum SendError {
 pub struct Transmit {
     ring: DriverRing,
     buffers: Buffers,
-    /// Buffers that the device does not have.
+    /// Buffers that the device does not have. Those that came back last are the next: they are in the cache.
     free: Vec<u16>,
+    /// Bytes in each buffer that the device has, and in all of them.
+    lengths: Box<[u32]>,
+    pending_bytes: usize,
 }
 
 impl Transmit {
@@ -39,6 +42,8 @@ impl Transmit {
             ring: DriverRing::new(memory, shape)?,
             buffers: Buffers::new(memory, shape.size, buffer)?,
             free: (0..shape.size).rev().collect(),
+            lengths: vec![0; usize::from(shape.size)].into_boxed_slice(),
+            pending_bytes: 0,
         })
     }
 
@@ -98,6 +103,10 @@ impl Transmit {
             return Err(SendError::Full);
         }
         self.free.pop();
+        if let Some(length) = self.lengths.get_mut(usize::from(which)) {
+            *length = bytes;
+            self.pending_bytes = self.pending_bytes.saturating_add(len);
+        }
         Ok(())
     }
 
@@ -116,6 +125,9 @@ impl Transmit {
         let mut count: usize = 0;
         while let Some(collected) = self.ring.collect()? {
             self.free.push(collected.token);
+            let length = self.lengths.get(usize::from(collected.token)).copied();
+            let bytes = usize::try_from(length.unwrap_or(0)).unwrap_or(0);
+            self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
             count = count.saturating_add(1);
         }
         Ok(count)
@@ -131,6 +143,23 @@ impl Transmit {
     #[must_use]
     pub fn pending(&self) -> usize {
         usize::from(self.ring.config().size).saturating_sub(self.free.len())
+    }
+
+    /// How many bytes they have, headers included.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Asks to be called when half of the buffers that the device has have come back. True if they have already, or if it has
+    /// none. Who waits for room is woken less often so, and finds more.
+    #[must_use]
+    pub fn enable_calls_at_half(&mut self) -> bool {
+        let pending = u16::try_from(self.pending()).unwrap_or(u16::MAX);
+        match pending {
+            0 => true,
+            _ => self.ring.enable_calls_behind(pending.saturating_sub(1) / 2),
+        }
     }
 
     /// Asks to be called when a buffer comes back. True if one has already.

@@ -5,12 +5,17 @@ use vmnet_virtio::net::{HEADER_MAX, Header};
 
 use crate::port::Pieces;
 
-/// Bytes that may wait.
+/// Bytes that may wait for a guest; and the memory that is kept while nothing waits.
 const QUEUE: usize = 1 << 20;
+/// The same for a program of the library's, whose ring has few buffers, so that they stay in a processor's cache. It is promised
+/// that several hundred packets wait for it, however large.
+const QUEUE_OF_PROGRAM: usize = 16 << 20;
 
 /// A queue of frames, one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
+    /// Bytes that may wait.
+    limit: usize,
     bytes: Vec<u8>,
     /// By which pair each goes, its header, and where it ends.
     frames: Vec<(u8, [u8; HEADER_MAX], usize)>,
@@ -27,6 +32,14 @@ pub(super) struct Waiting<'a> {
 }
 
 impl Backlog {
+    /// An empty one, of a guest's port or a program's.
+    pub(super) fn of(is_program: bool) -> Self {
+        Self {
+            limit: if is_program { QUEUE_OF_PROGRAM } else { QUEUE },
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.sent >= self.frames.len()
     }
@@ -43,7 +56,7 @@ impl Backlog {
     ) -> Result<(), Drop> {
         let len = pieces.len() - pieces.header.len();
         let waiting = self.bytes.len() - self.start;
-        if waiting + len > QUEUE {
+        if waiting + len > self.limit {
             return Err(Drop::PortFull);
         }
         // What is moved is less than what went out since it was moved last.
@@ -84,6 +97,8 @@ impl Backlog {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.frames.clear();
+        self.bytes.shrink_to(QUEUE);
+        self.frames.shrink_to(QUEUE / 1024);
         (self.sent, self.start) = (0, 0);
     }
 }
@@ -95,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_waits_keeps_its_order_and_its_limit() {
-        let mut backlog = Backlog::default();
+        let mut backlog = Backlog::of(false);
         let (mut pushed, mut seen) = (0u32, 0u32);
         for round in 0..3 {
             loop {

@@ -18,7 +18,7 @@ mod spread;
 mod tests;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use vmnet_core::{Drop, ReadTo};
@@ -59,6 +59,8 @@ pub(crate) struct VhostUser {
     features: Features,
     spread: Spread,
     backlog: Backlog,
+    /// Large frames wait as they are, if the guest will have room for them.
+    keeps_whole: bool,
     credit: Credit,
     /// A pair in which room for a read is reserved, behind so many bytes of headers.
     landing: Option<(u8, usize)>,
@@ -110,14 +112,15 @@ pub(crate) enum Landing {
 }
 
 impl VhostUser {
-    /// A port whose VMM has not come.
-    pub(crate) fn new() -> Self {
+    /// A port whose VMM has not come, or a program's.
+    pub(crate) fn new(is_program: bool) -> Self {
         Self {
             rings: Vec::new(),
             open: Vec::new(),
             features: Features::default(),
             spread: Spread::new(),
-            backlog: Backlog::default(),
+            backlog: Backlog::of(is_program),
+            keeps_whole: is_program,
             credit: Credit::new(),
             landing: None,
             lost: NOTHING_LOST,
@@ -152,7 +155,7 @@ impl VhostUser {
             };
             let given = self.give(pair, header, &pieces);
             // What does not fit may never do so: large frames wait in pieces.
-            let is_large = frame.offload.segmentation.is_some();
+            let is_large = frame.offload.segmentation.is_some() && !self.will_take_any(pair);
             match given {
                 Ok(Delivery::Done) => return Ok(()),
                 Ok(Delivery::NoBuffers) if may_wait && self.credit.left().is_some() => {
@@ -577,12 +580,6 @@ fn notify(fd: Option<&OwnedFd>) {
         && let Err(error) = signal_eventfd::signal(fd.as_fd())
     {
         tracing::debug!(%error, "a guest cannot be called");
-    }
-}
-
-impl Ring {
-    fn kick_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.kick.as_ref().map(|fd| fd.as_fd())
     }
 }
 

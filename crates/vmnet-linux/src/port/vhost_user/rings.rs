@@ -1,6 +1,6 @@
 //! Rings that begin and end, as the VMM says.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use vmnet_virtio::memory::MemoryMap;
@@ -9,6 +9,9 @@ use vmnet_virtio::ring::StartError;
 use vmnet_virtio::session::RingStart;
 
 use super::{Ring, Side, VhostUser, notify};
+
+/// A ring of as many buffers has room for any frame at once, if it is empty and frames may take several.
+const ROOM_FOR_ANY: u16 = 256;
 
 /// Which of a ring's descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +128,20 @@ impl VhostUser {
         Ok(())
     }
 
+    /// The guest has room for any frame when it has taken those before it.
+    pub(super) fn will_take_any(&self, pair: u8) -> bool {
+        let ring = self
+            .rings
+            .get(usize::from(pair) * 2)
+            .and_then(Option::as_ref);
+        self.keeps_whole
+            && self.features.contains(Features::MRG_RXBUF)
+            && ring.is_some_and(|ring| match &ring.side {
+                Side::To(to_guest) => to_guest.ring().config().size >= ROOM_FOR_ANY,
+                Side::From(_) => false,
+            })
+    }
+
     /// Ends a ring; where another device would go on, and the descriptor by which it was kicked.
     pub(crate) fn stop(&mut self, index: u16) -> (u32, Option<OwnedFd>) {
         self.give_up_room();
@@ -197,5 +214,11 @@ impl VhostUser {
         if self.open.is_empty() {
             self.backlog.clear();
         }
+    }
+}
+
+impl Ring {
+    fn kick_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.kick.as_ref().map(|fd| fd.as_fd())
     }
 }

@@ -30,7 +30,7 @@ fn start(index: u16, config: vmnet_virtio::ring::RingConfig, memory: &OwnMemory)
 fn what_a_guest_sends_before_its_ring_is_on_is_sent_when_it_is() {
     let mut memory = OwnMemory::new(1 << 20).unwrap();
     let mut transmit = Transmit::new(&mut memory, SHAPE, 2048).unwrap();
-    let mut port = VhostUser::new();
+    let mut port = VhostUser::new(false);
     port.start(start(1, transmit.config(), &memory)).unwrap();
     transmit.send(&[0; 12], &[&[7; 60]]).unwrap();
     let _ = transmit.flush();
@@ -57,7 +57,7 @@ fn what_a_guest_sends_before_its_ring_is_on_is_sent_when_it_is() {
 fn frames_that_waited_and_never_fit_are_counted() {
     let mut memory = OwnMemory::new(1 << 20).unwrap();
     let mut receive = Receive::new(&mut memory, SHAPE, 100).unwrap();
-    let mut port = VhostUser::new();
+    let mut port = VhostUser::new(false);
     let start = RingStart {
         enabled: true,
         features: Features::VERSION_1,
@@ -79,4 +79,67 @@ fn frames_that_waited_and_never_fit_are_counted() {
     assert_eq!(port.flush().unwrap(), Flushed::Empty);
     assert_eq!(port.take_lost()[0], (Drop::TooLong, 1));
     assert_eq!(port.take_lost(), NOTHING_LOST);
+}
+
+/// A program's ring is small, but it is promised that many packets wait for it, also large ones, and as they were written.
+#[test]
+fn large_frames_wait_whole_for_a_program() {
+    const COUNT: u8 = 200;
+    let mut memory = OwnMemory::new(2 << 20).unwrap();
+    let shape = Shape { size: 256, ..SHAPE };
+    let mut receive = Receive::new(&mut memory, shape, 4160).unwrap();
+    let _ = receive.flush();
+    let mut port = VhostUser::new(true);
+    let features = [
+        Features::MRG_RXBUF,
+        Features::GUEST_CSUM,
+        Features::GUEST_TSO4,
+    ];
+    let features = features
+        .into_iter()
+        .fold(Features::VERSION_1, |all, one| all | one);
+    port.start(RingStart {
+        enabled: true,
+        features,
+        ..start(0, receive.config(), &memory)
+    })
+    .unwrap();
+    let offload = Offload {
+        checksum: Checksum::Partial {
+            start: 34,
+            offset: 16,
+        },
+        segmentation: Some(vmnet_wire::offload::Segmentation {
+            kind: Kind::Tcp4,
+            size: 1460,
+            ecn: false,
+        }),
+    };
+    let send = |port: &mut VhostUser, number: u8| {
+        let frame = Outgoing {
+            head: &[number; 60_000],
+            body: Body::EMPTY,
+            offload,
+        };
+        port.send(&frame, 1500, &mut Vec::new(), false)
+    };
+    for number in 0..COUNT {
+        assert_eq!(send(&mut port, number), Ok(()), "{number}");
+    }
+    let mut seen = 0;
+    while seen < COUNT {
+        let _waits = port.flush().unwrap();
+        let before = seen;
+        while let Some(frame) = receive.receive().unwrap() {
+            let mut first = [0];
+            frame.parts[0].copy_to(&mut first);
+            assert_eq!((frame.len, first), (60_000, [seen]));
+            assert_eq!(frame.header.0[1], 1, "not cut");
+            seen += 1;
+        }
+        let _ = receive.flush();
+        assert!(seen > before, "{seen} of {COUNT}");
+    }
+    let taken = (0..=u8::MAX).take_while(|number| send(&mut port, *number).is_ok());
+    assert!(taken.count() == 256, "a second time as many");
 }
