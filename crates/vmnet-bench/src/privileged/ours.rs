@@ -172,6 +172,8 @@ impl Service {
     fn start(name: &str, host: &Namespace, testbed: &Testbed) -> Result<Self, Refusal> {
         let broken = |error: std::io::Error| format!("cannot prepare the service: {error}");
         let home = testbed.scratch().directory_of(name, 0).map_err(broken)?;
+        // The machine's own is not for it.
+        std::fs::write(home.join("vmnet.toml"), "").map_err(broken)?;
         let program = testbed.scratch().join("vmnet");
         // Devices of macvtaps are root's.
         let mut command = vmnet(

@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The variables that say where things are, and the folder or file below the home.
-const VARIABLES: [(&str, &str); 6] = [
+const VARIABLES: [(&str, &str); 5] = [
     ("HOME", ""),
     ("VMNET_SOCKET", "socket/vmnet.sock"),
     ("XDG_RUNTIME_DIR", "runtime"),
     ("XDG_STATE_HOME", "state"),
     ("XDG_CONFIG_HOME", "config"),
-    ("VMNET_CONFIG", "config/vmnet.toml"),
 ];
 
 /// Gives a command, and what it starts, a service of its own.
@@ -22,8 +21,8 @@ pub(crate) fn set(command: &mut Command, home: &Path) {
     for (variable, below) in VARIABLES {
         command.env(variable, home.join(below));
     }
-    // One of systemd would be taken for ours.
-    for variable in ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
+    // One of systemd, and a configuration of the caller's, would be taken for ours.
+    for variable in ["VMNET_CONFIG", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"] {
         command.env_remove(variable);
     }
 }
