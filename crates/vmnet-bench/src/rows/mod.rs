@@ -179,6 +179,6 @@ mod tests {
             .filter(|row| row.chosen(&["UDP up".to_owned()], &["ipv6".to_owned()]))
             .map(|row| row.id)
             .collect();
-        assert_eq!(chosen, ["udp_up_64", "udp_up_1400", "udp6_up_1400"]);
+        assert_eq!(chosen, ["udp_up_64", "udp_up_1400"]);
     }
 }
