@@ -64,6 +64,14 @@ fn is(object: &Object, failure: Failure) -> bool {
 
 /// A listener whose peers answer questions with the number doubled, and keeps what else they say.
 fn doubling(role: Role) -> (Object, Receiver<Object>) {
+    answering(role, |number| message(number * 2))
+}
+
+/// The same with other answers.
+fn answering(
+    role: Role,
+    answer: impl Fn(i64) -> Dictionary + Copy + Send + 'static,
+) -> (Object, Receiver<Object>) {
     let listener = new(role);
     let (sender, receiver) = mpsc::channel();
     let sender = Mutex::new(sender);
@@ -84,7 +92,7 @@ fn doubling(role: Role) -> (Object, Receiver<Object>) {
                 return;
             };
             let to = origin.connection.clone();
-            let reply = message(number(event) * 2);
+            let reply = answer(number(event));
             reply.origin.set(origin).unwrap();
             core(&to).send(&reply);
         });

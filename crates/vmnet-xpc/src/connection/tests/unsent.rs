@@ -81,32 +81,10 @@ fn of_a_message_that_cannot_be_sent_the_handler_is_told() {
 
 #[test]
 fn of_an_answer_that_cannot_be_sent_both_are_told() {
-    let listener = new(Role::Anonymous);
-    let (sender, told) = mpsc::channel();
-    let sender = Mutex::new(sender);
-    handle(&listener, move |event| {
-        let sender = sender.lock().unwrap().clone();
-        let peer = core(event);
-        handle(event, move |event| {
-            let asked = match event.body() {
-                Body::Dictionary(dictionary) => dictionary.origin.get().and_then(Origin::answered),
-                _ => None,
-            };
-            let Some(origin) = asked else {
-                sender.send(event.clone()).unwrap();
-                return;
-            };
-            let to = origin.connection.clone();
-            let reply = match number(event) {
-                0 => too_long(),
-                number => message(number * 2),
-            };
-            reply.origin.set(origin).unwrap();
-            core(&to).send(&reply);
-        });
-        peer.resume();
+    let (listener, told) = answering(Role::Anonymous, |number| match number {
+        0 => too_long(),
+        number => message(number * 2),
     });
-    core(&listener).resume();
     let client = client_of(&listener);
     for _ in 0..2 {
         let answer = core(&client).ask_and_wait(&message(0));
