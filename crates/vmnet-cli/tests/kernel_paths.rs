@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use openvmnet::client::Client;
@@ -219,16 +218,14 @@ fn no_connection_is_refused_while_rules_change() {
     let add = format!("forward add {NETWORK}");
     stage.says(&format!("{add} 8083:{}:80", one.address));
     await_rules(&stage, &["8083 : "]);
-    let changing = AtomicBool::new(true);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let changes = scope.spawn(|| {
             for _ in 0..40 {
                 stage.says(&format!("{add} 8084:{}:80", other.address));
                 stage.says(&format!("forward remove {NETWORK} 8084"));
             }
-            changing.store(false, Ordering::Relaxed);
         });
-        while changing.load(Ordering::Relaxed) {
+        while !changes.is_finished() {
             one.reaches(at(HOST, 8083));
         }
     });

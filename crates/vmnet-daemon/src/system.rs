@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use vmnet_linux::sys::privilege::{self, CapabilitySet, Identity, Kept};
 
 use crate::privileged::process::RIGHTS;
+use crate::store::LOCK;
 
 /// The user and the group that a machine may have for it.
 const OWN: &str = "vmnet";
@@ -167,8 +168,8 @@ fn is_mapped(map: &str, id: u32) -> bool {
 }
 
 /// Makes the folder of what must stay, and gives it to whom the service will be, with the files of who had it before: root, or
-/// the user whom the service was until now. Only root can have put the folder where it is, else it is somebody's own, and
-/// nothing is touched. Nor are files of others in it, since its owner may have put anything there.
+/// the user whom the service was until now. Only root can have put the folder where it is, and a service's store is in it, else
+/// it is somebody's own, and nothing is touched. Nor are files of others in it, since its owner may have put anything there.
 pub(crate) fn give_state(folder: &Path, identity: Option<&Identity>) -> Result<(), SystemError> {
     let at = |error| SystemError::State(folder.to_owned(), error);
     DirBuilder::new()
@@ -184,7 +185,8 @@ pub(crate) fn give_state(folder: &Path, identity: Option<&Identity>) -> Result<(
     if owner == identity.uid || identity.uid == 0 {
         return Ok(());
     }
-    if owner != 0 && !is_roots_place(&opened).map_err(at)? {
+    let was_a_services = || folder.join(LOCK).symlink_metadata().is_ok();
+    if owner != 0 && !(is_roots_place(&opened).map_err(at)? && was_a_services()) {
         return Err(SystemError::Foreign {
             folder: folder.to_owned(),
             owner,

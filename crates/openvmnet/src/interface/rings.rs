@@ -42,6 +42,8 @@ const BUFFER_LARGE: u32 = 65 * 64;
 /// Bytes that were written and are not taken yet. They were just written and will soon be read: more than this would be in no
 /// cache by then.
 const UNTAKEN: usize = 384 << 10;
+/// How long to sleep for the call at half of them.
+const HALF_IN: Duration = Duration::from_millis(5);
 /// How long a write waits for room, before it drops as a switch does. The service may have to wait for a processor.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -415,8 +417,8 @@ fn wait_for_room(
         if queue.driver.enable_calls_at_half() {
             continue;
         }
-        // A signal that interrupts is no reason to drop.
-        let _waited = queue.wait(left);
+        // A signal that interrupts is no reason to drop. The service may keep some for longer than the others.
+        let _waited = queue.wait(left.min(HALF_IN));
     }
 }
 

@@ -103,16 +103,22 @@ fn switched_off(
         .v4
         .iter()
         .filter(|it| is_off("ipv4", it, "forwarding"));
-    let v4 = v4.map(|it| format!("net.ipv4.conf.{it}.forwarding"));
+    let v4 = v4.map(|it| key("ipv4", it, "forwarding"));
     let v6 = record.v6.iter().filter_map(|it| {
         if it == "all" {
             is_off("ipv6", it, "forwarding").then(|| "net.ipv6.conf.all.forwarding".to_owned())
         } else {
             let off = is_off("ipv6", "all", "forwarding") && is_off("ipv6", it, "force_forwarding");
-            off.then(|| format!("net.ipv6.conf.{it}.force_forwarding"))
+            off.then(|| key("ipv6", it, "force_forwarding"))
         }
     });
     v4.chain(v6).collect()
+}
+
+/// A setting of an interface as `sysctl` is told it, for which a dot of a name would part.
+fn key(family: &str, interface: &str, name: &str) -> String {
+    let dot = if interface.contains('.') { '/' } else { '.' };
+    ["net", family, "conf", interface, name].join(&dot.to_string())
 }
 
 fn forwarding(off: &[String]) -> Finding {
@@ -171,7 +177,7 @@ fn reverse_path(strict: &[String]) -> Finding {
     }
     let at: Vec<String> = strict
         .iter()
-        .map(|name| format!("net.ipv4.conf.{name}.rp_filter=2"))
+        .map(|name| format!("{}=2", key("ipv4", name, "rp_filter")))
         .collect();
     let names = strict.join(", ");
     finding(format!("strict (rp_filter=1) at {names}: what comes by another interface than answers leave by is dropped, as answers to guests whose external interface is not the host's best, or guests on the LAN of a second NIC"))

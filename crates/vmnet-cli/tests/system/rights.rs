@@ -249,11 +249,14 @@ fn a_state_folder_in_a_users_own_place_is_left_to_that_user() {
         std::os::unix::fs::chown(folder, Some(USER), Some(USER)).unwrap();
     }
     let words = ["daemon", "--system", "--user", "nobody", "--state"];
-    let words = [&words[..], &[state.to_str().unwrap()]].concat();
-    let said = machine.says(Who::Root, &words);
-    assert_eq!(said.status, Some(1));
-    assert!(said.stderr.contains("chown -R 65534"), "{}", said.stderr);
-    assert_eq!(std::fs::metadata(&state).unwrap().uid(), USER);
+    // Also the home itself, which root has put there.
+    for folder in [&state, &home] {
+        let words = [&words[..], &[folder.to_str().unwrap()]].concat();
+        let said = machine.says(Who::Root, &words);
+        assert_eq!(said.status, Some(1));
+        assert!(said.stderr.contains("chown -R 65534"), "{}", said.stderr);
+        assert_eq!(std::fs::metadata(folder).unwrap().uid(), USER);
+    }
     // No dead socket stays behind.
     assert!(!machine.path().join("run/vmnet/vmnet.sock").exists());
 }

@@ -131,10 +131,18 @@ fn set_rules(rules: &Rules) -> Result<(), Refusal> {
     if !lets {
         reach(false)?;
     }
+    let isolates = rules.isolation || !rules.isolated.is_empty();
+    let isolate = |on| {
+        let of = |member: &str| rules.isolates(member);
+        bridge::isolate(&rules.bridge, on, of).map_err(refused_by_bridge)
+    };
+    // One of the two always keeps members apart: the bridge before rules do no more, and rules before the bridge does no more.
+    if isolates {
+        isolate(true)?;
+    }
     nft::apply(rules).map_err(refused_by_host)?;
-    if rules.isolation || !rules.isolated.is_empty() {
-        bridge::isolate(&rules.bridge, |member| rules.isolates(member))
-            .map_err(refused_by_bridge)?;
+    if isolates {
+        isolate(false)?;
     }
     if lets { reach(true) } else { Ok(()) }
 }

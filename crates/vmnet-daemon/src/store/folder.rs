@@ -19,7 +19,8 @@ use super::medium::Medium;
 
 const FILE: &str = "store.redb";
 const NEXT: &str = "store.redb.next";
-const LOCK: &str = "store.lock";
+/// What is in the folder of every service that has begun once.
+pub(crate) const LOCK: &str = "store.lock";
 const ASIDE: &str = "store.redb.corrupt-";
 /// How many files that were set aside are kept.
 const KEPT: usize = 3;

@@ -32,6 +32,7 @@ mod database;
 mod error;
 mod fault;
 mod folder;
+pub(crate) use folder::LOCK;
 mod identity;
 mod lease;
 mod medium;

@@ -225,19 +225,21 @@ pub fn join(member: &Link, bridge: &Link, isolated: bool) -> Result<(), BridgeEr
     Ok(set_port(&mut routes, member, options, &what)?)
 }
 
-/// Has members of a bridge be kept by it from others that are, or not.
+/// Has those members of a bridge that are ours be kept by it from others that are, or no more: those of which that is true, or
+/// those of which it is not.
 ///
 /// # Errors
 ///
 /// See [`BridgeError`].
-pub fn isolate(bridge: &str, isolates: impl Fn(&str) -> bool) -> Result<(), BridgeError> {
+pub fn isolate(bridge: &str, on: bool, isolates: impl Fn(&str) -> bool) -> Result<(), BridgeError> {
     let all = link::list()?;
     let Some(bridge) = all.iter().find(|link| link.name == bridge) else {
         return Ok(());
     };
     let members = all.iter().filter(|it| it.master == Some(bridge.index));
-    for member in members.filter(|it| it.isolated != isolates(&it.name)) {
-        let options = vec![InfoBridgePort::Isolated(!member.isolated)];
+    let wrong = |it: &&Link| it.is_ours() && it.isolated != on && isolates(&it.name) == on;
+    for member in members.filter(wrong) {
+        let options = vec![InfoBridgePort::Isolated(on)];
         let what = format!("isolate {} or not", member.name);
         set_port(&mut Routes::open()?, member, options, &what)?;
     }

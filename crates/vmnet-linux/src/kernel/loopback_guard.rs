@@ -16,8 +16,10 @@ const LOOPBACK: u32 = 0x7f00_0000;
 const NETWORK: u32 = 0xff00_0000;
 /// Where an IPv4 packet has its source, and its destination.
 const ADDRESSES: [i32; 2] = [12, 16];
-/// What stands behind a VLAN tag, as the tag's second half says.
-const BEHIND: u32 = 0x0000_ffff;
+/// The tag of no VLAN, and what its second half says to stand behind it. The host opens no others.
+const NO_VLAN: u32 = 0x0fff_ffff;
+/// What IPv4 is called behind a tag.
+const ETH_P_IP: u32 = 0x0800;
 /// Bytes of a VLAN tag.
 const TAG: i32 = 4;
 
@@ -36,10 +38,13 @@ pub(super) fn set(routes: &mut Routes, member: u32) -> Result<(), RouteError> {
         })
     };
     let [from, to] = behind(0);
-    let [from_behind, to_behind] = behind(1);
+    let [from_behind, to_behind] = behind(1).map(|[version, address]| {
+        let is_ipv4 = key(0, NO_VLAN, ETH_P_IP);
+        [is_ipv4, version, address]
+    });
     // A third tag. The host takes the tag of no VLAN for none, however many there are.
     let [more, service] = [libc::ETH_P_8021Q, libc::ETH_P_8021AD]
-        .map(|tag| [key(0, BEHIND, u32::try_from(tag).unwrap_or_default())]);
+        .map(|tag| [key(0, NO_VLAN, u32::try_from(tag).unwrap_or_default())]);
     let plain: [&[Key]; 2] = [&from, &to];
     let tagged: [&[Key]; 6] = [&from, &to, &from_behind, &to_behind, &more, &service];
     traffic_control::prepare(routes, member)?;

@@ -209,13 +209,19 @@ impl Core {
     ) -> io::Result<()> {
         let pushed = written.and_then(|written| state.outgoing.push(written, purpose, id));
         if let Err(why) = pushed {
-            self.unsent(state, Refused { purpose, id }, why);
+            self.unsent(state, Refused { purpose, id }, why)?;
         }
         self.start(state)
     }
 
-    /// Tells of a message that is not sent: who waits for its answer, on this side or the peer's, and else the handler.
-    fn unsent(self: &Arc<Self>, state: &mut State, which: Refused, why: Unsent) {
+    /// Tells of a message that is not sent: who waits for its answer, on this side or the peer's, and else the handler. An error
+    /// is that the peer cannot be told, which would wait for ever.
+    fn unsent(
+        self: &Arc<Self>,
+        state: &mut State,
+        which: Refused,
+        why: Unsent,
+    ) -> Result<(), Errno> {
         let Refused { purpose, id } = which;
         let failure = Failure::Unsent(why);
         match purpose {
@@ -223,13 +229,14 @@ impl Core {
                 if let Some(waiter) = state.waiting.remove(&id) {
                     waiter.fail(failure);
                 }
-                return;
+                return Ok(());
             }
-            // Without descriptors, and short. A peer that does not read would not read it.
+            // Without descriptors, and short.
             Purpose::Reply => {
                 let empty = write(&Dictionary::default()).map_err(Unsent::Unwritable);
-                let _line_full =
-                    empty.and_then(|empty| state.outgoing.push(empty, Purpose::Refusal, id));
+                empty
+                    .and_then(|empty| state.outgoing.push(empty, Purpose::Refusal, id))
+                    .map_err(|_| Errno::NOBUFS)?;
             }
             Purpose::Message | Purpose::Refusal => {}
         }
@@ -237,6 +244,7 @@ impl Core {
         if self.mailbox.len() < MANY_EVENTS {
             self.tell(Object::new(Body::Error(failure)));
         }
+        Ok(())
     }
 
     /// Sends a question.
@@ -306,7 +314,7 @@ impl Core {
     /// Sends what the socket takes, and tells of what the kernel refuses.
     fn flush_into(self: &Arc<Self>, state: &mut State, link: &Link) -> Result<(), Errno> {
         while let Some(refused) = state.outgoing.flush(link)? {
-            self.unsent(state, refused, Unsent::Refused);
+            self.unsent(state, refused, Unsent::Refused)?;
         }
         Ok(())
     }

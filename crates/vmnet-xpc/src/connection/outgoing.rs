@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 
 /// The most bytes that may wait for a peer that does not read.
 const MOST_BYTES: usize = 64 << 20;
+/// Beyond that, what those are told whose answers found no room.
+const REFUSALS: usize = 1 << 20;
 
 /// Whether an error is one of the message, and the socket goes on.
 fn is_of_the_message(error: Errno) -> bool {
@@ -55,7 +57,11 @@ impl Outgoing {
         ) else {
             return Err(Unsent::LineFull);
         };
-        if self.bytes + HEAD + written.bytes.len() > MOST_BYTES {
+        let most = match purpose {
+            Purpose::Refusal => MOST_BYTES + REFUSALS,
+            Purpose::Message | Purpose::Question | Purpose::Reply => MOST_BYTES,
+        };
+        if self.bytes + HEAD + written.bytes.len() > most {
             return Err(Unsent::LineFull);
         }
         let mut bytes = Head {
@@ -111,5 +117,28 @@ impl Outgoing {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_no_answer_is_told_in_a_full_line_too() {
+        let written = |len: usize| Written {
+            bytes: vec![0; len],
+            descriptors: Vec::new(),
+        };
+        let mut line = Outgoing::default();
+        line.push(written(MOST_BYTES - HEAD), Purpose::Reply, 1)
+            .unwrap();
+        for purpose in [Purpose::Message, Purpose::Question, Purpose::Reply] {
+            assert_eq!(line.push(written(8), purpose, 2), Err(Unsent::LineFull));
+        }
+        let told = (0..REFUSALS)
+            .take_while(|_| line.push(written(8), Purpose::Refusal, 2).is_ok())
+            .count();
+        assert_eq!(told, REFUSALS / (HEAD + 8));
     }
 }
