@@ -3,7 +3,6 @@
 //! A Unix socket in the file system is reached from every network namespace, so control never shares the path under
 //! test. A request names its work by a **token**; both ends keep a tally under that token and the bench compares them.
 
-use crate::rows::Family;
 use crate::service::Ask;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Write};
@@ -33,16 +32,16 @@ pub(crate) enum Request {
         streams: usize,
         token: u64,
     },
-    /// Count datagrams. A client (`from`) announces itself to that address first; a server is told its new port.
+    /// Count datagrams that come to an address. A client (`from`) announces itself to that address first; a server is told its new port.
     ReceiveDatagrams {
-        by: Family,
+        at: IpAddr,
         from: Option<SocketAddr>,
         size: usize,
         token: u64,
     },
-    /// Send datagrams. A server (no `to`) waits for an announcement. A rate of 0 is as fast as it goes.
+    /// Send datagrams from an address. A server (no `to`) waits for an announcement. A rate of 0 is as fast as it goes.
     SendDatagrams {
-        by: Family,
+        at: IpAddr,
         to: Option<SocketAddr>,
         size: usize,
         rate: u64,

@@ -8,6 +8,7 @@ use crate::process::{Busy, resident};
 use crate::rows::{Experiment, Family};
 use crate::testbed::Testbed;
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -221,6 +222,11 @@ impl<'a> Meter<'a> {
         testbed: &mut Testbed,
     ) -> Result<Trial, Refusal> {
         let token = self.next_token();
+        let served = testbed.server_port(by, 0).ip();
+        let any = match by {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
         let server_port = |agent: &mut Agent, request: Request| match agent.ask(&request)? {
             Reply::Port(port) => Ok(port),
             other => Err(format!("expected a port, got {other:?}")),
@@ -229,7 +235,7 @@ impl<'a> Meter<'a> {
             let port = server_port(
                 &mut testbed.server,
                 Request::ReceiveDatagrams {
-                    by,
+                    at: served,
                     from: None,
                     size,
                     token,
@@ -237,7 +243,7 @@ impl<'a> Meter<'a> {
             )?;
             let to = Some(testbed.server_port(by, port));
             instance.agent.tell(&Request::SendDatagrams {
-                by,
+                at: any,
                 to,
                 size,
                 rate,
@@ -247,7 +253,7 @@ impl<'a> Meter<'a> {
             let port = server_port(
                 &mut testbed.server,
                 Request::SendDatagrams {
-                    by,
+                    at: served,
                     to: None,
                     size,
                     rate,
@@ -256,7 +262,7 @@ impl<'a> Meter<'a> {
             )?;
             let from = Some(testbed.server_port(by, port));
             instance.agent.tell(&Request::ReceiveDatagrams {
-                by,
+                at: any,
                 from,
                 size,
                 token,

@@ -1,13 +1,12 @@
 //! UDP: datagrams of one size at one pace, counted where they arrive.
 //!
 //! Every datagram begins with the token; only those of the right size and token count. The server's socket is new for
-//! each job. Downwards the client announces itself first, which opens the mapping of a NAT.
+//! each job, and at the address that clients are told: a server with several may not answer from that one by itself. Downwards the client announces itself first, which opens the mapping of a NAT.
 
 use super::tally::Tally;
-use crate::rows::Family;
 use crate::sys::{self, BATCH};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -20,12 +19,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The announcement of a client: the token and nothing else.
 const ANNOUNCEMENT: usize = 8;
 
-fn socket(by: Family, peer: Option<SocketAddr>) -> io::Result<UdpSocket> {
-    let any: IpAddr = match by {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
+fn socket(at: IpAddr, peer: Option<SocketAddr>) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((at, 0))?;
     sys::ask_buffers(socket.as_fd(), BUFFER);
     socket.set_read_timeout(Some(LOOK))?;
     if let Some(peer) = peer {
@@ -36,12 +31,12 @@ fn socket(by: Family, peer: Option<SocketAddr>) -> io::Result<UdpSocket> {
 
 /// Counts datagrams until halted; answers the port of the socket.
 pub(crate) fn receive(
-    (by, from): (Family, Option<SocketAddr>),
+    (at, from): (IpAddr, Option<SocketAddr>),
     size: usize,
     token: u64,
     tally: Arc<Tally>,
 ) -> io::Result<u16> {
-    let socket = socket(by, from)?;
+    let socket = socket(at, from)?;
     let port = socket.local_addr()?.port();
     let busy = tally.begin();
     thread::spawn(move || {
@@ -114,13 +109,13 @@ fn count(socket: &UdpSocket, size: usize, token: u64, tally: &Tally) -> io::Resu
 
 /// Sends datagrams until halted; answers the port of the socket.
 pub(crate) fn send(
-    (by, to): (Family, Option<SocketAddr>),
+    (at, to): (IpAddr, Option<SocketAddr>),
     size: usize,
     rate: u64,
     token: u64,
     tally: Arc<Tally>,
 ) -> io::Result<u16> {
-    let socket = socket(by, to)?;
+    let socket = socket(at, to)?;
     let port = socket.local_addr()?.port();
     let busy = tally.begin();
     thread::spawn(move || {

@@ -104,23 +104,23 @@ fn obey(
             Reply::Done
         }
         Request::ReceiveDatagrams {
-            by,
+            at,
             from,
             size,
             token,
         } => {
             let tally = tallies.open(token);
-            Reply::Port(datagram::receive((by, from), size, token, tally)?)
+            Reply::Port(datagram::receive((at, from), size, token, tally)?)
         }
         Request::SendDatagrams {
-            by,
+            at,
             to,
             size,
             rate,
             token,
         } => {
             let tally = tallies.open(token);
-            Reply::Port(datagram::send((by, to), size, rate, token, tally)?)
+            Reply::Port(datagram::send((at, to), size, rate, token, tally)?)
         }
         Request::PingPong {
             server,
