@@ -24,30 +24,30 @@ pub(super) fn guard(rules: &Rules) -> String {
     }
     let macs = format!("{{ {}, {} }}", mac(rules.host), mac(rules.services));
     let (sets, speaker) = speaker(rules, &macs);
-    let mut guard = Lines::part("known");
+    let mut known = Lines::part("known");
     for protocol in USUAL {
-        guard.add(format!("ether type {protocol} goto known-{protocol}"));
+        known.add(format!("ether type {protocol} goto known-{protocol}"));
     }
-    guard.add(format!("arp saddr ether {macs} drop"));
+    known.add(format!("arp saddr ether {macs} drop"));
     // Linux takes a frame with the tag of no VLAN as its own, and there are systems that take what SNAP carries.
-    guard.add("ether type 8021ad drop");
-    guard.add("vlan id 0 drop");
-    guard.add("ether type < 0x0600 @nh,0,16 { 0xaaaa, 0xaaab, 0xabaa, 0xabab } drop");
+    known.add("ether type 8021ad drop");
+    known.add("vlan id 0 drop");
+    known.add("ether type < 0x0600 @nh,0,16 { 0xaaaa, 0xaaab, 0xabaa, 0xabab } drop");
     if let Some(ipv4) = rules.ipv4 {
-        guard.add(format!("arp saddr ip {} drop", ipv4.gateway));
-        guard.add(format!("ip saddr {} drop", ipv4.gateway));
+        known.add(format!("arp saddr ip {} drop", ipv4.gateway));
+        known.add(format!("ip saddr {} drop", ipv4.gateway));
     }
     if let Some(ipv6) = rules.ipv6 {
-        guard.add(impostor6(ipv6));
-        guard.add(impostor_of_neighbours(ipv6));
+        known.add(impostor6(ipv6));
+        known.add(impostor_of_neighbours(ipv6));
     }
     if rules.serves {
         for rule in [ROUTER, NEIGHBOUR_IN_PIECES, SERVER_V4, SERVER_V6] {
-            guard.add(rule);
+            known.add(rule);
         }
-        guard.add(IN_PIECES);
+        known.add(in_pieces());
     }
-    let judges = usual(rules, &macs) + &guard.end() + &speaker;
+    let judges = usual(rules, &macs) + &known.end() + &speaker;
     sets + &judges + &steer(rules) + &judged.end() + &arriving.end()
 }
 
@@ -126,7 +126,7 @@ fn usual(rules: &Rules, macs: &str) -> String {
         neighbours.add(impostor_of_neighbours(ipv6));
     }
     if rules.serves {
-        v6.add(IN_PIECES);
+        v6.add(in_pieces());
     }
     v6.add("meta l4proto ipv6-icmp goto neighbours");
     if rules.serves {
@@ -148,7 +148,9 @@ const NEIGHBOUR_IN_PIECES: &str =
 
 /// A first piece that ends before what it is could say anything in the next one (RFC 7112). Bytes behind its end, which no system
 /// reads, must not be taken for it: so its length counts, and nothing stands before or behind its header.
-const IN_PIECES: &str = "ip6 nexthdr != { tcp, udp, ipv6-icmp } exthdr frag exists jump pieces";
+fn in_pieces() -> String {
+    format!("{PIECE_V6} jump pieces")
+}
 const FIRST_PIECE: [&str; 3] = [
     "frag frag-off 0 ip6 nexthdr != 44 drop",
     "frag frag-off 0 frag nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } drop",
