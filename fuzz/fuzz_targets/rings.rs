@@ -80,10 +80,17 @@ impl Port {
             check(&self.map, frame.rest);
             let rest: usize = frame.rest.iter().map(GuestSlice::len).sum();
             assert_eq!(frame.head.len() + rest, frame.len);
-            let (head, rest) = (frame.head, frame.rest);
-            if !self.to.deliver_one(frame.header, head, rest) {
-                let _ = self.to.deliver(frame.header, head, rest);
+        }
+        let mut done = 0;
+        while let Some(frame) = self.burst.get(done) {
+            let sound = self.burst.from(done).map_while(Result::ok);
+            let run = self.to.deliver_run(Header::default(), sound);
+            if run.frames == 0
+                && let Ok(frame) = frame
+            {
+                let _ = self.to.deliver(frame.header, frame.head, frame.rest);
             }
+            done += run.frames.max(1);
         }
     }
 

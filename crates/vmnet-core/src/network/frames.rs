@@ -58,6 +58,20 @@ impl Network {
         (is_plain && self.fdb.hear(now, header.source, port)).then_some(to)
     }
 
+    /// Whether a frame that begins so passes like one before it that begins with `passed`, after which nothing has changed: it
+    /// is from the same address to the same, and the gateway has nothing against it.
+    #[must_use]
+    #[inline]
+    pub fn passes_too(&self, passed: &[u8], head: &[u8]) -> bool {
+        let addresses = |head: &[u8]| head.first_chunk::<{ 2 * size_of::<Mac>() }>().copied();
+        addresses(passed) == addresses(head)
+            && ethernet::Header::read(head).is_some_and(|(header, payload)| {
+                self.gateway
+                    .as_ref()
+                    .is_none_or(|gateway| spoof::is_harmless(gateway, header.ether_type(), payload))
+            })
+    }
+
     fn switch(
         &mut self,
         now: Instant,

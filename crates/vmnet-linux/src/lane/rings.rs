@@ -240,18 +240,23 @@ impl Lane {
     fn receive_burst(&mut self, id: PortId, index: u8, burst: &Burst) -> (usize, Option<PortId>) {
         let mut buffer = std::mem::take(&mut self.frame);
         let gateways = self.network.gateway_macs();
-        let is_spread =
-            matches!(self.ports.get_mut(id), Some(Port::VhostUser(port)) if port.is_spread());
+        if let Some(Port::VhostUser(port)) = self.ports.get_mut(id)
+            && port.is_spread()
+        {
+            let frames = burst.iter().flatten();
+            frames.for_each(|frame| port.learn(index, frame.head));
+        }
         let mut done = 0;
         while let Some(frame) = burst.get(done) {
             match frame {
                 Ok(frame) => {
-                    if is_spread && let Some(Port::VhostUser(port)) = self.ports.get_mut(id) {
-                        port.learn(index, frame.head);
-                    }
                     let to = self.network.pass(self.now, id, frame.head);
-                    if !to.is_some_and(|to| self.pass_plain(to, &frame)) {
-                        self.receive_frame(id, to, &frame, &gateways, &mut buffer);
+                    match to.map_or(0, |to| self.pass_run(to, frame.head, burst, done)) {
+                        0 => self.receive_frame(id, to, &frame, &gateways, &mut buffer),
+                        passed => {
+                            done += passed;
+                            continue;
+                        }
                     }
                 }
                 Err(fault) => self.network.count_drop(cause(fault)),
@@ -265,21 +270,24 @@ impl Lane {
         (done, self.stuck.take())
     }
 
-    /// Gives another guest a frame that only passes, if its sender left nothing to others and there is a buffer for it.
-    /// False: nothing has happened.
+    /// Gives another guest the frames of a burst that only pass, from number `from` on, which begins with `head`: for as long as
+    /// they go the same way, their sender left nothing to others, and there are buffers for them. Answers how many.
     #[inline(always)]
-    fn pass_plain(&mut self, to: PortId, frame: &GuestFrame<'_>) -> bool {
-        let mtu = usize::from(self.network.mtu());
+    fn pass_run(&mut self, to: PortId, head: &[u8], burst: &Burst, from: usize) -> usize {
+        let network = &self.network;
         let Some(Port::VhostUser(port)) = self.ports.get_mut(to) else {
-            return false;
+            return 0;
         };
-        let is_given =
-            frame.header.leaves_nothing() && port.pass(frame.head, frame.rest, frame.len, mtu);
-        if is_given {
-            self.moved += frame.len;
+        let passing = |frame: &GuestFrame<'_>| {
+            frame.header.leaves_nothing() && network.passes_too(head, frame.head)
+        };
+        let frames = burst.from(from).map_while(Result::ok).take_while(passing);
+        let run = port.pass(head, frames, usize::from(network.mtu()));
+        if run.frames > 0 {
+            self.moved += run.bytes;
             self.touch(to);
         }
-        is_given
+        run.frames
     }
 
     /// Any frame, and where it goes if that is known.

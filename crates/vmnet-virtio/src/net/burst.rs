@@ -78,7 +78,7 @@ impl Burst {
         let nowhere = Arc::default();
         // Whole lines of the cache, so that no two frames share one.
         let place = limits.head.saturating_add(HEADER_MAX);
-        let place = place.checked_next_multiple_of(64).unwrap_or(place);
+        let place = place.checked_next_multiple_of(64).unwrap_or(place).max(1);
         Self {
             limits,
             heads: vec![0; limits.frames.saturating_mul(place)].into_boxed_slice(),
@@ -112,30 +112,48 @@ impl Burst {
 
     /// Frame number `index`, or what is wrong with it; `None` behind the last.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub fn get(&self, index: usize) -> Option<Result<Frame<'_>, FrameFault>> {
-        let entry = self.entries.get(index)?;
-        if let Some(fault) = entry.fault {
-            return Some(Err(fault));
-        }
-        let start = index.saturating_mul(self.place);
-        let place = self.heads.get(start..)?;
-        let said = Header(*place.first_chunk()?);
-        let (header, behind) = match self.header_len {
-            HEADER_MAX => (said, place.get(HEADER_MAX..)?),
-            len => (said.with_buffers(0), place.get(len..)?),
-        };
-        Some(Ok(Frame {
-            header,
-            head: behind.get(..entry.head).unwrap_or_default(),
-            rest: self.slices.get(entry.rest.clone()),
-            len: entry.len,
-        }))
+        self.from(index).next()
     }
 
     /// All frames, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = Result<Frame<'_>, FrameFault>> {
-        (0..self.len()).filter_map(|index| self.get(index))
+        self.from(0)
+    }
+
+    /// The frames from number `index` on.
+    #[inline(always)]
+    pub fn from(&self, index: usize) -> impl Iterator<Item = Result<Frame<'_>, FrameFault>> {
+        let entries = self.entries.get(index..).unwrap_or_default();
+        let start = index.saturating_mul(self.place);
+        let places = self.heads.get(start..).unwrap_or_default();
+        let places = places.chunks_exact(self.place);
+        entries
+            .iter()
+            .zip(places)
+            .map(|(entry, place)| self.frame(entry, place))
+    }
+
+    #[inline(always)]
+    fn frame<'b>(&'b self, entry: &Entry, place: &'b [u8]) -> Result<Frame<'b>, FrameFault> {
+        if let Some(fault) = entry.fault {
+            return Err(fault);
+        }
+        let (header, behind) = match place.split_first_chunk() {
+            Some((header, behind)) if self.header_len == HEADER_MAX => (Header(*header), behind),
+            Some((header, _)) => {
+                let behind = place.get(self.header_len..).unwrap_or_default();
+                (Header(*header).with_buffers(0), behind)
+            }
+            None => (Header::default(), place),
+        };
+        Ok(Frame {
+            header,
+            head: behind.get(..entry.head).unwrap_or_default(),
+            rest: self.slices.get(entry.rest.clone()),
+            len: entry.len,
+        })
     }
 
     /// Forgets all frames; the next ones are in `memory`, behind headers of `header_len` bytes.
@@ -191,7 +209,7 @@ impl Burst {
     /// Copies the headers and heads of all frames that were pushed.
     #[inline]
     pub(super) fn copy_heads(&mut self) {
-        let places = self.heads.chunks_exact_mut(self.place.max(1));
+        let places = self.heads.chunks_exact_mut(self.place);
         for (entry, place) in self.entries.iter_mut().zip(places) {
             if entry.fault.is_none() {
                 let both = place.get_mut(..self.header_len.saturating_add(entry.head));

@@ -28,7 +28,7 @@ pub use burst::{Burst, BurstLimits, Frame, FrameFault};
 pub use features::Features;
 pub use from_guest::FromGuest;
 pub use header::{HEADER_MAX, Header};
-pub use to_guest::{Delivery, ToGuest};
+pub use to_guest::{Delivery, Run, ToGuest};
 
 /// Bytes of the largest frame that is taken: the largest IPv6 packet in a tagged Ethernet frame.
 pub const FRAME_MAX: usize = 65_535 + 40 + 18;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FRAME_MAX, Features, HEADER_MAX, Header};
+use super::{FRAME_MAX, Features, Frame, HEADER_MAX, Header};
 use crate::memory::{GuestSlice, GuestWriter, MemoryMap, Slices};
 use crate::ring::{Chain, Fault, Ring, RingConfig, RingError, StartError};
 
@@ -22,6 +22,15 @@ pub enum Delivery {
     NoBuffers,
     /// It is longer than the guest's buffers will ever be, or than a frame may be.
     TooLong,
+}
+
+/// Frames that were delivered one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Run {
+    /// How many.
+    pub frames: usize,
+    /// Bytes of all, without headers.
+    pub bytes: usize,
 }
 
 /// A receive queue of a guest.
@@ -130,38 +139,43 @@ impl ToGuest {
         Ok(Delivery::Done)
     }
 
-    /// The same of a frame that fits into the next buffer, if that is one piece of memory, as nearly all are. False: nothing
-    /// has happened, and the frame is to be [`Self::deliver`]ed.
-    #[must_use]
+    /// Delivers frames, all with this header, for as long as each fits into the next buffer and that is one piece of memory, as
+    /// nearly all are. Says how many were, and how long they are together. The first of the others is for [`Self::deliver`].
     #[inline(always)]
-    pub fn deliver_one(&mut self, header: Header, head: &[u8], rest: &[GuestSlice<'_>]) -> bool {
-        let len = rest
-            .iter()
-            .fold(head.len(), |sum, slice| sum.saturating_add(slice.len()));
-        let Some(all) = self.all_of(len) else {
-            return false;
-        };
-        let Some(mut place) = one(&mut self.ring, &self.slices, all) else {
-            return false;
-        };
-        // No writer, which would be written to memory and read again.
-        let mut write = |bytes: &[u8]| {
-            let written = place.copy_from(bytes);
-            (_, place) = place.split_at(written);
-        };
+    pub fn deliver_run<'f>(
+        &mut self,
+        header: Header,
+        frames: impl Iterator<Item = Frame<'f>>,
+    ) -> Run {
+        let mut run = Run::default();
         let header = header.with_buffers(1);
-        match self.header_len {
-            // Known when this is compiled, it is two moves.
-            HEADER_MAX => write(&header.0),
-            len => write(header.first(len)),
+        for frame in frames {
+            let Some(all) = self.all_of(frame.len) else {
+                break;
+            };
+            let Some(mut place) = one(&mut self.ring, &self.slices, all) else {
+                break;
+            };
+            // No writer, which would be written to memory and read again.
+            let mut write = |bytes: &[u8]| {
+                let written = place.copy_from(bytes);
+                (_, place) = place.split_at(written);
+            };
+            match self.header_len {
+                // Known when this is compiled, it is two moves.
+                HEADER_MAX => write(&header.0),
+                len => write(header.first(len)),
+            }
+            write(frame.head);
+            for slice in frame.rest {
+                let written = place.copy_from_guest(*slice);
+                (_, place) = place.split_at(written);
+            }
+            self.ring.give(all);
+            run.frames = run.frames.saturating_add(1);
+            run.bytes = run.bytes.saturating_add(frame.len);
         }
-        write(head);
-        for slice in rest {
-            let written = place.copy_from_guest(*slice);
-            (_, place) = place.split_at(written);
-        }
-        self.ring.give(all);
-        true
+        run
     }
 
     /// Bytes of a frame of `len` bytes with its header, if it may be written to one buffer without more ado: nothing is

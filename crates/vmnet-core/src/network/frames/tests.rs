@@ -213,6 +213,14 @@ fn ordinary_frames_take_the_short_way() {
     }
     assert_eq!(network.pass(now, one, &frame(2, 1)), Some(other));
     assert_eq!(network.pass(now, other, &frame(1, 2)), Some(one));
+    let passed = frame(2, 1);
+    assert!(network.passes_too(&passed, &frame(2, 1)));
+    assert!(!network.passes_too(&passed, &frame(3, 1)), "to another");
+    assert!(!network.passes_too(&passed, &frame(2, 3)), "from another");
+    let mut gateways = frame(2, 1);
+    gateways[ethernet::Header::LEN + 12..][..4].copy_from_slice(&[192, 168, 64, 1]);
+    assert!(!network.passes_too(&passed, &gateways), "the gateway's");
+    assert!(!network.passes_too(&passed, &passed[..13]), "no frame");
     assert_eq!(
         network.pass(now, other, &frame(2, 1)),
         None,

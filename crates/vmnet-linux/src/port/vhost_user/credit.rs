@@ -22,11 +22,12 @@ impl Credit {
         Self(MOST)
     }
 
-    /// The guest took a frame.
-    pub(super) fn earn(&mut self, len: usize) {
+    /// The guest took so many frames, of so many bytes together.
+    pub(super) fn earn(&mut self, frames: usize, bytes: usize) {
         if self.0 < MOST {
-            let pieces = u32::try_from(len / BYTES).unwrap_or(u32::MAX);
-            let earned = EARNED.saturating_mul(pieces.saturating_add(1));
+            let pieces = (bytes / BYTES).saturating_add(frames);
+            let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
+            let earned = EARNED.saturating_mul(pieces);
             self.0 = self.0.saturating_add(earned).min(MOST);
         }
     }
@@ -52,12 +53,12 @@ mod tests {
         assert_eq!(credit.left(), Some(MOST));
         credit.spend(MOST * 2);
         assert_eq!(credit.left(), None);
-        credit.earn(60);
+        credit.earn(1, 60);
         assert_eq!(credit.left(), None);
-        credit.earn(60);
+        credit.earn(1, 60);
         assert_eq!(credit.left(), Some(EARNED * 2));
         for _ in 0..1000 {
-            credit.earn(65_000);
+            credit.earn(1, 65_000);
         }
         assert_eq!(credit.left(), Some(MOST));
     }

@@ -22,8 +22,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use vmnet_core::{Drop, ReadTo};
-use vmnet_virtio::memory::{GuestSlice, GuestWriter};
-use vmnet_virtio::net::{Delivery, Features, FromGuest, Header, ToGuest};
+use vmnet_virtio::memory::GuestWriter;
+use vmnet_virtio::net::{Delivery, Features, Frame, FromGuest, Header, Run, ToGuest};
 use vmnet_virtio::ring::RingError;
 use vmnet_wire::ethernet;
 use vmnet_wire::offload::{Checksum, Kind, Offload};
@@ -182,39 +182,47 @@ impl VhostUser {
         .map_err(Refused::Dropped)
     }
 
-    /// Gives the guest a frame of which nothing is left to anybody, if there is one buffer for it, and nothing to be weighed.
-    /// False: nothing has happened, and it is to be sent as any other.
+    /// Gives the guest frames of which nothing is left to anybody, for as long as there is one buffer for each, and nothing to
+    /// be weighed; `head` is that of the first. Those that were not given are to be sent as any other.
     #[inline(always)]
-    pub(crate) fn pass(
+    pub(crate) fn pass<'f>(
         &mut self,
         head: &[u8],
-        rest: &[GuestSlice<'_>],
-        len: usize,
+        frames: impl Iterator<Item = Frame<'f>>,
         mtu: usize,
-    ) -> bool {
-        let is_plain = len <= mtu + ethernet::Header::LEN;
-        if !is_plain || !self.backlog.is_empty() || self.broken.is_some() {
-            return false;
+    ) -> Run {
+        let Self {
+            rings,
+            open,
+            spread,
+            ..
+        } = self;
+        if !self.backlog.is_empty() || self.broken.is_some() {
+            return Run::default();
         }
-        let pair = match self.open.as_slice() {
-            [only] => *only,
-            [] => return false,
-            open => self.spread.pair(Flow::of(head), open).unwrap_or(0),
+        let pair_of = |head: &[u8]| spread.pair(Flow::of(head), open);
+        let (pair, is_only) = match open.as_slice() {
+            [only] => (Some(*only), true),
+            _ => (pair_of(head), false),
         };
+        let ring = pair.and_then(|pair| ring(rings, pair, To));
         let Some(Ring {
             side: Side::To(to_guest),
             dirty,
             ..
-        }) = ring(&mut self.rings, pair, To)
+        }) = ring
         else {
-            return false;
+            return Run::default();
         };
-        let is_given = to_guest.deliver_one(Header::default(), head, rest);
-        if is_given {
+        let most = mtu + ethernet::Header::LEN;
+        let frames = frames
+            .take_while(|frame| frame.len <= most && (is_only || pair_of(frame.head) == pair));
+        let run = to_guest.deliver_run(Header::default(), frames);
+        if run.frames > 0 {
             *dirty = true;
-            self.credit.earn(len);
+            self.credit.earn(run.frames, run.bytes);
         }
-        is_given
+        run
     }
 
     fn queue(&mut self, pair: u8, header: Header, pieces: &Pieces<'_>) -> Result<(), Refused> {
@@ -306,7 +314,7 @@ impl VhostUser {
                 match delivery {
                     Delivery::Done => {
                         *dirty = true;
-                        self.credit.earn(len);
+                        self.credit.earn(1, len);
                     }
                     Delivery::NoBuffers => *starved = true,
                     Delivery::TooLong => {}
@@ -508,7 +516,7 @@ impl VhostUser {
             }
             to_guest.commit(header, headers, headers.len() + len);
             *dirty = true;
-            self.credit.earn(len);
+            self.credit.earn(1, len);
         }
     }
 

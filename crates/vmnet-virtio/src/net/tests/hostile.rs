@@ -70,9 +70,17 @@ impl Prey {
             self.check(frame.rest);
             let rest: usize = frame.rest.iter().map(GuestSlice::len).sum();
             assert_eq!(frame.head.len() + rest, frame.len);
-            if !to.deliver_one(frame.header, frame.head, frame.rest) {
+        }
+        let mut done = 0;
+        while let Some(frame) = self.burst.get(done) {
+            let sound = self.burst.from(done).map_while(Result::ok);
+            let run = to.deliver_run(Header::default(), sound);
+            if run.frames == 0
+                && let Ok(frame) = frame
+            {
                 let _ = to.deliver(frame.header, frame.head, frame.rest);
             }
+            done += run.frames.max(1);
         }
         if to.reserve(700) == Ok(Delivery::Done) {
             let space: Vec<_> = to.space(3).collect();
