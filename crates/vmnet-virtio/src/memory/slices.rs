@@ -53,6 +53,20 @@ impl Slices {
     /// Copies bytes of the slices in `range` to `to`, and takes them off the range. Says how many.
     #[inline]
     pub(crate) fn read(&mut self, range: &mut Range<usize>, to: &mut [u8]) -> usize {
+        if let Some(slice) = self.list.get_mut(range.start)
+            && range.start < range.end
+            && slice.len() >= to.len()
+        {
+            slice.copy_to(to);
+            (_, *slice) = slice.split_at(to.len());
+            range.start = range.start.saturating_add(usize::from(slice.is_empty()));
+            return to.len();
+        }
+        self.read_on(range, to)
+    }
+
+    /// The same of more than one slice.
+    fn read_on(&mut self, range: &mut Range<usize>, to: &mut [u8]) -> usize {
         let mut done: usize = 0;
         while let Some(room) = to.get_mut(done..)
             && !room.is_empty()
@@ -106,18 +120,13 @@ impl Slices {
         &self.memory
     }
 
-    /// Adds `len` bytes at the guest's address `addr`, if there are some and they are all where an address was found last.
-    #[must_use]
+    /// Adds `len` bytes at the guest's address `addr`, if they are all where an address was found last, and gives them.
     #[inline(always)]
-    pub(crate) fn push_near(&mut self, addr: u64, len: u32) -> bool {
-        let Some(piece) = self.memory.near(addr, u64::from(len), self.hint) else {
-            return false;
-        };
-        if len > 0 {
-            // SAFETY: `memory` keeps it mapped, and is dropped or exchanged only when the list is empty.
-            self.list.push(unsafe { piece.forget_map() });
-        }
-        len > 0
+    pub(crate) fn push_near(&mut self, addr: u64, len: u32) -> Option<GuestSlice<'_>> {
+        let piece = self.memory.near(addr, u64::from(len), self.hint)?;
+        // SAFETY: `memory` keeps it mapped, and is dropped or exchanged only when the list is empty.
+        self.list.push(unsafe { piece.forget_map() });
+        Some(piece)
     }
 
     /// The `len` bytes at the guest's address `addr`, if they are all where an address was found last.

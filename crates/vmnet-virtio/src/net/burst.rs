@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{FRAME_MAX, HEADER_MAX, Header};
 use crate::memory::{GuestSlice, MemoryMap, Slices};
-use crate::ring::{Chain, Fault};
+use crate::ring::{Buffer, Chain, Fault};
 
 /// How much is taken at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,6 +173,27 @@ impl Burst {
 
     pub(super) fn slices(&mut self) -> &mut Slices {
         &mut self.slices
+    }
+
+    /// The frame in this buffer alone, if that is one piece of memory and there is nothing wrong with it. None: nothing has
+    /// happened. Its bytes are on their way as those of [`Self::push`].
+    #[inline(always)]
+    pub(super) fn push_one(&mut self, buffer: Buffer) -> Option<()> {
+        let whole = usize::try_from(buffer.len).ok()?;
+        let len = whole.checked_sub(self.header_len)?;
+        if buffer.write || len == 0 || len > FRAME_MAX {
+            return None;
+        }
+        let at = self.slices.len();
+        self.slices.push_near(buffer.addr, buffer.len)?.prefetch();
+        self.bytes = self.bytes.saturating_add(len);
+        self.entries.push(Entry {
+            head: len.min(self.limits.head),
+            rest: at..at.saturating_add(1),
+            len,
+            fault: None,
+        });
+        Some(())
     }
 
     /// The frame in `chain`, which was taken into [`Self::slices`]. Its bytes are on their way to this processor until

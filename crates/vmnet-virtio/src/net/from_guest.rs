@@ -52,6 +52,10 @@ impl FromGuest {
             return Err(self.ring.end(RingError::MemoryLost));
         }
         while burst.has_room() {
+            // As most are.
+            if (self.ring.take_one(|buffer| burst.push_one(buffer))).is_some() {
+                continue;
+            }
             match self.ring.take(burst.slices()) {
                 Ok(Some(chain)) => burst.push(&chain),
                 Ok(None) => break,

@@ -59,7 +59,7 @@ impl Chain {
     pub(super) fn of_one(slices: &mut Slices, buffer: Buffer) -> Self {
         let start = slices.len();
         let Buffer { addr, len, write } = buffer;
-        if !slices.push_near(addr, len) {
+        if len == 0 || slices.push_near(addr, len).is_none() {
             let mut walk = Walk::new(slices);
             walk.buffer(addr, len, if write { WRITE } else { 0 });
             return walk.end();
