@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{FRAME_MAX, Features, Frame, HEADER_MAX, Header};
 use crate::memory::{GuestSlice, GuestWriter, MemoryMap, Slices};
-use crate::ring::{Chain, Fault, Ring, RingConfig, RingError, StartError};
+use crate::ring::{Buffer, Chain, Fault, Ring, RingConfig, RingError, StartError};
 
 /// A frame in more buffers than this is not delivered. The smallest that Linux makes take 43 for 64 KiB.
 const MERGED_MAX: usize = 256;
@@ -117,16 +117,9 @@ impl ToGuest {
         len: usize,
         write: impl FnOnce(&mut GuestWriter<'_>),
     ) -> Result<Delivery, RingError> {
-        if let Some(all) = self.all_of(len)
-            && let Some(place) = one(&mut self.ring, &self.slices, all)
-        {
-            let place = [place];
-            let mut writer = GuestWriter::new(&place);
-            writer.write(header.with_buffers(1).first(self.header_len));
-            write(&mut writer);
-            self.ring.give(all);
+        let Some(write) = self.deliver_at_once(header, len, write) else {
             return Ok(Delivery::Done);
-        }
+        };
         match self.reserve(len)? {
             Delivery::Done => {}
             other => return Ok(other),
@@ -139,6 +132,36 @@ impl ToGuest {
         Ok(Delivery::Done)
     }
 
+    /// The same if the frame fits into the next buffer and that is one piece of memory. Gives `write` back if not.
+    #[inline(always)]
+    fn deliver_at_once<W: FnOnce(&mut GuestWriter<'_>)>(
+        &mut self,
+        header: Header,
+        len: usize,
+        write: W,
+    ) -> Option<W> {
+        let all = u32::try_from(len.saturating_add(self.header_len)).ok();
+        let Some(all) = all.filter(|_| self.is_looked_at && len <= FRAME_MAX) else {
+            return Some(write);
+        };
+        let Self {
+            ring,
+            slices,
+            header_len,
+            ..
+        } = self;
+        let mut write = Some(write);
+        ring.use_each(AHEAD, |buffer, comes| {
+            write.as_ref()?;
+            let place = [place(slices, buffer, comes, all)?];
+            let mut writer = GuestWriter::new(&place);
+            writer.write(header.with_buffers(1).first(*header_len));
+            (write.take()?)(&mut writer);
+            Some(all)
+        });
+        write
+    }
+
     /// Delivers frames, all with this header, for as long as each fits into the next buffer and that is one piece of memory, as
     /// nearly all are. Says how many were, and how long they are together. The first of the others is for [`Self::deliver`].
     #[inline(always)]
@@ -148,20 +171,30 @@ impl ToGuest {
         frames: impl Iterator<Item = Frame<'f>>,
     ) -> Run {
         let mut run = Run::default();
-        let header = header.with_buffers(1);
-        for frame in frames {
-            let Some(all) = self.all_of(frame.len) else {
-                break;
-            };
-            let Some(mut place) = one(&mut self.ring, &self.slices, all) else {
-                break;
-            };
+        if !self.is_looked_at {
+            return run;
+        }
+        let Self {
+            ring,
+            slices,
+            header_len,
+            ..
+        } = self;
+        let (header, header_len) = (header.with_buffers(1), *header_len);
+        let mut frames = frames;
+        ring.use_each(AHEAD, |buffer, comes| {
+            let frame = frames.next()?;
+            let all = u32::try_from(frame.len.checked_add(header_len)?).ok()?;
+            if frame.len > FRAME_MAX {
+                return None;
+            }
+            let mut place = place(slices, buffer, comes, all)?;
             // No writer, which would be written to memory and read again.
             let mut write = |bytes: &[u8]| {
                 let written = place.copy_from(bytes);
                 (_, place) = place.split_at(written);
             };
-            match self.header_len {
+            match header_len {
                 // Known when this is compiled, it is two moves.
                 HEADER_MAX => write(&header.0),
                 len => write(header.first(len)),
@@ -171,20 +204,11 @@ impl ToGuest {
                 let written = place.copy_from_guest(*slice);
                 (_, place) = place.split_at(written);
             }
-            self.ring.give(all);
             run.frames = run.frames.saturating_add(1);
             run.bytes = run.bytes.saturating_add(frame.len);
-        }
+            Some(all)
+        });
         run
-    }
-
-    /// Bytes of a frame of `len` bytes with its header, if it may be written to one buffer without more ado: nothing is
-    /// reserved, and the memory was looked at.
-    #[inline(always)]
-    fn all_of(&self, len: usize) -> Option<u32> {
-        let may = self.is_looked_at && self.reserved.is_empty() && len <= FRAME_MAX;
-        let all = u32::try_from(len.saturating_add(self.header_len));
-        all.ok().filter(|_| may)
     }
 
     /// Takes buffers for a frame of `len` bytes, which stay reserved until [`Self::commit`],
@@ -330,17 +354,16 @@ impl ToGuest {
     }
 }
 
-/// Takes the next buffer if it is one piece of memory with room for `all` bytes, and fetches another that comes soon:
-/// others have its lines now, and to get them takes as long as some frames.
+/// A buffer with room for `all` bytes, if it is one piece of memory. Fetches one that comes soon: others have its lines now, and
+/// to get them takes as long as some frames.
 #[inline(always)]
-fn one<'s>(ring: &mut Ring, slices: &'s Slices, all: u32) -> Option<GuestSlice<'s>> {
-    let place = ring.take_one(|buffer| {
-        let fits = buffer.write && buffer.len >= all;
-        fits.then(|| slices.near(buffer.addr, buffer.len)).flatten()
-    })?;
-    let next = ring.foresee(AHEAD);
-    if let Some(next) = next.and_then(|addr| slices.near(addr, 1)) {
-        next.prefetch_to_write();
+fn place(slices: &Slices, buffer: Buffer, comes: Option<u64>, all: u32) -> Option<GuestSlice<'_>> {
+    if !buffer.write || buffer.len < all {
+        return None;
+    }
+    let place = slices.near(buffer.addr, buffer.len)?;
+    if let Some(comes) = comes.and_then(|addr| slices.near(addr, 1)) {
+        comes.prefetch_to_write();
     }
     Some(place)
 }

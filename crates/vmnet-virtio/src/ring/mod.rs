@@ -188,10 +188,18 @@ impl Ring {
         either!(&mut self.kind, ring => ring.take_one(wanted))
     }
 
-    /// Where a buffer is that will be taken when so many others have been, as far as that can be told.
+    /// Takes chains of one buffer and gives each back at once, for as long as `used` says how many bytes it has written to the
+    /// buffer; and if nothing is taken before. `used` is told too where a buffer is that comes `ahead` chains later, as far as
+    /// that can be foreseen: for a hint.
     #[inline(always)]
-    pub(crate) fn foresee(&self, ahead: u16) -> Option<u64> {
-        either!(&self.kind, ring => ring.foresee(ahead))
+    pub(crate) fn use_each(
+        &mut self,
+        ahead: u16,
+        used: impl FnMut(Buffer, Option<u64>) -> Option<u32>,
+    ) {
+        if self.broken.is_none() {
+            either!(&mut self.kind, ring => ring.use_each(ahead, used));
+        }
     }
 
     /// The same of any chain, or none.

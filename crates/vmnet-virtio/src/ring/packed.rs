@@ -114,12 +114,25 @@ impl PackedRing {
         Some(wanted)
     }
 
-    /// Where the buffer is that comes so many descriptors behind the next one, for a hint.
+    /// See [`super::Ring::use_each`].
     #[inline(always)]
-    pub(super) fn foresee(&self, ahead: u16) -> Option<u64> {
-        let place = self.take.after(ahead.min(self.size), self.size);
-        let [addr, _] = self.areas.descriptors.get(usize::from(place.index()))?;
-        Some(addr.load(Ordering::Relaxed))
+    pub(super) fn use_each(
+        &mut self,
+        ahead: u16,
+        mut used: impl FnMut(Buffer, Option<u64>) -> Option<u32>,
+    ) {
+        if self.taken > 0 {
+            return;
+        }
+        loop {
+            let place = self.take.after(ahead.min(self.size), self.size);
+            let comes = self.areas.descriptors.get(usize::from(place.index()));
+            let comes = comes.map(|[addr, _]| addr.load(Ordering::Relaxed));
+            let Some(written) = self.take_one(|buffer| used(buffer, comes)) else {
+                return;
+            };
+            self.give(written);
+        }
     }
 
     pub(super) fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {

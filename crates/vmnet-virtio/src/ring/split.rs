@@ -82,16 +82,48 @@ impl SplitRing {
         Some(wanted)
     }
 
-    /// Where the first buffer is of the chain that comes so many behind the next one, if that is seen already; for a hint.
+    /// See [`super::Ring::use_each`].
     #[inline(always)]
-    pub(super) fn foresee(&self, ahead: u16) -> Option<u64> {
-        if self.seen.since(self.take) <= ahead {
-            return None;
+    pub(super) fn use_each(
+        &mut self,
+        ahead: u16,
+        mut used: impl FnMut(Buffer, Option<u64>) -> Option<u32>,
+    ) {
+        if self.give != self.take {
+            return;
         }
-        let slot = self.slot(self.take.after(ahead));
-        let head = self.areas.avail_ring.get(slot)?.load(Ordering::Relaxed);
-        let [addr, _] = self.areas.descriptors.get(usize::from(head))?;
-        Some(addr.load(Ordering::Relaxed))
+        let Self { areas, size, .. } = &*self;
+        let slot = |index: Index| usize::from(index.get() & size.wrapping_sub(1));
+        let (descriptors, avail_ring) = (&*areas.descriptors, &*areas.avail_ring);
+        let used_ring = &*areas.used_ring;
+        let chain = |index: Index| {
+            let head = avail_ring.get(slot(index))?.load(Ordering::Relaxed);
+            Some((head, descriptors.get(usize::from(head))?))
+        };
+        let (mut at, seen) = (self.take, self.seen);
+        while at != seen {
+            let Some((head, [addr, meta])) = chain(at) else {
+                break;
+            };
+            let (len, flags, _) = split_meta(meta.load(Ordering::Relaxed));
+            let Some(buffer) = Buffer::alone(addr.load(Ordering::Relaxed), len, flags) else {
+                break;
+            };
+            let comes = (seen.since(at) > ahead).then(|| chain(at.after(ahead)));
+            let comes = comes.flatten();
+            let comes = comes.map(|(_, [addr, _])| addr.load(Ordering::Relaxed));
+            let Some(written) = used(buffer, comes) else {
+                break;
+            };
+            if let Some([id, len]) = used_ring.get(slot(at)) {
+                id.store(u32::from(head), Ordering::Relaxed);
+                len.store(written, Ordering::Relaxed);
+            }
+            at = at.after(1);
+        }
+        if at != self.take {
+            (self.take, self.give, self.short) = (at, at, None);
+        }
     }
 
     pub(super) fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
