@@ -91,13 +91,73 @@ fn render(record: &Record) -> String {
         text += &collection("set", name, "ifname", &names);
     }
     let mut forward = Lines::filter("forward", "forward", "filter");
-    if !record.v4.is_empty() {
-        forward.add("meta nfproto ipv4 iifname @v4 oifname @others drop");
-    }
-    if record.v6.contains("all") {
-        forward.add("meta nfproto ipv6 iifname @others oifname @others drop");
-    } else if !record.v6.is_empty() {
-        forward.add("meta nfproto ipv6 iifname @v6 oifname @others drop");
+    // Each packet of the host passes here: what takes time is kept short.
+    let (v4, v6, others) = (&record.v4, &record.v6, &record.others);
+    let between = |from, of, to| {
+        let (from, to) = (one_of(from, of), one_of("others", to));
+        format!("iifname {from} oifname {to} drop")
+    };
+    if !v4.is_empty() && v4 == v6 {
+        forward.add(between("v4", v4, others));
+    } else {
+        if !v4.is_empty() {
+            let rule = between("v4", v4, others);
+            forward.add(format!("meta nfproto ipv4 {rule}"));
+        }
+        let rule = match v6.contains("all") {
+            true => between("others", others, others),
+            false => between("v6", v6, others),
+        };
+        if !v6.is_empty() {
+            forward.add(format!("meta nfproto ipv6 {rule}"));
+        }
     }
     text + &forward.end() + "}\n"
+}
+
+/// How a rule asks for the interfaces of a set: one alone is compared, which takes less time than looking it up.
+fn one_of(set: &str, names: &BTreeSet<String>) -> String {
+    let mut sound = names.iter().filter(|name| is_name(name));
+    match (sound.next(), sound.next()) {
+        (Some(name), None) => format!("\"{name}\""),
+        _ => format!("@{set}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_opened_leads_to_none_that_was_there_before() {
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
+        let rules = |v4: &[&str], v6: &[&str], others: &[&str]| -> Vec<String> {
+            let record = Record {
+                v4: names(v4),
+                v6: names(v6),
+                others: names(others),
+                ..Record::default()
+            };
+            let text = render(&record);
+            let rules = text.lines().filter(|line| line.ends_with(" drop"));
+            rules.map(|line| line.trim().to_owned()).collect()
+        };
+        let lan = ["lan0"];
+        assert_eq!(
+            rules(&lan, &lan, &lan),
+            ["iifname \"lan0\" oifname \"lan0\" drop"]
+        );
+        assert_eq!(
+            rules(&lan, &["all"], &["lan0", "lan1"]),
+            [
+                "meta nfproto ipv4 iifname \"lan0\" oifname @others drop",
+                "meta nfproto ipv6 iifname @others oifname @others drop"
+            ]
+        );
+        assert_eq!(
+            rules(&[], &["lan0", "lan1"], &["lan0", "no name"]),
+            ["meta nfproto ipv6 iifname @v6 oifname \"lan0\" drop"]
+        );
+        assert_eq!(rules(&[], &[], &lan), [""; 0]);
+    }
 }
