@@ -171,15 +171,27 @@ fn settle(name: &str, bridge: &Bridge) -> Result<(), BridgeError> {
     set("ipv4", "send_redirects", "0")
 }
 
-/// Lets clients on the loopback reach guests of a bridge by forwarded ports, or not. Only rules keep guests from the loopback
-/// then: it is let where those stand, and where there are such ports.
+/// The setting by which the kernel takes packets of the loopback from a bridge.
+const LOOPBACK: &str = "route_localnet";
+
+/// Lets clients on the loopback reach guests of a bridge by forwarded ports, or not. The kernel does not keep guests from the loopback
+/// then: it is let where rules stand that do, and where there are such ports. All members have filters first.
 ///
 /// # Errors
 ///
 /// See [`BridgeError`].
 pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
-    let setting = "route_localnet";
+    let setting = LOOPBACK;
     let value = if lets { "1" } else { "0" };
+    if lets && !is_open(name) {
+        let mut routes = Routes::open()?;
+        let all = link::list()?;
+        let bridge = all.iter().find(|link| link.name == name);
+        let is_member = |it: &&Link| it.master.is_some() && it.master == bridge.map(|it| it.index);
+        for member in all.iter().filter(is_member).filter(|it| it.is_ours()) {
+            keep_from_loopback(&mut routes, member);
+        }
+    }
     match std::fs::write(sysctl::interface_path("ipv4", name, setting), value) {
         // A bridge that is gone.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -188,6 +200,22 @@ pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
             setting,
             source,
         }),
+    }
+}
+
+/// Whether the kernel takes packets of the loopback from an interface.
+fn is_open(interface: &str) -> bool {
+    let setting = std::fs::read_to_string(sysctl::interface_path("ipv4", interface, LOOPBACK));
+    setting.is_ok_and(|it| it.trim() != "0")
+}
+
+fn keep_from_loopback(routes: &mut Routes, member: &Link) {
+    if let Err(error) = loopback_guard::set(routes, member.index) {
+        tracing::warn!(
+            member = member.name,
+            %error,
+            "while somebody has flushed all rules, this guest may reach what listens on the host's loopback"
+        );
     }
 }
 
@@ -201,12 +229,9 @@ pub fn join(member: &Link, bridge: &Link, isolated: bool) -> Result<(), BridgeEr
     let disable = sysctl::interface_path("ipv6", &member.name, "disable_ipv6");
     let _without_ipv6 = std::fs::write(disable, "1");
     let mut routes = Routes::open()?;
-    if let Err(error) = loopback_guard::set(&mut routes, member.index) {
-        tracing::warn!(
-            member = member.name,
-            %error,
-            "while somebody has flushed all rules, this guest may reach what listens on the host's loopback"
-        );
+    // Each packet pays for filters, which are needed only then: by our doing, or somebody else's for all interfaces.
+    if is_open(&bridge.name) || is_open("all") {
+        keep_from_loopback(&mut routes, member);
     }
     let what = format!("join {} to {}", member.name, bridge.name);
     let mut message = LinkMessage::default();

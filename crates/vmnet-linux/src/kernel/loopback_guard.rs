@@ -3,7 +3,8 @@
 //! The host refuses such packets by itself, until clients on its loopback are to reach forwarded ports: then it takes them from the
 //! whole bridge (`route_localnet`, kernel `Documentation/networking/ip-sysctl.rst`). Rules refuse them instead
 //! ([`nft`](super::nft)), but somebody may flush all rules. So filters that are no rules stand at each member, where nothing
-//! has been translated yet; an answer to such a client is not for the loopback there. They send a packet back to its guest.
+//! has been translated yet; an answer to such a client is not for the loopback there. They send a packet back to its guest. Since each
+//! packet pays for them, they are set where the loopback is open, and before it is opened.
 
 use super::route::{RouteError, Routes};
 use super::traffic_control::{self, Filter, Key};
