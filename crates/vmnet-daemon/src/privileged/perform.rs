@@ -126,7 +126,7 @@ pub fn perform(
 
 /// The loopback is opened to forwarded ports behind the rules that keep it from guests, and closed before they go.
 fn set_rules(rules: &Rules) -> Result<(), Refusal> {
-    let lets = rules.forwards.iter().any(|it| it.guest.is_ipv4());
+    let lets = rules.opens_loopback();
     let reach = |lets| bridge::reach_from_loopback(&rules.bridge, lets).map_err(refused_by_bridge);
     if !lets {
         reach(false)?;

@@ -1,8 +1,9 @@
 //! The table of a network's bridge, as far as it is about guests: nobody speaks in the gateway's name, questions find its services,
 //! and what the host turns back comes to the guest it is for.
 
-use super::render::{PIECE, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK, mark};
+use super::render::{LOOPBACK, PIECE, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK, mark};
 use super::text::{Lines, collection, mac, quoted};
+use super::usual_frames::usual_frames;
 use super::{Inet6, Rules};
 
 /// Nobody speaks in the gateway's name, and questions find its services.
@@ -10,45 +11,71 @@ pub(super) fn guard(rules: &Rules) -> String {
     let (own, trunk) = (&rules.bridge, &rules.trunk);
     let mut arriving = Lines::filter("arriving", "prerouting", -300);
     let host = mac(rules.host);
+    let (quick_sets, quick) = usual_frames(rules, &mut arriving);
     arriving.add(format!("iifname != \"{own}-*\" accept"));
     arriving.add(format!("iifname \"{trunk}\" goto judged"));
     arriving.add("jump guard");
     arriving.add(format!("ether daddr {host} goto steer"));
+    // The host would hear what is sent to the MAC of a member itself, which nobody speaks to.
+    arriving.add("meta pkttype host drop");
     // Of frames by the trunk our switch has judged who speaks.
     let mut judged = Lines::part("judged");
+    LOOPBACK.iter().for_each(|rule| judged.add(rule));
     judged.add(format!("ether daddr {host} accept"));
+    // Pieces to all are heard by guests alone: the host takes nothing that is for others.
+    let mut noted = "meta pkttype set other".to_owned();
+    if rules.bridged_pass {
+        noted += &format!(" {}", mark(PIECE));
+    }
     for piece in PIECES {
         for chain in [&mut arriving, &mut judged] {
-            chain.add(format!("{piece} {}", mark(PIECE)));
+            chain.add(format!("{piece} {noted}"));
         }
     }
-    let macs = format!("{{ {}, {} }}", mac(rules.host), mac(rules.services));
+    let macs = [rules.host, rules.services].map(mac);
     let (sets, speaker) = speaker(rules, &macs);
     let mut known = Lines::part("known");
     for protocol in USUAL {
         known.add(format!("ether type {protocol} goto known-{protocol}"));
     }
-    known.add(format!("arp saddr ether {macs} drop"));
+    for mac in &macs {
+        known.add(format!("arp saddr ether {mac} drop"));
+    }
     // Linux takes a frame with the tag of no VLAN as its own, and there are systems that take what SNAP carries.
     known.add("ether type 8021ad drop");
     known.add("vlan id 0 drop");
-    known.add("ether type < 0x0600 @nh,0,16 { 0xaaaa, 0xaaab, 0xabaa, 0xabab } drop");
+    for points in ["0xaaaa", "0xaaab", "0xabaa", "0xabab"] {
+        known.add(format!("ether type < 0x0600 @nh,0,16 {points} drop"));
+    }
+    LOOPBACK.iter().for_each(|rule| known.add(rule));
     if let Some(ipv4) = rules.ipv4 {
         known.add(format!("arp saddr ip {} drop", ipv4.gateway));
         known.add(format!("ip saddr {} drop", ipv4.gateway));
     }
     if let Some(ipv6) = rules.ipv6 {
-        known.add(impostor6(ipv6));
-        known.add(impostor_of_neighbours(ipv6));
+        impostor6(ipv6, &mut known);
+        impostor_of_neighbours(ipv6, &mut known);
     }
     if rules.serves {
-        for rule in [ROUTER, NEIGHBOUR_IN_PIECES, SERVER_V4, SERVER_V6] {
+        for rule in ROUTER
+            .iter()
+            .chain(&[NEIGHBOUR_IN_PIECES, SERVER_V4, SERVER_V6])
+        {
             known.add(rule);
         }
         known.add(in_pieces());
     }
     let judges = usual(rules, &macs) + &known.end() + &speaker;
-    sets + &judges + &steer(rules) + &judged.end() + &arriving.end()
+    let all = [
+        sets,
+        quick_sets,
+        judges,
+        quick,
+        steer(rules),
+        judged.end(),
+        arriving.end(),
+    ];
+    all.concat()
 }
 
 /// What of the frames for the host is for our services.
@@ -85,7 +112,7 @@ const USUAL: [&str; 3] = ["ip", "ip6", "arp"];
 
 /// Whose MAC a frame has: the one that its member is to have, if it is to have one, and nobody's that is not a guest's. One
 /// lookup for most frames, however many members there are.
-fn speaker(rules: &Rules, macs: &str) -> (String, String) {
+fn speaker(rules: &Rules, macs: &[String]) -> (String, String) {
     let mut sets = String::new();
     let mut chain = Lines::part("guard");
     let ours = [rules.host, rules.services];
@@ -105,25 +132,30 @@ fn speaker(rules: &Rules, macs: &str) -> (String, String) {
         sets += &collection("set", "members", "ifname", &members);
         chain.add("iifname @members drop");
     }
-    chain.add(format!("ether saddr {macs} drop"));
+    for mac in macs {
+        chain.add(format!("ether saddr {mac} drop"));
+    }
     chain.add("goto known");
     (sets, chain.end())
 }
 
 /// What is looked at in frames of the usual protocols.
-fn usual(rules: &Rules, macs: &str) -> String {
+fn usual(rules: &Rules, macs: &[String]) -> String {
     let [mut v4, mut v6, mut arp] = USUAL.map(|protocol| Lines::part(&format!("known-{protocol}")));
     let mut neighbours = Lines::part("neighbours");
     let mut pieces = Lines::part("pieces");
     FIRST_PIECE.iter().for_each(|rule| pieces.add(*rule));
-    arp.add(format!("arp saddr ether {macs} drop"));
+    for mac in macs {
+        arp.add(format!("arp saddr ether {mac} drop"));
+    }
+    LOOPBACK.iter().for_each(|rule| v4.add(rule));
     if let Some(ipv4) = rules.ipv4 {
         arp.add(format!("arp saddr ip {} drop", ipv4.gateway));
         v4.add(format!("ip saddr {} drop", ipv4.gateway));
     }
     if let Some(ipv6) = rules.ipv6 {
-        v6.add(impostor6(ipv6));
-        neighbours.add(impostor_of_neighbours(ipv6));
+        impostor6(ipv6, &mut v6);
+        impostor_of_neighbours(ipv6, &mut neighbours);
     }
     if rules.serves {
         v6.add(in_pieces());
@@ -132,7 +164,7 @@ fn usual(rules: &Rules, macs: &str) -> String {
     if rules.serves {
         v4.add(SERVER_V4);
         v6.add(SERVER_V6);
-        neighbours.add(ROUTER);
+        ROUTER.iter().for_each(|rule| neighbours.add(rule));
         neighbours.add(NEIGHBOUR_IN_PIECES);
     }
     // A chain that is gone to has to be there first.
@@ -142,7 +174,10 @@ fn usual(rules: &Rules, macs: &str) -> String {
 /// Guests that would be the gateway's services, whatever port they speak from.
 const SERVER_V4: &str = "meta protocol ip udp dport 68 drop";
 const SERVER_V6: &str = "meta protocol ip6 udp dport 546 drop";
-const ROUTER: &str = "icmpv6 type { nd-router-advert, nd-redirect } drop";
+const ROUTER: [&str; 2] = [
+    "icmpv6 type nd-router-advert drop",
+    "icmpv6 type nd-redirect drop",
+];
 const NEIGHBOUR_IN_PIECES: &str =
     "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop";
 
@@ -158,18 +193,20 @@ const FIRST_PIECE: [&str; 3] = [
 ];
 
 /// Who speaks from the gateway's addresses.
-fn impostor6(ipv6: Inet6) -> String {
-    let (one, other) = (ipv6.gateway, ipv6.link_local);
-    format!("ip6 saddr {{ {one}, {other} }} drop")
+fn impostor6(ipv6: Inet6, chain: &mut Lines) {
+    for address in [ipv6.gateway, ipv6.link_local] {
+        chain.add(format!("ip6 saddr {address} drop"));
+    }
 }
 
 /// Who claims them.
-fn impostor_of_neighbours(ipv6: Inet6) -> String {
-    format!(
-        "icmpv6 type nd-neighbor-advert @th,64,128 {{ {:#034x}, {:#034x} }} drop",
-        ipv6.gateway.to_bits(),
-        ipv6.link_local.to_bits()
-    )
+fn impostor_of_neighbours(ipv6: Inet6, chain: &mut Lines) {
+    for address in [ipv6.gateway, ipv6.link_local] {
+        let bits = address.to_bits();
+        chain.add(format!(
+            "icmpv6 type nd-neighbor-advert @th,64,128 {bits:#034x} drop"
+        ));
+    }
 }
 
 /// Where bridged packets pass the rules of routed ones (`br_netfilter`, which Docker switches on), the kernel bridges what a

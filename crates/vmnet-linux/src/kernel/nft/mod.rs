@@ -5,6 +5,7 @@
 //! | [`render`] | the tables of one network, as text |
 //! | `text` | chains and sets, as text |
 //! | `guard` | nobody speaks in the gateway's name |
+//! | `usual_frames` | the short way through the guard, for nearly all frames |
 //! | `translation` | whose address stands for whom, and where forwarded ports lead |
 //! | `isolation` | members that are apart from all others |
 //! | [`chains`] | chains of the host, and which of them block |
@@ -27,6 +28,7 @@ pub mod program;
 pub mod render;
 mod text;
 mod translation;
+mod usual_frames;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -83,6 +85,12 @@ impl Rules {
     #[must_use]
     pub fn keep_apart_alone(&self) -> bool {
         self.bridged_pass && !self.forwards.is_empty()
+    }
+
+    /// Clients on the host's loopback reach guests by forwarded ports, for which the kernel opens it to the bridge.
+    #[must_use]
+    pub fn opens_loopback(&self) -> bool {
+        self.forwards.iter().any(|it| it.guest.is_ipv4())
     }
 
     /// The kernel is to keep this member from others of its kind.

@@ -18,6 +18,10 @@ pub(super) fn mark(bit: u32) -> String {
     format!("meta mark set meta mark or {bit:#x}")
 }
 
+/// From the host's loopback, or to it. The kernel itself refuses that, unless clients of forwarded ports, or somebody else, have opened
+/// it (`route_localnet`).
+pub(super) const LOOPBACK: [&str; 2] = ["ip saddr 127.0.0.0/8 drop", "ip daddr 127.0.0.0/8 drop"];
+
 /// What pieces of packets look like, in each family.
 pub(super) const PIECES: [&str; 2] = [PIECE_V4, PIECE_V6];
 pub(super) const PIECE_V4: &str = "ip frag-off & 0x3fff != 0";
@@ -81,6 +85,7 @@ fn emptied(rules: &Rules) -> String {
     let bridge = &rules.bridge;
     let (stay, go) = kept(&rules.forwards);
     let mut chains = vec![(ROUTING, rules.external.is_some())];
+    chains.push((ARRIVING, judges_arrivals(rules)));
     chains.extend(LEADING.map(|(name, _)| (name, !stay.is_empty())));
     let unused: Vec<&str> = chains
         .iter()
@@ -218,6 +223,12 @@ impl Family {
     pub(super) fn translate(&self, bridge: &str, behind: &mut Lines) {
         let Some(own) = &self.own else { return };
         let (ip, subnet) = (self.ip, &own.subnet);
+        if own.nat {
+            // Nearly all.
+            behind.add(format!(
+                "iifname \"{bridge}\" oifname != \"{bridge}\" {ip} saddr {subnet} masquerade"
+            ));
+        }
         // Clients that would mean something else inside the guest, or to which it knows no way.
         let alone = if self.is_v6() { STRANGE_V6 } else { STRANGE_V4 };
         let strange = if own.nat {
@@ -230,11 +241,6 @@ impl Family {
                 "oifname \"{bridge}\" ct status dnat {ip} saddr {whom} masquerade"
             ));
         }
-        if own.nat {
-            behind.add(format!(
-                "iifname \"{bridge}\" oifname != \"{bridge}\" {ip} saddr {subnet} masquerade"
-            ));
-        }
     }
 }
 
@@ -245,7 +251,9 @@ const ROUTING: &str = "routing";
 fn filter(rules: &Rules) -> String {
     let own = &rules.bridge;
     let mut text = String::new();
-    text += &arriving(own);
+    if judges_arrivals(rules) {
+        text += &arriving(rules);
+    }
 
     if rules.external.is_some() {
         // Behind the translation, before a route is looked for. Clients of forwarded ports come by any interface.
@@ -264,15 +272,23 @@ fn filter(rules: &Rules) -> String {
     between.add(format!("ct status dnat {} accept", mark(TURNED_BACK)));
     between.add(if rules.isolation { "drop" } else { "accept" });
     text += &between.end();
+    let to_between = format!("iifname \"{own}\" oifname \"{own}\" goto between");
+    // Each packet is asked whether it is between guests only if that matters.
+    let each = rules.isolation || rules.keep_apart_alone();
 
     let mut forward = Lines::filter("forward", "forward", "filter");
-    forward.add(format!("iifname \"{own}\" oifname \"{own}\" goto between"));
+    if each {
+        forward.add(&to_between);
+    }
     // What has begun may go on, in both directions. Where only one interface will do, each packet is asked by which it leaves.
     let towards = match &rules.external {
         Some(_) => format!("oifname \"{own}\" "),
         None => String::new(),
     };
     forward.add(format!("{towards}ct state established,related accept"));
+    if !each {
+        forward.add(&to_between);
+    }
     forward.add(format!("iifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" drop"));
@@ -295,28 +311,34 @@ fn filter(rules: &Rules) -> String {
     text + &forward.end()
 }
 
+/// The chain of what arrives, which each packet of the host passes.
+const ARRIVING: &str = "arriving";
+
+/// Whether it has to be there.
+fn judges_arrivals(rules: &Rules) -> bool {
+    rules.bridged_pass || rules.opens_loopback()
+}
+
 /// What of the network the host does not look at, before it puts pieces of packets together.
 ///
-/// It has one room for pieces for all of the host, which a guest could fill. Those for the host come whole, by our services.
-/// Those between guests are not the host's, also where bridged packets pass these rules; and those to all are heard by guests
-/// alone.
-fn arriving(own: &str) -> String {
+/// It has one room for pieces for all of the host, which a guest could fill. Those for the host come whole, by our services; those to
+/// all are heard by guests alone, to which the bridge sees. Those between guests are not the host's, also where bridged packets pass
+/// these rules.
+fn arriving(rules: &Rules) -> String {
+    let own = &rules.bridge;
     // The kernel puts together at -400.
-    let mut arriving = Lines::filter("arriving", "prerouting", -450);
-    arriving.add(format!("iifname != \"{own}\" accept"));
-    // Loopback clients of forwarded ports take `route_localnet`, which lets in what no guest may send.
-    arriving.add("ip saddr 127.0.0.0/8 drop");
-    arriving.add("ip daddr 127.0.0.0/8 drop");
-    arriving.add(format!(
-        "meta mark and {PIECE:#x} == {PIECE:#x} meta mark set meta mark and {:#x} notrack",
-        !PIECE
-    ));
-    // Nearly all.
-    arriving.add("meta pkttype host accept");
-    for piece in PIECES {
+    let mut arriving = Lines::filter(ARRIVING, "prerouting", -450);
+    if rules.bridged_pass {
+        // Nearly all have no mark, which is asked faster than where they come from.
         arriving.add(format!(
-            "meta pkttype {{ broadcast, multicast }} {piece} drop"
+            "meta mark and {PIECE:#x} == {PIECE:#x} iifname \"{own}\" meta mark set meta mark and {:#x} notrack",
+            !PIECE
         ));
+    }
+    if rules.opens_loopback() {
+        // Loopback clients of forwarded ports take `route_localnet`, which lets in what nobody may send.
+        arriving.add(format!("iifname != \"{own}\" accept"));
+        LOOPBACK.iter().for_each(|rule| arriving.add(rule));
     }
     arriving.end()
 }
