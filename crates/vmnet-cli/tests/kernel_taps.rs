@@ -209,6 +209,95 @@ fn an_isolated_tap_exchanges_frames_with_the_gateway_alone() {
     }
 }
 
+/// The host is a router, also for what comes in by a bridge and goes out by it.
+#[test]
+fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
+    let Some(stage) = stage() else { return };
+    stage.says("network create lan --subnet 10.77.9.0/24 --ipv6-prefix fd77:9::/64");
+    let alone = Guest::at_tap(&stage, "lan", 1, true);
+    let plain = Guest::at_tap(&stage, "lan", 2, false);
+    let other = Guest::at_tap(&stage, "lan", 3, false);
+    let link = |name: &str| -> Mac {
+        let said = stage.on_host(&format!("ip -o link show {name}"));
+        let (_, said) = said.split_once("link/ether ").expect("a MAC");
+        said.split(' ').next().unwrap_or_default().parse().unwrap()
+    };
+    let host = link("vmnet0");
+    let v4 = |guest: &Guest| Ipv4Addr::new(10, 77, 9, 100 + guest.mac.0[5]);
+    let v6 = |guest: &Guest| packets6::v6(&format!("fd77:9::{}", 100 + guest.mac.0[5]));
+    for guest in [&alone, &plain, &other] {
+        for address in [v4(guest).to_string(), v6(guest).to_string()] {
+            let mac = guest.mac;
+            stage.on_host(&format!(
+                "ip neigh replace {address} lladdr {mac} dev vmnet0"
+            ));
+        }
+    }
+    // By each family: whether what one sends to another's address comes there, by this MAC.
+    let reach = |from: &Guest, to: &Guest, by: Mac, within| {
+        let macs = (from.mac, by);
+        let words =
+            ["4", "6"].map(|family| format!("{} to {} by {by}, {family}", from.mac, to.mac));
+        let ips = (v4(from), v4(to));
+        from.send(&packets::udp(
+            Ends { macs, ips },
+            (7, 7),
+            64,
+            words[0].as_bytes(),
+        ));
+        let ips = (v6(from), v6(to));
+        from.send(&packets6::udp(
+            Ends6 { macs, ips },
+            (7, 7),
+            words[1].as_bytes(),
+        ));
+        words.map(|word| to.hears(within, |frame| holds(frame, &word)))
+    };
+    let words = |from: &Guest, to: &Guest| format!("{} to {}", from.mac, to.mac);
+    assert_eq!(
+        reach(&plain, &other, host, SOON),
+        [true; 2],
+        "who is not isolated"
+    );
+    assert_eq!(
+        reach(&other, &plain, host, SOON),
+        [true; 2],
+        "nor the other"
+    );
+    for (from, to) in [(&alone, &plain), (&plain, &alone)] {
+        assert_eq!(
+            reach(from, to, host, SILENCE),
+            [false; 2],
+            "{}",
+            words(from, to)
+        );
+    }
+    // The host takes what is for the MAC of its own end of a tap, too.
+    let end = link("vmnet0-0");
+    assert_eq!(
+        reach(&alone, &plain, end, SILENCE),
+        [false; 2],
+        "by its tap"
+    );
+    // The host and the world are reached.
+    let at = Ipv4Addr::new(10, 77, 9, 1);
+    let service = stage.world.host().enter(|| {
+        let socket = UdpSocket::bind((at, 7777)).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket
+    });
+    let ends = Ends {
+        macs: (alone.mac, host),
+        ips: (v4(&alone), at),
+    };
+    alone.send(&packets::udp(ends, (7, 7777), 64, b"knock"));
+    let mut heard = [0; 100];
+    let (length, from) = service.recv_from(&mut heard).expect("a knock");
+    assert_eq!(&heard[..length], b"knock");
+    service.send_to(b"who is there?", from).unwrap();
+    assert!(alone.hears(SOON, |frame| holds(frame, "who is there?")));
+}
+
 /// A question for an address (RFC 2131).
 fn discover(mac: Mac) -> Vec<u8> {
     let mut message = vec![0_u8; 240];

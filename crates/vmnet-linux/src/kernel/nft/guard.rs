@@ -1,6 +1,7 @@
 //! The table of a network's bridge, as far as it is about guests: nobody speaks in the gateway's name, questions find its services,
 //! and what the host turns back comes to the guest it is for.
 
+use super::isolation::astray;
 use super::render::{LOOPBACK, PIECE, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK, mark};
 use super::text::{Lines, collection, mac, quoted};
 use super::usual_frames::usual_frames;
@@ -15,6 +16,7 @@ pub(super) fn guard(rules: &Rules) -> String {
     arriving.add(format!("iifname != \"{own}-*\" accept"));
     arriving.add(format!("iifname \"{trunk}\" goto judged"));
     arriving.add("jump guard");
+    let astray = astray(rules, &mut arriving);
     arriving.add(format!("ether daddr {host} goto steer"));
     // The host would hear what is sent to the MAC of a member itself, which nobody speaks to.
     arriving.add("meta pkttype host drop");
@@ -71,6 +73,7 @@ pub(super) fn guard(rules: &Rules) -> String {
         quick_sets,
         judges,
         quick,
+        astray,
         steer(rules),
         judged.end(),
         arriving.end(),

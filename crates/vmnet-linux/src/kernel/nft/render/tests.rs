@@ -95,6 +95,28 @@ fn rules_alone_keep_members_apart_where_the_bridge_would_keep_forwarded_ports_fr
 }
 
 #[test]
+fn usual_frames_go_the_short_way_if_their_member_is_to_have_their_mac_and_is_not_isolated() {
+    let mut rules = shared();
+    let ways = |rules: &Rules| -> Vec<String> {
+        let text = network(rules).unwrap();
+        let ways = text.lines().filter(|line| line.contains(" jump usual"));
+        ways.map(|line| line.trim().to_owned()).collect()
+    };
+    assert_eq!(ways(&rules), [""; 0], "an isolated one");
+    rules.isolated.clear();
+    assert_eq!(ways(&rules), ["iifname \"vmnet0-7\" jump usual-0"]);
+    insta::assert_snapshot!(network(&rules).unwrap());
+    let member = |number: u8| (format!("vmnet0-{number}"), [0x52, 0x54, 0, 0, 0, number]);
+    rules.fixed = (7..11).map(member).collect();
+    assert_eq!(ways(&rules), ["iifname . ether saddr @usual jump usual"]);
+    let text = network(&rules).unwrap();
+    assert!(text.contains("\"vmnet0-10\" . 52:54:00:00:00:0a"), "{text}");
+    // One that would speak as the gateway has no short way.
+    rules.fixed = vec![("vmnet0-7".to_owned(), rules.host)];
+    assert_eq!(ways(&rules), [""; 0]);
+}
+
+#[test]
 fn names_that_mean_more_are_refused() {
     for name in [
         "",
