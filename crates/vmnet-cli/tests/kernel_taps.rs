@@ -2,7 +2,7 @@
 //! start again. Guests are made of frames here.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -209,6 +209,12 @@ fn an_isolated_tap_exchanges_frames_with_the_gateway_alone() {
     }
 }
 
+/// The host knows where an address of the network is.
+fn is_known(stage: &Stage, address: IpAddr, mac: Mac) {
+    let at = format!("{address} lladdr {mac} dev vmnet0");
+    stage.on_host(&format!("ip neigh replace {at}"));
+}
+
 /// The host is a router, also for what comes in by a bridge and goes out by it.
 #[test]
 fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
@@ -226,11 +232,8 @@ fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
     let v4 = |guest: &Guest| Ipv4Addr::new(10, 77, 9, 100 + guest.mac.0[5]);
     let v6 = |guest: &Guest| packets6::v6(&format!("fd77:9::{}", 100 + guest.mac.0[5]));
     for guest in [&alone, &plain, &other] {
-        for address in [v4(guest).to_string(), v6(guest).to_string()] {
-            let mac = guest.mac;
-            stage.on_host(&format!(
-                "ip neigh replace {address} lladdr {mac} dev vmnet0"
-            ));
+        for address in [v4(guest).into(), v6(guest).into()] {
+            is_known(&stage, address, guest.mac);
         }
     }
     // By each family: whether what one sends to another's address comes there, by this MAC.
