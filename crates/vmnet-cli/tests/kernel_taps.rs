@@ -547,3 +547,40 @@ fn a_flush_of_all_rules_does_not_open_the_loopback() {
         );
     }
 }
+
+/// The host would hand on to a guest of its bridge what comes from there with any address.
+#[test]
+fn an_isolated_tap_hears_no_foreign_address_by_way_of_the_host() {
+    let Some(stage) = stage() else { return };
+    stage.says("network create lan --subnet 10.77.9.0/24 --ipv6-prefix fd77:9::/64");
+    let alone = Guest::at_tap(&stage, "lan", 1, true);
+    let plain = Guest::at_tap(&stage, "lan", 2, false);
+    let other = Guest::at_tap(&stage, "lan", 3, false);
+    let said = stage.on_host("ip -o link show vmnet0");
+    let (_, said) = said.split_once("link/ether ").expect("a MAC");
+    let host: Mac = said.split(' ').next().unwrap_or_default().parse().unwrap();
+    let [own, foreign, to] = ["fd77:9::102", "2001:db8::1", "fd77:9::101"].map(packets6::v6);
+    is_known(&stage, to.into(), alone.mac);
+    is_known(&stage, own.into(), plain.mac);
+    for from in [own, foreign] {
+        let ends = Ends6 {
+            macs: (plain.mac, host),
+            ips: (from, to),
+        };
+        plain.send(&packets6::udp(ends, (7, 7), b"psst"));
+    }
+    assert!(!alone.hears(SILENCE, |frame| holds(frame, "psst")));
+    // Another guest hears both: so they were sent well.
+    is_known(&stage, to.into(), other.mac);
+    for from in [own, foreign] {
+        let ends = Ends6 {
+            macs: (plain.mac, host),
+            ips: (from, to),
+        };
+        let word = format!("from {from}");
+        plain.send(&packets6::udp(ends, (7, 7), word.as_bytes()));
+        let within = if from == own { SOON } else { SILENCE };
+        let heard = other.hears(within, |frame| holds(frame, &word));
+        assert_eq!(heard, from == own, "{word}");
+    }
+}
