@@ -215,6 +215,13 @@ fn is_known(stage: &Stage, address: IpAddr, mac: Mac) {
     stage.on_host(&format!("ip neigh replace {at}"));
 }
 
+/// The MAC of a link of the host.
+fn mac_of(stage: &Stage, link: &str) -> Mac {
+    let said = stage.on_host(&format!("ip -o link show {link}"));
+    let (_, said) = said.split_once("link/ether ").expect("a MAC");
+    said.split(' ').next().unwrap_or_default().parse().unwrap()
+}
+
 /// The host is a router, also for what comes in by a bridge and goes out by it.
 #[test]
 fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
@@ -223,12 +230,7 @@ fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
     let alone = Guest::at_tap(&stage, "lan", 1, true);
     let plain = Guest::at_tap(&stage, "lan", 2, false);
     let other = Guest::at_tap(&stage, "lan", 3, false);
-    let link = |name: &str| -> Mac {
-        let said = stage.on_host(&format!("ip -o link show {name}"));
-        let (_, said) = said.split_once("link/ether ").expect("a MAC");
-        said.split(' ').next().unwrap_or_default().parse().unwrap()
-    };
-    let host = link("vmnet0");
+    let host = mac_of(&stage, "vmnet0");
     let v4 = |guest: &Guest| Ipv4Addr::new(10, 77, 9, 100 + guest.mac.0[5]);
     let v6 = |guest: &Guest| packets6::v6(&format!("fd77:9::{}", 100 + guest.mac.0[5]));
     for guest in [&alone, &plain, &other] {
@@ -276,7 +278,7 @@ fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
         );
     }
     // The host takes what is for the MAC of its own end of a tap, too.
-    let end = link("vmnet0-0");
+    let end = mac_of(&stage, "vmnet0-0");
     assert_eq!(
         reach(&alone, &plain, end, SILENCE),
         [false; 2],
@@ -556,9 +558,7 @@ fn an_isolated_tap_hears_no_foreign_address_by_way_of_the_host() {
     let alone = Guest::at_tap(&stage, "lan", 1, true);
     let plain = Guest::at_tap(&stage, "lan", 2, false);
     let other = Guest::at_tap(&stage, "lan", 3, false);
-    let said = stage.on_host("ip -o link show vmnet0");
-    let (_, said) = said.split_once("link/ether ").expect("a MAC");
-    let host: Mac = said.split(' ').next().unwrap_or_default().parse().unwrap();
+    let host = mac_of(&stage, "vmnet0");
     let [own, foreign, to] = ["fd77:9::102", "2001:db8::1", "fd77:9::101"].map(packets6::v6);
     is_known(&stage, to.into(), alone.mac);
     is_known(&stage, own.into(), plain.mac);

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `passing` | the short way of frames that only pass |
 //! | `rings` | rings that begin and end, as the VMM says |
 //! | [`spread`] | which pair of rings a flow has |
 //! | [`credit`] | how long others wait for a guest without free buffers |
@@ -12,6 +13,7 @@
 
 mod backlog;
 mod credit;
+mod passing;
 mod rings;
 mod spread;
 #[cfg(test)]
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use vmnet_core::{Drop, ReadTo};
 use vmnet_virtio::memory::GuestWriter;
-use vmnet_virtio::net::{Delivery, Features, Frame, FromGuest, Header, Run, ToGuest};
+use vmnet_virtio::net::{Delivery, Features, FromGuest, Header, ToGuest};
 use vmnet_virtio::ring::RingError;
 use vmnet_wire::ethernet;
 use vmnet_wire::offload::{Checksum, Kind, Offload};
@@ -180,49 +182,6 @@ impl VhostUser {
             }
         })
         .map_err(Refused::Dropped)
-    }
-
-    /// Gives the guest frames of which nothing is left to anybody, for as long as there is one buffer for each, and nothing to
-    /// be weighed; `head` is that of the first. Those that were not given are to be sent as any other.
-    #[inline(always)]
-    pub(crate) fn pass<'f>(
-        &mut self,
-        head: &[u8],
-        frames: impl Iterator<Item = Frame<'f>>,
-        mtu: usize,
-    ) -> Run {
-        let Self {
-            rings,
-            open,
-            spread,
-            ..
-        } = self;
-        if !self.backlog.is_empty() || self.broken.is_some() {
-            return Run::default();
-        }
-        let pair_of = |head: &[u8]| spread.pair(Flow::of(head), open);
-        let (pair, is_only) = match open.as_slice() {
-            [only] => (Some(*only), true),
-            _ => (pair_of(head), false),
-        };
-        let ring = pair.and_then(|pair| ring(rings, pair, To));
-        let Some(Ring {
-            side: Side::To(to_guest),
-            dirty,
-            ..
-        }) = ring
-        else {
-            return Run::default();
-        };
-        let most = mtu + ethernet::Header::LEN;
-        let frames = frames
-            .take_while(|frame| frame.len <= most && (is_only || pair_of(frame.head) == pair));
-        let run = to_guest.deliver_run(Header::default(), frames);
-        if run.frames > 0 {
-            *dirty = true;
-            self.credit.earn(run.frames, run.bytes);
-        }
-        run
     }
 
     fn queue(&mut self, pair: u8, header: Header, pieces: &Pieces<'_>) -> Result<(), Refused> {

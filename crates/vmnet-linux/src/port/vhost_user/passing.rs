@@ -1,0 +1,52 @@
+//! The short way: frames that only pass from one guest's ring to another's, many at once.
+
+use vmnet_virtio::net::{Frame, Header, Run};
+use vmnet_wire::ethernet;
+
+use super::spread::Flow;
+use super::{Direction::To, Ring, Side, VhostUser, ring};
+
+impl VhostUser {
+    /// Gives the guest frames of which nothing is left to anybody, for as long as there is one buffer for each, and nothing to
+    /// be weighed; `head` is that of the first. Those that were not given are to be sent as any other.
+    #[inline(always)]
+    pub(crate) fn pass<'f>(
+        &mut self,
+        head: &[u8],
+        frames: impl Iterator<Item = Frame<'f>>,
+        mtu: usize,
+    ) -> Run {
+        let Self {
+            rings,
+            open,
+            spread,
+            ..
+        } = self;
+        if !self.backlog.is_empty() || self.broken.is_some() {
+            return Run::default();
+        }
+        let pair_of = |head: &[u8]| spread.pair(Flow::of(head), open);
+        let (pair, is_only) = match open.as_slice() {
+            [only] => (Some(*only), true),
+            _ => (pair_of(head), false),
+        };
+        let ring = pair.and_then(|pair| ring(rings, pair, To));
+        let Some(Ring {
+            side: Side::To(to_guest),
+            dirty,
+            ..
+        }) = ring
+        else {
+            return Run::default();
+        };
+        let most = mtu + ethernet::Header::LEN;
+        let frames = frames
+            .take_while(|frame| frame.len <= most && (is_only || pair_of(frame.head) == pair));
+        let run = to_guest.deliver_run(Header::default(), frames);
+        if run.frames > 0 {
+            *dirty = true;
+            self.credit.earn(run.frames, run.bytes);
+        }
+        run
+    }
+}
