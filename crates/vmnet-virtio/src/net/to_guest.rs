@@ -45,6 +45,10 @@ pub struct ToGuest {
     reserved: Vec<Chain>,
     /// The memory was there when the first frame was written that is not published yet.
     is_looked_at: bool,
+    /// Descriptors of the ring.
+    size: usize,
+    /// Buffers that frames were received into, and that are not published.
+    unseen: usize,
     slices: Slices,
 }
 
@@ -66,6 +70,8 @@ impl ToGuest {
             mergeable: features.contains(Features::MRG_RXBUF),
             reserved: Vec::with_capacity(MERGED_MAX),
             is_looked_at: false,
+            size: usize::from(config.size),
+            unseen: 0,
         })
     }
 
@@ -293,6 +299,13 @@ impl ToGuest {
         self.give(len);
     }
 
+    /// Half of the buffers that the ring can have were given by [`Self::commit`] since it was published: a driver that is called
+    /// now has made new ones available by the time the others are used up.
+    #[must_use]
+    pub fn has_given_half(&self) -> bool {
+        self.unseen >= self.size.div_ceil(2)
+    }
+
     /// The reserved buffers are not needed.
     #[inline]
     pub fn cancel(&mut self) {
@@ -312,6 +325,7 @@ impl ToGuest {
     #[inline]
     fn give(&mut self, len: usize) {
         let mut left = u64::try_from(len.saturating_add(self.header_len)).unwrap_or(u64::MAX);
+        self.unseen = self.unseen.saturating_add(self.reserved.len());
         for chain in self.reserved.drain(..) {
             let written = left.min(chain.writable);
             left = left.saturating_sub(written);
@@ -324,6 +338,7 @@ impl ToGuest {
     #[inline]
     pub fn publish(&mut self) -> bool {
         self.is_looked_at = false;
+        self.unseen = 0;
         self.ring.publish();
         self.ring.wants_call()
     }

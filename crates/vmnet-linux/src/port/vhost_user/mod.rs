@@ -466,6 +466,7 @@ impl VhostUser {
         if let Some(Ring {
             side: Side::To(to_guest),
             dirty,
+            call,
             ..
         }) = ring(&mut self.rings, pair, To)
         {
@@ -476,6 +477,13 @@ impl VhostUser {
             to_guest.commit(header, headers, headers.len() + len);
             *dirty = true;
             self.credit.earn(1, len);
+            // Not only when the turn ends: the guest works while the other half is filled.
+            if to_guest.has_given_half() {
+                *dirty = false;
+                if to_guest.publish() {
+                    notify(call.as_ref());
+                }
+            }
         }
     }
 

@@ -143,3 +143,33 @@ fn large_frames_wait_whole_for_a_program() {
     let taken = (0..=u8::MAX).take_while(|number| send(&mut port, *number).is_ok());
     assert!(taken.count() == 256, "a second time as many");
 }
+
+/// The guest empties one half of its ring while the other is filled.
+#[test]
+fn what_is_received_into_half_of_the_buffers_is_seen_before_the_turn_ends() {
+    let mut memory = OwnMemory::new(1 << 20).unwrap();
+    let mut receive = Receive::new(&mut memory, SHAPE, 4096).unwrap();
+    let _ = receive.flush();
+    let mut port = VhostUser::new(false);
+    let offloads = Features::GUEST_CSUM | Features::GUEST_TSO4;
+    port.start(RingStart {
+        enabled: true,
+        features: Features::VERSION_1 | Features::MRG_RXBUF | offloads,
+        ..start(0, receive.config(), &memory)
+    })
+    .unwrap();
+    let ends = ["192.168.64.2:80", "10.0.0.1:5000"].map(|end| end.parse().unwrap());
+    let to = ReadTo {
+        port: vmnet_core::PortId::default(),
+        headers: 54,
+        flow: ends,
+    };
+    // Of eight buffers, each frame takes two.
+    for (count, is_seen) in [(1, false), (2, true), (3, false), (4, true)] {
+        assert_eq!(port.make_room(&to, 5000), Landing::Ready(5000));
+        port.commit(&[count; 54], 5000, &Offload::NONE);
+        let seen = std::iter::from_fn(|| receive.receive().unwrap().map(|frame| frame.len));
+        let expected: &[usize] = if is_seen { &[5054, 5054] } else { &[] };
+        assert_eq!(seen.collect::<Vec<_>>(), expected, "after {count}");
+    }
+}
