@@ -34,8 +34,10 @@ use crate::sys::datagram::Batch;
 use crate::sys::limits;
 use crate::uplink::{Change, Uplink};
 
-/// Streams of the NAT that are read in one turn before frames of guests are looked at again.
+/// Streams of the NAT that are read in one turn before frames of guests are looked at again, and bytes of them: the next
+/// begins behind these.
 const READS: usize = 64;
+const READS_BYTES: usize = 1 << 20;
 /// How soon a port that cannot tell when it has room is tried again: at first, and at most.
 const RETRY: Duration = Duration::from_micros(50);
 const RETRY_MAX: Duration = Duration::from_millis(1);
@@ -314,7 +316,11 @@ impl Lane {
 
     /// Lets streams with something to read take turns. Answers whether some are left.
     fn read_streams(&mut self) -> bool {
+        let enough = self.moved.saturating_add(READS_BYTES);
         for _ in 0..READS {
+            if self.moved >= enough {
+                break;
+            }
             let Some(read) = self.network.next_read(self.now, &mut self.out) else {
                 self.carry_out(Hand::EMPTY);
                 return false;
