@@ -162,7 +162,7 @@ fn speaks(lan: &mut Lan, port: PortId, address: Ipv6Addr) {
     lan.inject(port, datagram(macs, (address, ip(1)), (99, 53), &question));
     let now = lan.now;
     let mut out = vmnet_core::Outbox::new();
-    lan.network.flush(now, &mut out);
+    lan.network.flush(now, false, &mut out);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn names_end_with_their_leases() {
     let mut out = vmnet_core::Outbox::new();
     let now = lan.now;
     assert!(lan.network.release_lease(now, leased.into(), &mut out));
-    lan.network.flush(now, &mut out);
+    lan.network.flush(now, false, &mut out);
     assert_eq!(address_of(&mut lan, raw, "web"), None);
     assert_eq!(name_of(&mut lan, raw, leased), None);
     assert!(!lan.network.release_lease(now, leased.into(), &mut out));

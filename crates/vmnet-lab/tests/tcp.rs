@@ -495,6 +495,46 @@ fn an_unanswered_syn_ack_is_repeated_and_then_given_up() {
 }
 
 #[test]
+fn acknowledgements_wait_for_more_while_bursts_follow_each_other_and_the_window_is_open() {
+    // Segments that come at once, each of them a burst: how often they are acknowledged.
+    for (another_follows, segments, least, most) in
+        [(false, 10, 10, 10), (true, 10, 0, 0), (true, 40, 1, 20)]
+    {
+        let mut hand = Hand::new(Server::Manual);
+        hand.shake(&[2, 4, 5, 0xb4], 4000);
+        hand.say(Flags::ACK, 4000, &[], &[]);
+        hand.lan.another_follows = another_follows;
+        for _ in 0..segments {
+            let fields = Fields {
+                source_port: 5000,
+                destination_port: 80,
+                sequence: Seq(hand.seq),
+                acknowledgement: Seq(hand.ack),
+                flags: Flags::ACK,
+                window: 4000,
+            };
+            let frame = packets::tcp(hand.ends, &fields, &[], &[7; 1460]);
+            hand.lan.guest(hand.port).inject(frame);
+            hand.seq += 1460;
+        }
+        let mut heard = hand.hear(Duration::from_millis(3));
+        let count = heard.len();
+        assert!((least..=most).contains(&count), "{count} of {segments}");
+        // The burst that follows is another guest's.
+        let other = hand.lan.add_raw(10);
+        let nothing = packets::arp_request(
+            hand.lan.guest(other).mac,
+            (hand.lan.guest(other).mac, [192, 168, 64, 10].into()),
+            [192, 168, 64, 1].into(),
+        );
+        hand.lan.inject(other, nothing);
+        heard.extend(hand.hear(Duration::from_millis(3)));
+        let last = heard.last().map(|(fields, _)| fields.acknowledgement);
+        assert_eq!(last, Some(Seq(hand.seq)), "nobody waits longer");
+    }
+}
+
+#[test]
 fn bytes_out_of_order_and_beyond_the_window_are_not_taken() {
     let mut hand = Hand::new(Server::Echo);
     hand.shake(&[], 4000);

@@ -102,10 +102,19 @@ impl Nat {
         self.agenda.reads.extend(self.parked.drain(..));
     }
 
-    /// The burst is over: acknowledgements go out.
-    pub(crate) fn flush(&mut self, link: &mut Link<'_>) {
-        while let Some(id) = self.agenda.acks.pop() {
-            let Some(Flow::Tcp(flow)) = self.table.get_mut(id) else {
+    /// The burst is over: acknowledgements go out, but those that may wait where another burst follows at once.
+    pub(crate) fn flush(&mut self, link: &mut Link<'_>, another_follows: bool) {
+        let mut waiting = 0;
+        while let Some(id) = self.agenda.acks.get(waiting).copied() {
+            let flow = match self.table.get_mut(id) {
+                Some(Flow::Tcp(flow)) if another_follows && flow.may_wait(link.now) => {
+                    waiting += 1;
+                    continue;
+                }
+                flow => flow,
+            };
+            self.agenda.acks.swap_remove(waiting);
+            let Some(Flow::Tcp(flow)) = flow else {
                 continue;
             };
             flow.flush(link);

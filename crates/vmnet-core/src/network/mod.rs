@@ -273,12 +273,15 @@ impl Network {
     }
 
     /// A burst of frames and events is over: acknowledgements go out, rules and names follow their guests.
-    pub fn flush(&mut self, now: Instant, out: &mut Outbox) {
+    ///
+    /// `another_follows`: without a pause, and with a later `now`, whether or not there turn out to be frames in it. Acknowledgements that
+    /// no guest waits for may then go out together with those of the next.
+    pub fn flush(&mut self, now: Instant, another_follows: bool, out: &mut Outbox) {
         self.follow_guests(now, out);
         if let Some(gateway) = self.gateway {
             let mut link = link!(self, gateway, now, out);
             self.services.follow_names(&mut link);
-            self.nat.flush(&mut link);
+            self.nat.flush(&mut link, another_follows);
             if let Some(advertiser) = &mut self.advertiser {
                 advertiser.flush(&mut link);
             }

@@ -28,7 +28,8 @@ impl Lan {
                 self.read(read);
                 self.carry_out_all();
             }
-            self.network.flush(self.now, &mut self.out);
+            self.network
+                .flush(self.now, self.another_follows, &mut self.out);
             more |= self.carry_out_all();
             if let Some((port, frame)) = self.whole.pop_front() {
                 more = true;

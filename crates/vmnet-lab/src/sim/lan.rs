@@ -78,6 +78,8 @@ pub struct Lan {
     pub mtu: u16,
     /// Calls of `timeout`.
     pub timeouts: usize,
+    /// The core is told that bursts follow each other without a pause.
+    pub another_follows: bool,
 }
 
 impl Default for Lan {
@@ -130,6 +132,7 @@ impl Lan {
             rules: BTreeMap::new(),
             mtu,
             timeouts: 0,
+            another_follows: false,
         }
     }
 

@@ -245,7 +245,8 @@ impl Lane {
                 self.network.timeout(self.now, &mut self.out);
                 self.carry_out(Hand::EMPTY);
             }
-            self.network.flush(self.now, &mut self.out);
+            // Rings that had frames are looked at again before anybody sleeps.
+            self.network.flush(self.now, had_frames, &mut self.out);
             self.carry_out(Hand::EMPTY);
             if self.network.take_followed()
                 && let Some(moved) = &self.tells_of_moves

@@ -218,6 +218,12 @@ impl Tcp {
         Fate::Lives
     }
 
+    /// While bursts follow each other without a pause, an acknowledgement may wait for bytes of the next: those of this flow came in
+    /// this one, and the guest may send as many again. Each one wakes the guest, which costs more than to move what it is about.
+    pub(crate) fn may_wait(&self, now: Instant) -> bool {
+        self.ack_due && self.received_at == now && !self.window.is_tight()
+    }
+
     /// The burst is over: sends the acknowledgement that is due.
     pub(crate) fn flush(&mut self, link: &mut Link<'_>) {
         if self.ack_due {

@@ -170,8 +170,8 @@ proptest! {
                     if let Err(cause) = long.switch(now, port, &frame, &mut out_long) {
                         long.count_drop(cause);
                     }
-                    short.flush(now, &mut out);
-                    long.flush(now, &mut out_long);
+                    short.flush(now, false, &mut out);
+                    long.flush(now, false, &mut out_long);
                     prop_assert_eq!(format!("{:?}", out), format!("{:?}", out_long));
                     while out.take().is_some() {}
                     while out_long.take().is_some() {}

@@ -160,7 +160,7 @@ impl<'a> Nonsense<'a> {
             self.network.event(self.now, &event, &mut self.out);
             self.carry_out_all();
         }
-        self.network.flush(self.now, &mut self.out);
+        self.network.flush(self.now, false, &mut self.out);
         self.carry_out_all();
         self.store();
         if self
