@@ -28,6 +28,9 @@ pub struct Frame<'a> {
     pub offload: Offload,
     /// It came in pieces that were put together: those on the way may cut it again.
     pub in_pieces: bool,
+    /// Bytes of payload of the frames that go on where it ends, by [`Network::succession`](crate::Network::succession): they are
+    /// received with it. A [`Span`] names them behind its own bytes.
+    pub following: usize,
 }
 
 impl<'a> Frame<'a> {
@@ -39,6 +42,7 @@ impl<'a> Frame<'a> {
             len: bytes.len(),
             offload,
             in_pieces: false,
+            following: 0,
         }
     }
 

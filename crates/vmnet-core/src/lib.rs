@@ -43,6 +43,7 @@ pub mod outbox;
 pub mod prefix;
 mod reassembly;
 pub mod subnet;
+mod succession;
 pub mod switch;
 
 pub use crate::drop::{Drop, Drops};
@@ -54,4 +55,5 @@ pub use network::{Config, ConfigError, Dhcp, Dhcp6, Dns, MTU_MAX, MTU_MIN, MTU_M
 pub use outbox::{Action, Datagram, ForwardId, Outbox, PortId, SocketId, Target};
 pub use prefix::{Prefix, PrefixError};
 pub use subnet::{Ipv4, Subnet};
+pub use succession::Succession;
 pub use switch::port::{Port, Role};

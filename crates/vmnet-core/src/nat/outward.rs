@@ -35,6 +35,8 @@ pub(crate) struct Outward<'a> {
     pub(crate) head: &'a [u8],
     /// The same as a place in the frame.
     pub(crate) body: Span,
+    /// Bytes of payload that follow in other frames.
+    following: usize,
     pub(crate) segmentation: Option<Segmentation>,
     pub(crate) checksum: Checksum,
 }
@@ -46,7 +48,7 @@ impl<'a> Outward<'a> {
         bytes: &'a [u8],
         packet: &ipv4::Packet<'a>,
         start: usize,
-        offload: vmnet_wire::offload::Offload,
+        frame: &Frame<'_>,
     ) -> Self {
         Self {
             mac,
@@ -60,8 +62,9 @@ impl<'a> Outward<'a> {
                 start: start + packet.header_len,
                 len: packet.payload_len,
             },
-            segmentation: offload.segmentation,
-            checksum: offload.checksum,
+            following: frame.following,
+            segmentation: frame.offload.segmentation,
+            checksum: frame.offload.checksum,
         }
     }
 
@@ -88,6 +91,7 @@ impl<'a> Outward<'a> {
                 start: ethernet::Header::LEN + packet.header_len,
                 len: packet.payload_len,
             },
+            following: frame.following,
             segmentation: offload.segmentation,
             checksum: offload.checksum,
         }
@@ -167,8 +171,12 @@ impl Nat {
         let Some(segment) = Segment::read(packet.head) else {
             return link.drop(Drop::Malformed);
         };
-        let Some(body) = packet.behind(segment.header_len) else {
+        let Some(own) = packet.behind(segment.header_len) else {
             return link.drop(Drop::Malformed);
+        };
+        let body = Span {
+            len: own.len.saturating_add(packet.following),
+            ..own
         };
         let mac = packet.mac;
         let arrival = Arrival { mac, segment, body };

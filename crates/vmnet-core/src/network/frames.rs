@@ -352,13 +352,7 @@ impl Network {
             return Ok(false);
         }
         let mut link = link!(self, gateway, now, out);
-        let outward = Outward::ipv4(
-            from.mac,
-            bytes,
-            packet,
-            ethernet::Header::LEN,
-            frame.offload,
-        );
+        let outward = Outward::ipv4(from.mac, bytes, packet, ethernet::Header::LEN, frame);
         match packet.header.protocol() {
             Protocol::UDP if ours && gateway.dns && goes_to(packet, DNS) => {
                 if frame.offload.checksum == vmnet_wire::offload::Checksum::Wrong {

@@ -13,7 +13,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
-use vmnet_wire::ethernet::Mac;
+use vmnet_wire::ethernet::{self, Mac};
 
 use crate::drop::Drops;
 use crate::event::{Event, Read};
@@ -27,6 +27,7 @@ use crate::nat::table::Flow;
 use crate::neighbours::Neighbours;
 use crate::outbox::{Outbox, PortId};
 use crate::reassembly::Reassembly;
+use crate::succession::Succession;
 use crate::switch::fdb::Fdb;
 use crate::switch::port::{Port, Role};
 
@@ -270,6 +271,17 @@ impl Network {
     /// ([`Network::set_port_ready`]).
     pub fn put_back(&mut self, read: &Read) {
         self.nat.put_back(read);
+    }
+
+    /// Whether a frame of `len` bytes that begins with `head` is a segment for the NAT that may be received together with those
+    /// that go on where it ends: in one call, with their payload as [`Frame::following`](crate::Frame::following).
+    #[must_use]
+    pub fn succession(&self, head: &[u8], len: usize) -> Option<Succession> {
+        let (header, _) = ethernet::Header::read(head)?;
+        let gateway = self.gateway?;
+        // Where the gateway is the host, the host gets each frame as it is.
+        let is_for_nat = gateway.host.is_none() && gateway.mac == header.destination;
+        is_for_nat.then(|| Succession::begin(head, len))?
     }
 
     /// A burst of frames and events is over: acknowledgements go out, rules and names follow their guests.

@@ -240,6 +240,7 @@ impl Lan {
             len: self.hand.len(),
             offload,
             in_pieces,
+            following: 0,
         };
         self.network.receive(self.now, port, &frame, &mut self.out);
         self.drain();

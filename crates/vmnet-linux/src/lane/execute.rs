@@ -7,6 +7,7 @@ use vmnet_core::{Drop, Event, Frame, PortId, SocketId, Span, Target};
 use vmnet_wire::offload::Offload;
 
 use crate::lane::datapath::Lane;
+use crate::lane::following::Following;
 use crate::poller::{EDGES, READ, Token};
 use crate::port::body::Body;
 use crate::port::vhost_user::Refused;
@@ -25,6 +26,8 @@ pub(super) struct Hand<'a> {
     pub(super) rest: Body<'a>,
     pub(super) offload: Offload,
     pub(super) place: Place,
+    /// Frames that go on where it ends.
+    pub(super) following: Following<'a>,
 }
 
 /// Where the hand is, as far as that matters.
@@ -44,6 +47,7 @@ impl<'a> Hand<'a> {
         rest: Body::EMPTY,
         offload: Offload::NONE,
         place: Place::Ours,
+        following: Following::NONE,
     };
 
     pub(super) fn payload(bytes: &'a [u8]) -> Self {
@@ -63,6 +67,25 @@ impl<'a> Hand<'a> {
 
     fn span(&self, span: Span) -> Body<'a> {
         self.rest.behind(self.head).span(span.start, span.len)
+    }
+
+    /// The same, and what the span names of the payload of frames that follow.
+    pub(super) fn bodies(&self, span: Span) -> impl Iterator<Item = Body<'a>> + Clone + use<'a> {
+        let own = self.rest.behind(self.head);
+        let Span {
+            start: mut skip,
+            len: mut left,
+        } = span;
+        let all = std::iter::once(own).chain(self.following.bodies());
+        all.map_while(move |body| {
+            if left == 0 {
+                return None;
+            }
+            let start = skip.min(body.len());
+            let len = left.min(body.len() - start);
+            (skip, left) = (skip - start, left - len);
+            Some(body.span(start, len))
+        })
     }
 }
 
@@ -109,7 +132,7 @@ impl Lane {
                 _ => self.compose(port, &headers, hand.span(body), offload),
             },
             Action::Open { socket, target } => self.open(socket, target),
-            Action::Send { socket, span } => self.send(socket, hand.span(span)),
+            Action::Send { socket, span } => self.send(socket, &hand, span),
             Action::SendTo { socket, span, how } => self.send_to(socket, hand.span(span), how),
             Action::Discard { socket, len } => self.discard(socket, len),
             Action::ShutWrite { socket } => self.shut_write(socket),

@@ -429,6 +429,7 @@ impl Lane {
             len: frame.len(),
             offload,
             in_pieces: false,
+            following: 0,
         };
         self.network.receive(self.now, id, &seen, &mut self.out);
         self.carry_out(Hand {

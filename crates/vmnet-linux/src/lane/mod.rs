@@ -15,11 +15,13 @@
 //! | `leases` | leases stored and put back, addresses reserved |
 //! | `wall_clock` | points of our clock as dates, and back |
 //! | `forwarding` | forwarded ports, sockets that guests come by |
+//! | `following` | segments on their way to one socket, by one call |
 //! | `joining` | small segments on their way to who takes large ones |
 //! | `listen` | listening sockets, made in the asker's thread |
 
 mod datapath;
 mod execute;
+mod following;
 mod forwarding;
 mod guests;
 mod handle;

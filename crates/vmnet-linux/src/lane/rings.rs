@@ -14,6 +14,7 @@ use vmnet_wire::{segment, unfinished};
 
 use crate::lane::datapath::Lane;
 use crate::lane::execute::{Hand, Place};
+use crate::lane::following::Following;
 use crate::port::body::Body;
 use crate::port::{Outgoing, Port};
 use crate::slots::Slot;
@@ -252,7 +253,16 @@ impl Lane {
                 Ok(frame) => {
                     let to = self.network.pass(self.now, id, frame.head);
                     match to.map_or(0, |to| self.pass_run(to, frame.head, burst, done)) {
-                        0 => self.receive_frame(id, to, &frame, &gateways, &mut buffer),
+                        0 => {
+                            let behind = (burst, done + 1);
+                            done += self.receive_frame(
+                                (id, to),
+                                &frame,
+                                behind,
+                                &gateways,
+                                &mut buffer,
+                            );
+                        }
                         passed => {
                             done += passed;
                             continue;
@@ -290,23 +300,50 @@ impl Lane {
         run.frames
     }
 
-    /// Any frame, and where it goes if that is known.
-    fn receive_frame(
+    /// Any frame, and where it goes if that is known. Answers how many of those behind it in the burst were received with it.
+    fn receive_frame<'b>(
         &mut self,
-        id: PortId,
-        to: Option<PortId>,
-        frame: &GuestFrame<'_>,
+        (id, to): (PortId, Option<PortId>),
+        frame: &GuestFrame<'b>,
+        behind: (&'b Burst, usize),
         gateways: &[Mac],
         buffer: &mut Vec<u8>,
-    ) {
+    ) -> usize {
         let said = match said(frame) {
             Ok(said) => said,
-            Err(cause) => return self.network.count_drop(cause),
+            Err(cause) => {
+                self.network.count_drop(cause);
+                return 0;
+            }
         };
         self.moved += frame.len;
-        match to {
-            Some(to) => self.pass_on(to, frame, said),
-            None => self.receive_arrived(id, &Arrived::read(frame, said, gateways, buffer)),
+        let Some(to) = to else {
+            let following = self.following(frame, &said, behind);
+            self.moved += following.bytes;
+            self.receive_arrived(id, &Arrived::read(frame, said, gateways, buffer), following);
+            return following.count;
+        };
+        self.pass_on(to, frame, said);
+        0
+    }
+
+    /// The frames behind one in a burst that the NAT takes together with it. Nobody looks at all their bytes: so their sums are left
+    /// to others, as the first one's is.
+    fn following<'b>(
+        &self,
+        frame: &GuestFrame<'b>,
+        said: &Offload,
+        behind: (&'b Burst, usize),
+    ) -> Following<'b> {
+        let (burst, from) = behind;
+        if !is_partial(said) || from >= burst.len() {
+            return Following::NONE;
+        }
+        match self.network.succession(frame.head, frame.len) {
+            Some(succession) => Following::find(frame, succession, behind, |frame| {
+                self::said(frame).is_ok_and(|said| is_partial(&said))
+            }),
+            None => Following::NONE,
         }
     }
 
@@ -324,12 +361,13 @@ impl Lane {
         self.give(to, &outgoing, true);
     }
 
-    fn receive_arrived(&mut self, id: PortId, frame: &Arrived<'_>) {
+    fn receive_arrived(&mut self, id: PortId, frame: &Arrived<'_>, following: Following<'_>) {
         let seen = Frame {
             head: frame.head,
             len: frame.head.len() + frame.rest.len(),
             offload: frame.offload,
             in_pieces: false,
+            following: following.bytes,
         };
         self.network.receive(self.now, id, &seen, &mut self.out);
         self.carry_out(Hand {
@@ -337,6 +375,7 @@ impl Lane {
             rest: frame.rest,
             offload: frame.offload,
             place: Place::Ring,
+            following,
         });
     }
 
@@ -366,13 +405,17 @@ struct Arrived<'a> {
 #[inline]
 fn said(frame: &GuestFrame<'_>) -> Result<Offload, Drop> {
     let said = Offload::read(&frame.header.0).map_err(|_| Drop::Malformed)?;
-    let partial = matches!(said.checksum, Checksum::Partial { .. });
-    if (partial || said.segmentation.is_some())
+    if (is_partial(&said) || said.segmentation.is_some())
         && !unfinished::is_sound_of(frame.head, frame.len, &said)
     {
         return Err(Drop::Malformed);
     }
     Ok(said)
+}
+
+/// The checksum is left to others.
+fn is_partial(said: &Offload) -> bool {
+    matches!(said.checksum, Checksum::Partial { .. })
 }
 
 impl<'a> Arrived<'a> {

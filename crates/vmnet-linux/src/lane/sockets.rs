@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::event::epoll::EventFlags;
-use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, PortId, Read, SocketId};
+use vmnet_core::{Datagram, Drop, Event, HostError, IcmpError, PortId, Read, SocketId, Span};
 
 use crate::lane::datapath::Lane;
 use crate::lane::execute::{Hand, Place};
@@ -63,11 +63,11 @@ enum Direct {
 impl Lane {
     // ---- streams ---------------------------------------------------------------------------
 
-    pub(super) fn send(&mut self, socket: SocketId, bytes: Body<'_>) {
+    pub(super) fn send(&mut self, socket: SocketId, hand: &Hand<'_>, span: Span) {
         let Some(HostSocket::Stream(stream)) = self.sockets.get_mut(socket) else {
             return;
         };
-        let event = match stream.send(bytes, &mut self.scratch) {
+        let event = match stream.send(hand.bodies(span), &mut self.scratch) {
             Ok(taken) => Event::Sent {
                 socket,
                 taken,

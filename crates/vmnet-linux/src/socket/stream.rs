@@ -152,8 +152,12 @@ impl Stream {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) fn send(&mut self, bytes: Body<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
-        match self.send_once(bytes, scratch) {
+    pub(crate) fn send<'b>(
+        &mut self,
+        bodies: impl Iterator<Item = Body<'b>> + Clone,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        match self.send_once(bodies, scratch) {
             Ok(taken) => {
                 self.room = self.room.saturating_sub(taken + OVERHEAD);
                 Ok(taken)
@@ -171,20 +175,20 @@ impl Stream {
         }
     }
 
-    fn send_once(&self, bytes: Body<'_>, scratch: &mut Vec<u8>) -> io::Result<usize> {
-        let plain = match bytes.as_plain() {
-            Some(plain) => plain,
-            None => {
-                let mut places = Places::new();
-                bytes.name_to(&mut places);
-                if places.is_whole() {
-                    return places.send(&self.fd);
-                }
-                bytes.gathered(scratch)
-            }
-        };
+    fn send_once<'b>(
+        &self,
+        bodies: impl Iterator<Item = Body<'b>> + Clone,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let mut places = Places::new();
+        bodies.clone().for_each(|body| body.name_to(&mut places));
+        if places.is_whole() {
+            return places.send(&self.fd);
+        }
+        scratch.clear();
+        bodies.for_each(|body| body.append_to(scratch));
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        Ok(rustix::net::send(&self.fd, plain, flags)?)
+        Ok(rustix::net::send(&self.fd, scratch, flags)?)
     }
 
     /// Bytes that can surely be sent now.
@@ -487,7 +491,9 @@ mod tests {
         assert_eq!(stream.peek(1, &mut into).unwrap().len, 4);
         assert_eq!(&into[..4], b"6789");
         assert_eq!(
-            stream.send(Body::plain(b"hello"), &mut Vec::new()).unwrap(),
+            stream
+                .send(std::iter::once(Body::plain(b"hello")), &mut Vec::new())
+                .unwrap(),
             5
         );
         let mut back = [0; 5];
@@ -509,7 +515,10 @@ mod tests {
             }
             lost += room
                 - stream
-                    .send(Body::plain(&chunk[..room]), &mut Vec::new())
+                    .send(
+                        std::iter::once(Body::plain(&chunk[..room])),
+                        &mut Vec::new(),
+                    )
                     .unwrap();
         }
         assert_eq!(lost, 0);

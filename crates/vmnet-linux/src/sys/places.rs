@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use vmnet_virtio::memory::GuestSlice;
 
 /// Most places. A frame of 64 KiB of a Linux guest has 20.
-const MOST: usize = 64;
+pub const MOST: usize = 128;
 
 /// A list of places, which are borrowed for as long as it is.
 pub struct Places<'a> {

@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | `client` | the other end of a port |
 //! | `stack` | a TCP/IP stack behind one |
+//! | `bursts` | segments of one connection, and others between them, in one burst of a ring |
 //! | `vmms` | VMMs that go, come back, stop in the middle, and lie |
 
+mod bursts;
 mod client;
 mod stack;
 mod vmms;

@@ -179,6 +179,7 @@ impl Nonsense<'_> {
             len: self.hand.len(),
             offload,
             in_pieces: false,
+            following: 0,
         };
         self.network.receive(self.now, port, &frame, &mut self.out);
         self.carry_out_all();
