@@ -11,7 +11,7 @@ use vmnet_wire::tcp::{Flags, Segment, Seq};
 /// What a segment says beside its payload, and where the next one goes on.
 ///
 /// Only segments count that carry bytes and acknowledge, and do nothing else: no options are looked at, as those of an
-/// established connection mean nothing to the NAT, which negotiates none.
+/// established connection mean nothing to the NAT, which agrees on none that they could be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Succession {
     ethernet: [u8; ethernet::Header::LEN],

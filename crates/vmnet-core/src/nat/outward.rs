@@ -179,7 +179,12 @@ impl Nat {
             ..own
         };
         let mac = packet.mac;
-        let arrival = Arrival { mac, segment, body };
+        let arrival = Arrival {
+            mac,
+            segment,
+            body,
+            several: packet.following > 0,
+        };
         let guest = SocketAddr::new(packet.source, segment.fields.source_port);
         let peer = SocketAddr::new(packet.destination, segment.fields.destination_port);
         let key = Key::new(Protocol::TCP, guest, peer);
@@ -246,6 +251,7 @@ impl Nat {
                         mac: ends.mac,
                         segment: *syn,
                         body,
+                        several: false,
                     };
                     link.drop(Drop::NoService);
                     return refuse(link, ends.guest, ends.peer, &arrival);

@@ -245,7 +245,7 @@ impl Lane {
                 self.network.timeout(self.now, &mut self.out);
                 self.carry_out(Hand::EMPTY);
             }
-            // Rings that had frames are looked at again before anybody sleeps.
+            // Rings that had frames are looked at again before the lane sleeps.
             self.network.flush(self.now, had_frames, &mut self.out);
             self.carry_out(Hand::EMPTY);
             if self.network.take_followed()

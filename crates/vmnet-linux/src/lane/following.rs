@@ -4,9 +4,9 @@ use vmnet_core::Succession;
 use vmnet_virtio::net::{Burst, Frame};
 
 use crate::port::body::Body;
-use crate::sys::places;
+use crate::sys::places::PLACES_MAX;
 
-/// Most bytes of payload that leave by one call: more would only wait in the socket.
+/// Most bytes of frames that leave by one call: more would only wait in the socket.
 const BYTES: usize = 256 << 10;
 
 /// Frames behind one of a burst, whose headers say nothing new.
@@ -44,7 +44,7 @@ impl<'b> Following<'b> {
         let (mut count, mut bytes, mut places) = (0, 0, places_of(first));
         for frame in burst.from(from).map_while(Result::ok) {
             places += places_of(&frame);
-            let is_much = places > places::MOST || first.len + bytes + frame.len > BYTES;
+            let is_much = places > PLACES_MAX || first.len + bytes + frame.len > BYTES;
             if is_much || !is_taken(&frame) || !succession.goes_on(frame.head, frame.len) {
                 break;
             }

@@ -249,19 +249,15 @@ impl Lane {
         }
         let mut done = 0;
         while let Some(frame) = burst.get(done) {
+            let mut behind = 0;
             match frame {
                 Ok(frame) => {
                     let to = self.network.pass(self.now, id, frame.head);
                     match to.map_or(0, |to| self.pass_run(to, frame.head, burst, done)) {
                         0 => {
-                            let behind = (burst, done + 1);
-                            done += self.receive_frame(
-                                (id, to),
-                                &frame,
-                                behind,
-                                &gateways,
-                                &mut buffer,
-                            );
+                            let place = (burst, done + 1);
+                            behind =
+                                self.receive_frame((id, to), &frame, place, &gateways, &mut buffer);
                         }
                         passed => {
                             done += passed;
@@ -271,10 +267,11 @@ impl Lane {
                 }
                 Err(fault) => self.network.count_drop(cause(fault)),
             }
+            // Only a frame that passes may wait, and that is received alone.
             if self.stuck.is_some() {
                 break;
             }
-            done += 1;
+            done += 1 + behind;
         }
         self.frame = buffer;
         (done, self.stuck.take())
@@ -429,7 +426,7 @@ impl<'a> Arrived<'a> {
     where
         'b: 'a,
     {
-        let partial = matches!(said.checksum, Checksum::Partial { .. });
+        let partial = is_partial(&said);
         let is_ours = ethernet::Header::read(frame.head)
             .is_some_and(|(header, _)| gateways.contains(&header.destination));
         // A guest's word that its own checksum is right is nothing; of what is not for us it is its receiver's business.

@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use vmnet_virtio::memory::GuestSlice;
 
-/// Most places. A frame of 64 KiB of a Linux guest has 20.
-pub const MOST: usize = 128;
+/// Most places. A frame of 64 KiB of a Linux guest has 20, and several may leave together.
+pub const PLACES_MAX: usize = 128;
 
 /// A list of places, which are borrowed for as long as it is.
 pub struct Places<'a> {
-    list: [MaybeUninit<libc::iovec>; MOST],
+    list: [MaybeUninit<libc::iovec>; PLACES_MAX],
     count: usize,
     /// There were more than the list holds.
     full: bool,
@@ -39,7 +39,7 @@ impl<'a> Places<'a> {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            list: [const { MaybeUninit::uninit() }; MOST],
+            list: [const { MaybeUninit::uninit() }; PLACES_MAX],
             count: 0,
             full: false,
             bytes: PhantomData,
@@ -95,7 +95,7 @@ impl<'a> Places<'a> {
     /// # Errors
     /// As the kernel says. `EFAULT`: a guest's memory has vanished.
     pub fn write(&self, fd: impl AsFd) -> io::Result<usize> {
-        // At most MOST.
+        // At most PLACES_MAX.
         let count = self.count as libc::c_int;
         // SAFETY: the first `count` entries are written, and name bytes that are borrowed for as long as `self`; the
         // kernel only reads them.
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn too_many_places_are_noticed() {
         let mut places = Places::new();
-        for _ in 0..MOST {
+        for _ in 0..PLACES_MAX {
             places.push(b"x");
         }
         assert!(places.is_whole());

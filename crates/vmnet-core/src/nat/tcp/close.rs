@@ -23,7 +23,7 @@ impl Tcp {
         if self.fin_sent {
             self.idle = TRANSITORY;
         }
-        self.owe_acknowledgement(agenda);
+        self.owe_acknowledgement(link, agenda);
     }
 
     /// Both sides have closed, and the guest knows it.

@@ -13,7 +13,7 @@ use crate::event::{Read, ReadTo};
 use crate::frame::Span;
 use crate::link::Link;
 use crate::nat::tcp::{
-    ACK_DELAY, Agenda, Arrival, Fate, RETRANSMIT, RETRIES_MAX, State, Tcp, refuse,
+    ACK_DELAY, Agenda, Arrival, Fate, InHand, RETRANSMIT, RETRIES_MAX, State, Tcp, refuse,
 };
 use crate::outbox::Action;
 
@@ -195,7 +195,11 @@ impl Tcp {
             link.drop(Drop::OutOfWindow);
             return self.acknowledge(link);
         }
-        self.in_hand = Some((allowed, fin && allowed == fresh));
+        self.in_hand = Some(InHand {
+            len: allowed,
+            fin: fin && allowed == fresh,
+            several: arrival.several,
+        });
         let span = Span {
             start: arrival.body.start + known as usize,
             len: allowed as usize,
@@ -214,20 +218,20 @@ impl Tcp {
         taken: usize,
         room: usize,
     ) {
-        let Some((handed, fin)) = self.in_hand.take() else {
+        let Some(handed) = self.in_hand.take() else {
             return;
         };
-        let taken = u32::try_from(taken).unwrap_or(u32::MAX).min(handed);
+        let taken = u32::try_from(taken).unwrap_or(u32::MAX).min(handed.len);
         self.window.take(taken);
         self.window.set_room(room);
-        if taken < handed {
+        if taken < handed.len {
             link.drop(Drop::HostFull);
             self.starved = true;
             self.acknowledge(link);
-        } else if fin {
+        } else if handed.fin {
             self.receive_fin(link, agenda);
         } else {
-            self.acknowledge_later(link, agenda, taken);
+            self.acknowledge_later(link, agenda, &handed);
         }
     }
 

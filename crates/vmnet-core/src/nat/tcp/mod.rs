@@ -102,7 +102,20 @@ pub(crate) struct Arrival<'a> {
     /// Who sent it.
     pub(crate) mac: Mac,
     pub(crate) segment: Segment<'a>,
+    /// With the payload of segments that follow it.
     pub(crate) body: Span,
+    /// There are such.
+    pub(crate) several: bool,
+}
+
+/// Bytes of a guest on their way to the host's socket.
+#[derive(Clone, Copy, Debug)]
+struct InHand {
+    len: u32,
+    /// A FIN is behind them.
+    fin: bool,
+    /// Of several segments.
+    several: bool,
 }
 
 /// One connection.
@@ -129,8 +142,8 @@ pub(crate) struct Tcp {
 
     /// From the guest.
     window: Window,
-    /// What was handed to the socket and is not answered yet: bytes, and a FIN behind them.
-    in_hand: Option<(u32, bool)>,
+    /// What was handed to the socket and is not answered yet.
+    in_hand: Option<InHand>,
     /// Bytes in our window were lost, because the socket took less than it had room for.
     starved: bool,
     writable_wanted: bool,
@@ -143,6 +156,10 @@ pub(crate) struct Tcp {
     guest_closed: bool,
 
     ack_due: bool,
+    /// Since when, in the burst that is over or in one before.
+    ack_due_since: Instant,
+    /// It stands in the list of those that are looked at when a burst ends.
+    ack_queued: bool,
     /// An acknowledgement waits until then for bytes to go with.
     ack_at: Option<Instant>,
     /// The last bytes were answered by bytes before an acknowledgement was due: it may wait for them.
@@ -218,14 +235,20 @@ impl Tcp {
         Fate::Lives
     }
 
-    /// While bursts follow each other without a pause, an acknowledgement may wait for bytes of the next: those of this flow came in
-    /// this one, and the guest may send as many again. Each one wakes the guest, which costs more than to move what it is about.
+    /// While bursts follow each other without a pause, an acknowledgement may wait for bytes of the next: for a moment, if bytes of
+    /// this flow came in this one, more may come, and the guest may send as many again. Each one wakes the guest, which costs
+    /// more than to move what it is about.
     pub(crate) fn may_wait(&self, now: Instant) -> bool {
-        self.ack_due && self.received_at == now && !self.window.is_tight()
+        self.ack_due
+            && self.received_at == now
+            && now.saturating_duration_since(self.ack_due_since) < ACK_DELAY
+            && !self.guest_closed
+            && !self.window.is_tight()
     }
 
     /// The burst is over: sends the acknowledgement that is due.
     pub(crate) fn flush(&mut self, link: &mut Link<'_>) {
+        self.ack_queued = false;
         if self.ack_due {
             self.acknowledge(link);
         }
@@ -233,19 +256,22 @@ impl Tcp {
 
     /// Acknowledges a small segment together with its answer, if one is to be expected soon; every second one is
     /// acknowledged at once (RFC 1122 §4.2.3.2).
-    fn acknowledge_later(&mut self, link: &Link<'_>, agenda: &mut Agenda, len: u32) {
+    fn acknowledge_later(&mut self, link: &Link<'_>, agenda: &mut Agenda, taken: &InHand) {
         self.received_at = link.now;
-        let small = len < u32::from(self.mss) && !self.window.is_tight();
-        if !small || !self.interactive || self.ack_at.is_some() {
-            return self.owe_acknowledgement(agenda);
+        let small = taken.len < u32::from(self.mss) && !self.window.is_tight();
+        if !small || taken.several || !self.interactive || self.ack_at.is_some() {
+            return self.owe_acknowledgement(link, agenda);
         }
         self.ack_at = Some(link.now + ACK_DELAY);
         self.schedule(agenda);
     }
 
-    fn owe_acknowledgement(&mut self, agenda: &mut Agenda) {
+    fn owe_acknowledgement(&mut self, link: &Link<'_>, agenda: &mut Agenda) {
         if !self.ack_due {
-            self.ack_due = true;
+            (self.ack_due, self.ack_due_since) = (true, link.now);
+        }
+        if !self.ack_queued {
+            self.ack_queued = true;
             agenda.acks.push(self.id);
         }
     }

@@ -119,6 +119,8 @@ impl Tcp {
             fin_sent: false,
             guest_closed: false,
             ack_due: false,
+            ack_due_since: link.now,
+            ack_queued: false,
             ack_at: None,
             interactive: true,
             received_at: link.now,

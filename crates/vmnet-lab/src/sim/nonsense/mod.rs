@@ -160,7 +160,8 @@ impl<'a> Nonsense<'a> {
             self.network.event(self.now, &event, &mut self.out);
             self.carry_out_all();
         }
-        self.network.flush(self.now, false, &mut self.out);
+        let another_follows = self.bytes.chance(3);
+        self.network.flush(self.now, another_follows, &mut self.out);
         self.carry_out_all();
         self.store();
         if self
