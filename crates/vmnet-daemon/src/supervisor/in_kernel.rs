@@ -12,6 +12,7 @@
 mod desired;
 mod forwarding;
 
+use super::interface::{Member, Place};
 use super::{Supervisor, chain};
 use crate::plan::Plan;
 use crate::privileged::client::{Helper, HelperError};
@@ -208,6 +209,9 @@ impl Supervisor {
         rules.fixed = self.fixed_members(network);
         rules.members = self.members_of(network, kernel);
         rules.isolated = self.isolated_members(network, kernel);
+        let behind = self.interfaces_on(network).map(|(_, member)| member);
+        let is_behind = |member: &Member| !matches!(member.place, Place::Member(_));
+        rules.isolated_behind = behind.filter(|it| is_behind(it)).any(|it| it.isolated);
         rules.bridged_pass = bridged_pass();
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
         rules.others = others

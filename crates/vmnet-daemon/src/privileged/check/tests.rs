@@ -414,6 +414,7 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         others: Vec::new(),
         members: Vec::new(),
         isolated: Vec::new(),
+        isolated_behind: false,
         bridged_pass: false,
         fixed: Vec::new(),
         forwards: Vec::new(),

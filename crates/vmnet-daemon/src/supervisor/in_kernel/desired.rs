@@ -57,6 +57,7 @@ pub(super) fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         dns: plan.dns_proxy,
         isolation: plan.isolation,
         isolated: Vec::new(),
+        isolated_behind: false,
         bridged_pass: false,
         external: plan.external_interface.clone(),
         others: Vec::new(),

@@ -71,6 +71,8 @@ pub struct Rules {
     pub members: Vec<String>,
     /// Members that exchange frames with the host and the gateway's services alone, where not all are apart.
     pub isolated: Vec<String>,
+    /// Of the guests behind the trunk some are apart. Our switch sees to it, but for what the host has taken from anybody.
+    pub isolated_behind: bool,
     /// Bridged packets pass the rules of routed ones (`br_netfilter`).
     pub bridged_pass: bool,
     /// Members whose guest has this MAC and no other.

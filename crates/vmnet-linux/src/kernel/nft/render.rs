@@ -270,8 +270,9 @@ fn filter(rules: &Rules) -> String {
     // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
     let mut between = Lines::part("between");
     between.add(format!("ct status dnat {} accept", mark(TURNED_BACK)));
-    if let (false, Some(ipv6)) = (rules.isolated.is_empty(), rules.ipv6) {
-        // The bridge keeps from isolated guests what comes round from addresses of the network. The host sends back IPv4 from all
+    let some_isolated = !rules.isolated.is_empty() || rules.isolated_behind;
+    if let (true, Some(ipv6)) = (some_isolated, rules.ipv6) {
+        // The bridge, or our switch, keeps from isolated guests what comes round from addresses of the network. The host sends back IPv4 from all
         // others by itself (`rp_filter`), and has nothing like that for IPv6.
         let subnet = format!("{}/64", ipv6.network);
         between.add(format!("ip6 saddr != {{ {subnet}, fe80::/10, :: }} drop"));
