@@ -22,6 +22,7 @@ use openvmnet::service::{Datapath, ServiceError};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use uuid::Uuid;
+use vmnet_linux::kernel::link;
 use vmnet_linux::kernel::nft::{PREFIX, Rules};
 use vmnet_linux::kernel::sysctl;
 use vmnet_linux::lane::{self, Attachment, Handle, PortOptions};
@@ -212,7 +213,7 @@ impl Supervisor {
         let behind = self.interfaces_on(network).map(|(_, member)| member);
         let is_behind = |member: &Member| !matches!(member.place, Place::Member(_));
         rules.isolated_behind = behind.filter(|it| is_behind(it)).any(|it| it.isolated);
-        rules.bridged_pass = bridged_pass();
+        rules.bridged_pass = bridged_pass(&kernel.bridge)?;
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
         rules.others = others
             .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))
@@ -368,12 +369,17 @@ fn free_name(links: &[Link]) -> Result<LinkName, ServiceError> {
     named(&free)
 }
 
-/// Whether bridged packets pass the rules of routed ones, of either family.
-fn bridged_pass() -> bool {
-    ["iptables", "ip6tables"].iter().any(|rules| {
+/// Whether bridged packets pass the rules of routed ones, of either family: on all bridges, or on this one.
+fn bridged_pass(bridge: &LinkName) -> Result<bool, ServiceError> {
+    let everywhere = ["iptables", "ip6tables"].iter().any(|rules| {
         let value = sysctl::read(&format!("net.bridge.bridge-nf-call-{rules}"));
         value.is_some_and(|value| value != "0")
-    })
+    });
+    if everywhere {
+        return Ok(true);
+    }
+    let link = link::find(bridge.as_str()).map_err(|error| super::failed(&error))?;
+    Ok(link.is_some_and(|link| link.bridged_pass))
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ fn link(index: u32, name: &str, alias: Option<String>, kind: Option<&str>) -> Li
         up: false,
         loopback: false,
         isolated: false,
+        bridged_pass: false,
     }
 }
 
