@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use vmnet_lab::sim::packets::{self, Ends};
 use vmnet_lab::sim::packets6::{self, Ends6};
 use vmnet_lab::stage::Stage;
+use vmnet_linux::kernel::tap;
 use vmnet_wire::ethernet::{EtherType, Mac};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -52,7 +53,7 @@ pub(crate) struct Guest {
     frames: OwnedFd,
     /// Bytes before each frame.
     header: usize,
-    _service: Client,
+    _service: Option<Client>,
 }
 
 impl Guest {
@@ -69,7 +70,19 @@ impl Guest {
             mac: mac(number),
             frames,
             header: 12,
-            _service: service,
+            _service: Some(service),
+        }
+    }
+
+    /// One at a tap that an administrator has joined to the bridge `vmnet0` himself.
+    pub(crate) fn at_strange_tap(stage: &Stage, name: &str, number: u8) -> Self {
+        let frames = (stage.world.host()).enter(|| tap::open(name).expect("a tap"));
+        stage.on_host(&format!("ip link set {name} up master vmnet0"));
+        Self {
+            mac: mac(number),
+            frames,
+            header: 12,
+            _service: None,
         }
     }
 
@@ -85,7 +98,7 @@ impl Guest {
             mac: mac(number),
             frames: ours.into(),
             header: 0,
-            _service: service,
+            _service: Some(service),
         }
     }
 

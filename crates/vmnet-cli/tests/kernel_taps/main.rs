@@ -3,8 +3,9 @@
 
 mod guest;
 mod isolation;
+mod loopback;
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,6 @@ use vmnet_lab::sim::packets::{self, Ends};
 use vmnet_lab::sim::packets6::{self, Ends6};
 use vmnet_lab::stage::Stage;
 use vmnet_linux::kernel::tap;
-use vmnet_wire::ethernet::Mac;
 use vmnet_wire::ip::Protocol;
 
 use guest::{ALL, Guest, SILENCE, SOON, client, holds, options, reach, stage};
@@ -192,63 +192,5 @@ fn a_guest_is_no_server_and_no_router_in_pieces_either() {
             one.send(&piece(next, place, &rest, "and more of it"));
             assert!(other.hears(SOON, is_piece), "{next} at {place}");
         }
-    }
-}
-
-/// Who flushes all rules takes away what keeps guests from the host's loopback, to which forwarded ports have opened the bridge.
-/// Something else keeps them from it.
-#[test]
-fn a_flush_of_all_rules_does_not_open_the_loopback() {
-    let Some(mut stage) = stage() else { return };
-    stage.says("network create lan --subnet 10.77.9.0/24");
-    stage.says("forward add lan 8080:10.77.9.200:80");
-    let setting = "cat /proc/sys/net/ipv4/conf/vmnet0/route_localnet";
-    let opened = || stage.on_host(setting).trim() == "1";
-    let deadline = Instant::now() + SOON;
-    while !opened() {
-        assert!(Instant::now() < deadline, "the loopback leads to the port");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let service = stage.world.host().enter(|| {
-        let socket = UdpSocket::bind("127.0.0.1:7777").unwrap();
-        socket.set_read_timeout(Some(SILENCE)).unwrap();
-        socket
-    });
-    let guest = Guest::at_tap(&stage, "lan", 1, false);
-    let host: Mac = stage
-        .on_host("cat /sys/class/net/vmnet0/address || ip -o link show vmnet0 | sed 's,.*ether \\([^ ]*\\).*,\\1,'")
-        .trim()
-        .parse()
-        .unwrap();
-    // As it is, and with the tag of no VLAN, several times.
-    let knock = || {
-        let ends = Ends {
-            macs: (guest.mac, host),
-            ips: (Ipv4Addr::new(10, 77, 9, 5), Ipv4Addr::LOCALHOST),
-        };
-        let frame = packets::udp(ends, (4000, 7777), 64, b"knock");
-        for tags in 0..4 {
-            let tags = [0x81, 0, 0, 0].repeat(tags);
-            guest.send(&[&frame[..12], &tags, &frame[12..]].concat());
-        }
-    };
-    let heard = || service.recv(&mut [0; 100]).is_ok();
-    // Nobody can set rules again.
-    stage.machine().signal(Signal::STOP);
-    stage.on_host("nft flush ruleset");
-    knock();
-    assert!(!heard(), "a guest reaches the loopback");
-    // It is this that keeps it away, as long as the bridge is there.
-    stage.machine().signal(Signal::KILL);
-    stage.machine().wait(SOON);
-    knock();
-    assert!(!heard(), "the service is gone");
-    stage.on_host("tc qdisc delete dev vmnet0-0 ingress");
-    knock();
-    for tags in 0..4 {
-        assert!(
-            heard(),
-            "where nothing keeps it away, a knock with {tags} tags is heard"
-        );
     }
 }

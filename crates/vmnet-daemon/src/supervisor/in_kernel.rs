@@ -22,9 +22,8 @@ use openvmnet::service::{Datapath, ServiceError};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use uuid::Uuid;
-use vmnet_linux::kernel::link;
 use vmnet_linux::kernel::nft::{PREFIX, Rules};
-use vmnet_linux::kernel::sysctl;
+use vmnet_linux::kernel::{bridge, link, sysctl};
 use vmnet_linux::lane::{self, Attachment, Handle, PortOptions};
 
 pub(super) use forwarding::Forwarding;
@@ -214,6 +213,8 @@ impl Supervisor {
         let is_behind = |member: &Member| !matches!(member.place, Place::Member(_));
         rules.isolated_behind = behind.filter(|it| is_behind(it)).any(|it| it.isolated);
         rules.bridged_pass = bridged_pass(&kernel.bridge)?;
+        let own = |bridge: &str| !rules.opens_loopback() && bridge::is_open(bridge);
+        rules.loopback_open = bridge::is_open("all") || own(kernel.bridge.as_str());
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
         rules.others = others
             .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))

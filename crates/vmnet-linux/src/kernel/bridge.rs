@@ -184,13 +184,7 @@ pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
     let setting = LOOPBACK;
     let value = if lets { "1" } else { "0" };
     if lets && !is_open(name) {
-        let mut routes = Routes::open()?;
-        let all = link::list()?;
-        let bridge = all.iter().find(|link| link.name == name);
-        let is_member = |it: &&Link| it.master.is_some() && it.master == bridge.map(|it| it.index);
-        for member in all.iter().filter(is_member).filter(|it| it.is_ours()) {
-            keep_from_loopback(&mut routes, member);
-        }
+        keep_all_from_loopback(name)?;
     }
     match std::fs::write(sysctl::interface_path("ipv4", name, setting), value) {
         // A bridge that is gone.
@@ -203,8 +197,25 @@ pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
     }
 }
 
-/// Whether the kernel takes packets of the loopback from an interface.
-fn is_open(interface: &str) -> bool {
+/// Sets filters at members of a bridge that are ours, which keep guests from the loopback.
+///
+/// # Errors
+///
+/// The kernel does not tell which they are.
+pub fn keep_all_from_loopback(name: &str) -> Result<(), BridgeError> {
+    let mut routes = Routes::open()?;
+    let all = link::list()?;
+    let bridge = all.iter().find(|link| link.name == name);
+    let is_member = |it: &&Link| it.master.is_some() && it.master == bridge.map(|it| it.index);
+    for member in all.iter().filter(is_member).filter(|it| it.is_ours()) {
+        keep_from_loopback(&mut routes, member);
+    }
+    Ok(())
+}
+
+/// Whether the kernel takes packets of the loopback from an interface, or `all` for any.
+#[must_use]
+pub fn is_open(interface: &str) -> bool {
     let setting = std::fs::read_to_string(sysctl::interface_path("ipv4", interface, LOOPBACK));
     setting.is_ok_and(|it| it.trim() != "0")
 }

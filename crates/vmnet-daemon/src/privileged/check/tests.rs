@@ -417,6 +417,7 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         isolated: Vec::new(),
         isolated_behind: false,
         bridged_pass: false,
+        loopback_open: false,
         fixed: Vec::new(),
         forwards: Vec::new(),
     }

@@ -59,6 +59,7 @@ pub(super) fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         isolated: Vec::new(),
         isolated_behind: false,
         bridged_pass: false,
+        loopback_open: false,
         external: plan.external_interface.clone(),
         others: Vec::new(),
         members: Vec::new(),

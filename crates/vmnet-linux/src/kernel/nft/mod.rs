@@ -75,6 +75,8 @@ pub struct Rules {
     pub isolated_behind: bool,
     /// Bridged packets pass the rules of routed ones (`br_netfilter`).
     pub bridged_pass: bool,
+    /// Somebody else has the host take packets of its loopback from the bridge, or from all interfaces (`route_localnet`).
+    pub loopback_open: bool,
     /// Members whose guest has this MAC and no other.
     pub fixed: Vec<(String, [u8; 6])>,
     /// Ports that lead to guests.
@@ -93,6 +95,13 @@ impl Rules {
     #[must_use]
     pub fn opens_loopback(&self) -> bool {
         self.forwards.iter().any(|it| it.guest.is_ipv4())
+    }
+
+    /// Packets of the loopback have to be kept from coming by the bridge: the host does not refuse them by itself, or soon will
+    /// no more.
+    #[must_use]
+    pub fn guards_loopback(&self) -> bool {
+        self.loopback_open || self.opens_loopback()
     }
 
     /// The kernel is to keep this member from others of its kind.

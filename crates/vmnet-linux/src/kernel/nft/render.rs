@@ -323,7 +323,7 @@ const ARRIVING: &str = "arriving";
 
 /// Whether it has to be there.
 fn judges_arrivals(rules: &Rules) -> bool {
-    rules.bridged_pass || rules.opens_loopback()
+    rules.bridged_pass || rules.guards_loopback()
 }
 
 /// What of the network the host does not look at, before it puts pieces of packets together.
@@ -342,8 +342,9 @@ fn arriving(rules: &Rules) -> String {
             !PIECE
         ));
     }
-    if rules.opens_loopback() {
-        // Loopback clients of forwarded ports take `route_localnet`, which lets in what nobody may send.
+    if rules.guards_loopback() {
+        // Loopback clients of forwarded ports take `route_localnet`, which lets in what nobody may send; also by ports of the bridge
+        // that are not ours, of which the bridge has no rules.
         arriving.add(format!("iifname != \"{own}\" accept"));
         LOOPBACK.iter().for_each(|rule| arriving.add(rule));
     }
