@@ -322,8 +322,6 @@ fn pieces_of_packets_of_one_guest_leave_room_for_those_of_others() {
             "ip link set vmnet0 type bridge nf_call_iptables {0} nf_call_ip6tables {0}",
             u8::from(on == "here")
         ));
-        // Rules follow in a moment.
-        std::thread::sleep(SECOND);
         // To the outside, to the host, and to another guest, which has room of its own for them.
         for to in [FAR, Ipv4Addr::new(192, 168, 64, 1), third.address] {
             hostile.reaches(at(SERVER, 7));

@@ -11,8 +11,6 @@ use std::fmt::Write as _;
 pub(super) const TURNED_BACK: u32 = 0x0100_0000;
 /// The bit by which [`policy_routing`](crate::kernel::policy_routing) leaves a packet to the host's own routes.
 pub(crate) const ROUTED_BY_HOST: u32 = 0x0200_0000;
-/// The bit of pieces of packets that the host has nothing to do with. It is taken off before anybody else sees it.
-pub(super) const PIECE: u32 = 0x0400_0000;
 /// Puts a bit of these on a packet.
 pub(super) fn mark(bit: u32) -> String {
     format!("meta mark set meta mark or {bit:#x}")
@@ -85,7 +83,7 @@ fn emptied(rules: &Rules) -> String {
     let bridge = &rules.bridge;
     let (stay, go) = kept(&rules.forwards);
     let mut chains = vec![(ROUTING, rules.external.is_some())];
-    chains.push((ARRIVING, judges_arrivals(rules)));
+    chains.push((ARRIVING, rules.guards_loopback()));
     chains.extend(LEADING.map(|(name, _)| (name, !stay.is_empty())));
     let unused: Vec<&str> = chains
         .iter()
@@ -251,7 +249,7 @@ const ROUTING: &str = "routing";
 fn filter(rules: &Rules) -> String {
     let own = &rules.bridge;
     let mut text = String::new();
-    if judges_arrivals(rules) {
+    if rules.guards_loopback() {
         text += &arriving(rules);
     }
 
@@ -321,33 +319,14 @@ fn filter(rules: &Rules) -> String {
 /// The chain of what arrives, which each packet of the host passes.
 const ARRIVING: &str = "arriving";
 
-/// Whether it has to be there.
-fn judges_arrivals(rules: &Rules) -> bool {
-    rules.bridged_pass || rules.guards_loopback()
-}
-
-/// What of the network the host does not look at, before it puts pieces of packets together.
-///
-/// It has one room for pieces for all of the host, which a guest could fill. Those for the host come whole, by our services; those to
-/// all are heard by guests alone, to which the bridge sees. Those between guests are not the host's, also where bridged packets pass
-/// these rules.
+/// What of the network the host does not take, before it looks at anything else: by ports of the bridge that are not ours, too, of
+/// which the bridge has no rules.
 fn arriving(rules: &Rules) -> String {
     let own = &rules.bridge;
-    // The kernel puts together at -400.
     let mut arriving = Lines::filter(ARRIVING, "prerouting", -450);
-    if rules.bridged_pass {
-        // Nearly all have no mark, which is asked faster than where they come from.
-        arriving.add(format!(
-            "meta mark and {PIECE:#x} == {PIECE:#x} iifname \"{own}\" meta mark set meta mark and {:#x} notrack",
-            !PIECE
-        ));
-    }
-    if rules.guards_loopback() {
-        // Loopback clients of forwarded ports take `route_localnet`, which lets in what nobody may send; also by ports of the bridge
-        // that are not ours, of which the bridge has no rules.
-        arriving.add(format!("iifname != \"{own}\" accept"));
-        LOOPBACK.iter().for_each(|rule| arriving.add(rule));
-    }
+    // Loopback clients of forwarded ports take `route_localnet`, which lets in what nobody may send.
+    arriving.add(format!("iifname != \"{own}\" accept"));
+    LOOPBACK.iter().for_each(|rule| arriving.add(rule));
     arriving.end()
 }
 
