@@ -58,10 +58,20 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn at_tap(stage: &Stage, network: &str, number: u8, isolated: bool) -> Self {
+        Self::at_tap_with(stage, network, number, |it| it.isolated = Some(isolated))
+    }
+
+    pub(crate) fn at_tap_with(
+        stage: &Stage,
+        network: &str,
+        number: u8,
+        set: impl FnOnce(&mut InterfaceOptions),
+    ) -> Self {
         let mut service = client(stage);
         let (_, queues) = service.open_tap(network, 1).expect("a tap");
         let frames = queues.into_iter().next().expect("a queue");
-        let options = options(Kind::BridgeTap, number, isolated);
+        let mut options = options(Kind::BridgeTap, number, false);
+        set(&mut options);
         let tap = frames.try_clone().unwrap();
         service
             .start_interface(network, options, vec![tap])

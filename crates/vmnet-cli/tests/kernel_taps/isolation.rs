@@ -1,6 +1,7 @@
 //! Guests that are apart from all others: frames, and what goes round by the host.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
 
 use vmnet_lab::sim::packets::{self, Ends};
 use vmnet_lab::sim::packets6::{self, Ends6};
@@ -261,4 +262,37 @@ fn an_isolated_socket_reaches_nobody_and_is_reached_by_nobody() {
     assert_eq!(length, 5);
     service.send_to(b"who is there?", from).unwrap();
     assert!(alone.hears(SOON, |frame| holds(frame, "who is there?")));
+}
+
+/// What begins with an address that is not the network's is no guest's, at a port of ours as at one of the administrator's.
+#[test]
+fn the_host_hands_on_nothing_from_addresses_of_others() {
+    let Some(stage) = stage() else { return };
+    stage.says("network create lan --subnet 10.77.9.0/24");
+    let only_mac = Guest::at_tap_with(&stage, "lan", 2, |it| it.only_mac = Some(true));
+    let plain = Guest::at_tap(&stage, "lan", 3, false);
+    let to = Guest::at_tap(&stage, "lan", 4, false);
+    let host = mac_of(&stage, "vmnet0");
+    is_known(&stage, to.v4().into(), to.mac);
+    let hands_on = |from: &Guest, source: Ipv4Addr, within| {
+        let (macs, ips) = ((from.mac, host), (source, to.v4()));
+        let word = format!("{source} at {}", from.mac);
+        from.send(&packets::udp(
+            Ends { macs, ips },
+            (7, 7),
+            64,
+            word.as_bytes(),
+        ));
+        to.hears(within, |frame| holds(frame, &word))
+    };
+    let foreign = Ipv4Addr::new(10, 99, 9, 9);
+    for from in [&only_mac, &plain] {
+        assert!(hands_on(from, from.v4(), SOON), "{}", from.mac);
+        assert!(!hands_on(from, foreign, SILENCE), "{}", from.mac);
+    }
+    // It is noticed in a moment that there is a port which is not ours.
+    let strange = Guest::at_strange_tap(&stage, "own0", 1);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(hands_on(&strange, strange.v4(), SOON));
+    assert!(!hands_on(&strange, foreign, SILENCE));
 }

@@ -212,7 +212,11 @@ impl Supervisor {
         let behind = self.interfaces_on(network).map(|(_, member)| member);
         let is_behind = |member: &Member| !matches!(member.place, Place::Member(_));
         rules.isolated_behind = behind.filter(|it| is_behind(it)).any(|it| it.isolated);
-        rules.bridged_pass = bridged_pass(&kernel.bridge)?;
+        let link = link::find(kernel.bridge.as_str()).map_err(|error| super::failed(&error))?;
+        rules.bridged_pass = link.as_ref().is_some_and(|it| it.bridged_pass) || bridged_pass();
+        let members = link.as_ref().map_or(Ok(Vec::new()), link::members);
+        let members = members.map_err(|error| super::failed(&error))?;
+        rules.strangers = members.iter().any(|member| !member.is_ours());
         let own = |bridge: &str| !rules.opens_loopback() && bridge::is_open(bridge);
         rules.loopback_open = bridge::is_open("all") || own(kernel.bridge.as_str());
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
@@ -370,17 +374,12 @@ fn free_name(links: &[Link]) -> Result<LinkName, ServiceError> {
     named(&free)
 }
 
-/// Whether bridged packets pass the rules of routed ones, of either family: on all bridges, or on this one.
-fn bridged_pass(bridge: &LinkName) -> Result<bool, ServiceError> {
-    let everywhere = ["iptables", "ip6tables"].iter().any(|rules| {
+/// Whether bridged packets pass the rules of routed ones, of either family, on all bridges.
+fn bridged_pass() -> bool {
+    ["iptables", "ip6tables"].iter().any(|rules| {
         let value = sysctl::read(&format!("net.bridge.bridge-nf-call-{rules}"));
         value.is_some_and(|value| value != "0")
-    });
-    if everywhere {
-        return Ok(true);
-    }
-    let link = link::find(bridge.as_str()).map_err(|error| super::failed(&error))?;
-    Ok(link.is_some_and(|link| link.bridged_pass))
+    })
 }
 
 #[cfg(test)]

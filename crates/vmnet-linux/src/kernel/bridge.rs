@@ -166,7 +166,6 @@ fn settle(name: &str, bridge: &Bridge) -> Result<(), BridgeError> {
     set("ipv6", "forwarding", on(v6 && bridge.forwards))?;
     set("ipv6", "force_forwarding", on(v6 && bridge.forwards))?;
     set("ipv4", "forwarding", on(v4 && bridge.forwards))?;
-    set("ipv4", "rp_filter", "1")?;
     set("ipv4", "accept_redirects", "0")?;
     set("ipv4", "send_redirects", "0")
 }
@@ -181,11 +180,14 @@ const LOOPBACK: &str = "route_localnet";
 ///
 /// See [`BridgeError`].
 pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
-    let setting = LOOPBACK;
     let value = if lets { "1" } else { "0" };
     if lets && !is_open(name) {
         keep_all_from_loopback(name)?;
     }
+    write_setting(name, LOOPBACK, value)
+}
+
+fn write_setting(name: &str, setting: &'static str, value: &str) -> Result<(), BridgeError> {
     match std::fs::write(sysctl::interface_path("ipv4", name, setting), value) {
         // A bridge that is gone.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -195,6 +197,16 @@ pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
             source,
         }),
     }
+}
+
+/// Has the host refuse what comes by a bridge from addresses that it has no way to by there, which each packet pays for. Of members
+/// that are ours, rules see to it.
+///
+/// # Errors
+///
+/// See [`BridgeError`].
+pub fn be_strict(name: &str) -> Result<(), BridgeError> {
+    write_setting(name, "rp_filter", "1")
 }
 
 /// Sets filters at members of a bridge that are ours, which keep guests from the loopback.

@@ -89,6 +89,13 @@ fn steer(rules: &Rules) -> String {
         // Our services put together what is in pieces, and give it to the host.
         chain.add(format!("{piece} {to} notrack accept"));
         if let Some(at) = at {
+            if let ("ip", Some(ipv4)) = (ip, rules.ipv4) {
+                // The host would hand on what is from addresses of others. What has the tag of a VLAN is not this network's.
+                let own = format!("{}/{}", ipv4.network, ipv4.prefix_len);
+                chain.add(format!(
+                    "ether type ip ip daddr != {at} ip saddr != {own} drop"
+                ));
+            }
             chain.add(format!("{ip} daddr != {at} accept"));
             let ports = match rules.dns {
                 true => format!("{{ 53, {dhcp} }}"),

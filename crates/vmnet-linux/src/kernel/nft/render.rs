@@ -270,8 +270,8 @@ fn filter(rules: &Rules) -> String {
     between.add(format!("ct status dnat {} accept", mark(TURNED_BACK)));
     let some_isolated = !rules.isolated.is_empty() || rules.isolated_behind;
     if let (true, Some(ipv6)) = (some_isolated, rules.ipv6) {
-        // The bridge, or our switch, keeps from isolated guests what comes round from addresses of the network. The host sends back IPv4 from all
-        // others by itself (`rp_filter`), and has nothing like that for IPv6.
+        // The bridge, or our switch, keeps from isolated guests what comes round from addresses of the network, and IPv4 from all
+        // others is refused before; or the host does it (`rp_filter`), which has nothing like that for IPv6.
         let subnet = format!("{}/64", ipv6.network);
         between.add(format!("ip6 saddr != {{ {subnet}, fe80::/10, :: }} drop"));
     }
