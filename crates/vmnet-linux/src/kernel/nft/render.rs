@@ -1,5 +1,6 @@
 //! The tables of one network as text.
 
+use super::forwarding::{SETS, refuse_others};
 use super::guard::{guard, turned_back};
 use super::isolation::apart;
 use super::text::Lines;
@@ -97,6 +98,9 @@ fn emptied(rules: &Rules) -> String {
     }
     for name in &unused {
         text += &format!("add chain inet {bridge} {name}\n");
+    }
+    for set in SETS {
+        text += &format!("add set inet {bridge} {set} {{ type ifname; }}\n");
     }
     text += &format!("flush table inet {bridge}\n");
     for list in &stay {
@@ -290,7 +294,11 @@ fn filter(rules: &Rules) -> String {
         Some(_) => format!("oifname \"{own}\" "),
         None => String::new(),
     };
-    forward.add(format!("{towards}ct state established,related accept"));
+    let begun = format!("{towards}ct state established,related");
+    // Nearly all that is ours is translated. What is not may have begun between others while there were no rules.
+    forward.add(format!("{begun} ct status snat,dnat accept"));
+    refuse_others(&mut forward);
+    forward.add(format!("{begun} accept"));
     if !each {
         forward.add(&to_between);
     }
