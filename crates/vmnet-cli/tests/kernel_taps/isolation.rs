@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use vmnet_lab::sim::packets::{self, Ends};
 use vmnet_lab::sim::packets6::{self, Ends6};
+use vmnet_lab::stage::Stage;
 use vmnet_wire::ethernet::Mac;
 use vmnet_wire::ip::Protocol;
 
@@ -69,6 +70,25 @@ fn an_isolated_tap_exchanges_frames_with_the_gateway_alone() {
     }
 }
 
+/// It reaches the host, and the host it.
+fn has_the_host(stage: &Stage, guest: &Guest, host: Mac) {
+    let at = Ipv4Addr::new(10, 77, 9, 1);
+    let service = stage.world.host().enter(|| {
+        let socket = UdpSocket::bind((at, 7777)).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket
+    });
+    let ends = Ends {
+        macs: (guest.mac, host),
+        ips: (guest.v4(), at),
+    };
+    guest.send(&packets::udp(ends, (7, 7777), 64, b"knock"));
+    let (length, from) = service.recv_from(&mut [0; 100]).expect("a knock");
+    assert_eq!(length, 5);
+    service.send_to(b"who is there?", from).unwrap();
+    assert!(guest.hears(SOON, |frame| holds(frame, "who is there?")));
+}
+
 /// The host is a router, also for what comes in by a bridge and goes out by it.
 #[test]
 fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
@@ -109,23 +129,7 @@ fn an_isolated_tap_does_not_reach_others_by_way_of_the_host() {
         [false; 2],
         "by its tap"
     );
-    // The host and the world are reached.
-    let at = Ipv4Addr::new(10, 77, 9, 1);
-    let service = stage.world.host().enter(|| {
-        let socket = UdpSocket::bind((at, 7777)).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        socket
-    });
-    let ends = Ends {
-        macs: (alone.mac, host),
-        ips: (alone.v4(), at),
-    };
-    alone.send(&packets::udp(ends, (7, 7777), 64, b"knock"));
-    let mut heard = [0; 100];
-    let (length, from) = service.recv_from(&mut heard).expect("a knock");
-    assert_eq!(&heard[..length], b"knock");
-    service.send_to(b"who is there?", from).unwrap();
-    assert!(alone.hears(SOON, |frame| holds(frame, "who is there?")));
+    has_the_host(&stage, &alone, host);
 }
 
 /// A question for an address (RFC 2131).
@@ -246,22 +250,7 @@ fn an_isolated_socket_reaches_nobody_and_is_reached_by_nobody() {
     }
     let of_alone = |frame: &[u8]| frame[26..30] == alone.v4().octets();
     assert!(!tap.hears(SILENCE, of_alone), "in pieces");
-    // It has the host, and the host has it.
-    let at = Ipv4Addr::new(10, 77, 9, 1);
-    let service = stage.world.host().enter(|| {
-        let socket = UdpSocket::bind((at, 7777)).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        socket
-    });
-    let ends = Ends {
-        macs: (alone.mac, host),
-        ips: (alone.v4(), at),
-    };
-    alone.send(&packets::udp(ends, (7, 7777), 64, b"knock"));
-    let (length, from) = service.recv_from(&mut [0; 100]).expect("a knock");
-    assert_eq!(length, 5);
-    service.send_to(b"who is there?", from).unwrap();
-    assert!(alone.hears(SOON, |frame| holds(frame, "who is there?")));
+    has_the_host(&stage, &alone, host);
 }
 
 /// What begins with an address that is not the network's is no guest's, at a port of ours as at one of the administrator's.
