@@ -1,7 +1,7 @@
 //! Interfaces on which we have switched forwarding on: a table that says which, and what keeps the host from becoming a router
 //! between networks that are not ours.
 //!
-//! Each chain takes time of each packet, so the filters of our networks do that as well: who carries it has [sets](SETS) of these
+//! Each chain takes time of each packet, so the filters of our networks do that as well: who carries it has sets of these
 //! interfaces. Where no network does, the table has a chain of its own.
 
 use super::program::{self, NftError};
@@ -68,7 +68,7 @@ pub fn read() -> Result<Record, NftError> {
     })
 }
 
-/// Writes down what is, or is about to be, switched on. `carriers`: bridges whose [filters](SETS) see to it.
+/// Writes down what is, or is about to be, switched on. `carriers`: bridges whose filters see to it.
 ///
 /// # Errors
 ///
