@@ -1,6 +1,7 @@
 //! Networks of the machine's service that the kernel carries: the host on them, its rules beside those of others, and what is
 //! left when the service is killed. What guests see is told in `kernel_stories`.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use vmnet_lab::process::Process;
 use vmnet_lab::stage::{NETWORK, Stage};
 use vmnet_lab::world::{HOST, SERVER};
 use vmnet_linux::kernel::forwarding::{self, Wanted};
-use vmnet_linux::kernel::nft::forwarding::Record;
+use vmnet_linux::kernel::nft::Record;
 
 const SOON: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
@@ -455,10 +456,9 @@ fn one_switch_for_all_of_ipv6_is_given_back_as_it_was() {
     );
     let before = settings(&stage);
     let follow = |names: &[&str], written: &mut Record| {
-        stage
-            .world
-            .host()
-            .enter(|| forwarding::follow(&wanted(names), false, written).unwrap());
+        stage.world.host().enter(|| {
+            forwarding::follow(&wanted(names), false, written, &BTreeSet::new()).unwrap()
+        });
     };
     let mut written = Record::default();
     follow(&["other0"], &mut written);

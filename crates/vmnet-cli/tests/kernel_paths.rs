@@ -316,8 +316,12 @@ fn pieces_of_packets_of_one_guest_leave_room_for_those_of_others() {
     let [hostile, good, third] = [201, 202, 203].map(|number| TapGuest::new(&stage, number));
     let far = at(SERVER, 7);
     let echoed = |guest: &TapGuest, to| guest.inside.enter(|| client::datagram::echo(to, 20, 8000));
-    for on in [true, false] {
-        bridged_rules(&stage, on);
+    for on in ["for all", "here", "nowhere"] {
+        bridged_rules(&stage, on == "for all");
+        stage.on_host(&format!(
+            "ip link set vmnet0 type bridge nf_call_iptables {0} nf_call_ip6tables {0}",
+            u8::from(on == "here")
+        ));
         // To the outside, to the host, and to another guest, which has room of its own for them.
         for to in [FAR, Ipv4Addr::new(192, 168, 64, 1), third.address] {
             hostile.reaches(at(SERVER, 7));

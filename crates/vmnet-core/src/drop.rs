@@ -58,7 +58,8 @@ causes! {
     /// From the LAN of a bridged network or by the trunk, from a MAC that a guest at a port of ours has: its own frame has come
     /// back.
     Looped = "looped",
-    /// From an isolated port, or to one: it would have come to no other port and was not the gateway's.
+    /// From an isolated port, or to one: it would have come to no other port and was not the gateway's. Or it would have gone
+    /// round by the host, which is a router.
     Isolated = "isolated",
     /// TTL ran out here.
     Expired = "expired",

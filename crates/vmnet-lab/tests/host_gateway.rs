@@ -1,11 +1,12 @@
 //! A network whose gateway is the host: the core has the switch and the gateway's services, and everything else goes to the
 //! host behind the trunk.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use vmnet_core::{Config, Drop, Port, PortId};
 use vmnet_lab::sim::packets::{self, Ends};
+use vmnet_lab::sim::packets6::{self, Ends6};
 use vmnet_lab::sim::{Guest, Lan};
 use vmnet_wire::arp;
 use vmnet_wire::ethernet::{EtherType, Header, Mac};
@@ -276,6 +277,101 @@ fn isolated_guests_have_the_host_and_nobody_behind_it() {
         lan.inject(by, packets::frame(macs, EtherType(0x88b5), b"x"));
         assert!(lan.heard(heard).is_empty(), "{macs:?}");
     }
+}
+
+/// The host is a router. To an isolated guest it is none to others, nor from them.
+#[test]
+fn nothing_goes_round_by_the_host_to_an_isolated_guest_or_from_one() {
+    let (mut lan, trunk) = network(|_| {});
+    let plain = lan.add_raw(9);
+    let mut port = Port::new(256);
+    port.isolated = true;
+    let alone = lan.plug_into(Guest::raw(10, lan.start, 1500), port);
+    let v6 = |host: &str| packets6::v6(&format!("fd00:0:0:64::{host}"));
+    let outside = (
+        Ipv4Addr::from([203, 0, 113, 5]),
+        packets6::v6("2001:db8::1"),
+    );
+    let guest = |number: u8| (at(number), v6(&number.to_string()));
+    let gateway = (lan.gateway(), lan.gateway6());
+    let datagrams = |macs, from: (Ipv4Addr, Ipv6Addr), to: (Ipv4Addr, Ipv6Addr)| {
+        let ips = (from.0, to.0);
+        let v4 = packets::udp(Ends { macs, ips }, (7, 7), 64, b"x");
+        let ips = (from.1, to.1);
+        [v4, packets6::udp(Ends6 { macs, ips }, (7, 7), b"x")]
+    };
+    let kept = |lan: &Lan| lan.network.drops().of(Drop::Isolated);
+    for (port, own, to, passes) in [
+        (plain, guest(9), guest(8), true),
+        (alone, guest(10), guest(8), false),
+        (alone, guest(10), guest(9), false),
+        (alone, guest(10), outside, true),
+        (alone, guest(10), gateway, true),
+    ] {
+        let macs = (lan.guest(port).mac, HOST);
+        for datagram in datagrams(macs, own, to) {
+            let before = kept(&lan);
+            lan.heard(trunk);
+            lan.inject(port, datagram);
+            assert_eq!(
+                lan.heard(trunk).len(),
+                usize::from(passes),
+                "{own:?} {to:?}"
+            );
+            assert_eq!(kept(&lan) - before, u64::from(!passes));
+        }
+    }
+    for (port, own, from, passes) in [
+        (plain, guest(9), guest(8), true),
+        (alone, guest(10), guest(8), false),
+        (alone, guest(10), guest(9), false),
+        (alone, guest(10), outside, true),
+        (alone, guest(10), gateway, true),
+    ] {
+        let mac = lan.guest(port).mac;
+        for datagram in datagrams((HOST, mac), from, own) {
+            lan.heard(port);
+            lan.inject(trunk, datagram);
+            assert_eq!(
+                lan.heard(port).len(),
+                usize::from(passes),
+                "{from:?} {own:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_in_pieces_goes_round_by_the_host_either() {
+    let (mut lan, trunk) = network(|_| {});
+    let mut port = Port::new(256);
+    port.isolated = true;
+    let alone = lan.plug_into(Guest::raw(10, lan.start, 1500), port);
+    let macs = (lan.guest(alone).mac, HOST);
+    let ips = (at(10), at(8));
+    let v4 = Ends { macs, ips };
+    let ips = (
+        packets6::v6("fd00:0:0:64::10"),
+        packets6::v6("fd00:0:0:64::8"),
+    );
+    let v6 = Ends6 { macs, ips };
+    let datagram = packets::udp(v4, (7, 7), 64, &[7; 4000]);
+    let mut pieces = packets::fragments(v4, Protocol::UDP, 7, &datagram[34..], 1500);
+    pieces.extend(packets6::fragments(
+        v6,
+        Protocol::UDP,
+        7,
+        &datagram[34..],
+        1500,
+    ));
+    lan.heard(trunk);
+    for piece in pieces {
+        lan.inject(alone, piece);
+    }
+    let to_host = |header: &Header| header.destination == HOST;
+    assert!(!headers(&mut lan, trunk).iter().any(to_host));
+    let kept = lan.network.drops().of(Drop::Isolated);
+    assert_eq!(kept, 2, "one datagram of each family");
 }
 
 #[test]

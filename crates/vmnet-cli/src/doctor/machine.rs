@@ -6,7 +6,7 @@ use openvmnet::client::{Client, ConnectError};
 use openvmnet::place::Scope;
 use std::fs;
 use std::path::PathBuf;
-use vmnet_linux::kernel::nft::forwarding::{self as record, Record};
+use vmnet_linux::kernel::nft::{Record, forwarding as record};
 use vmnet_linux::kernel::{link, sysctl};
 
 /// The group whose members the machine's service lets in, if nothing else was said.

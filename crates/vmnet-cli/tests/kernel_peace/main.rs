@@ -3,8 +3,10 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `router` | the host is no router between others |
 //! | `rules` | what Docker, firewalld, ufw and libvirt have in the kernel |
 
+mod router;
 mod rules;
 
 use std::net::{IpAddr, SocketAddr};

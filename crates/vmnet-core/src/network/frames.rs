@@ -142,6 +142,9 @@ impl Network {
                 taken = self.gateway(gateway, now, from, (ether_type, frame, payload), out)?;
             }
         }
+        if for_gateway && !taken && self.would_go_round(port, header.ether_type(), payload) {
+            return Err(Drop::Isolated);
+        }
         if for_host && !taken {
             let trunk = self.trunk.ok_or(Drop::NoPort)?;
             out.push(Action::Forward { port: trunk });
@@ -157,7 +160,8 @@ impl Network {
                 _ => Ok(()),
             };
         }
-        self.forward(now, (port, from_host), to, taken, out)
+        let heard_by_all = from_host && !self.has_gone_round(header.ether_type(), payload);
+        self.forward(now, (port, heard_by_all), to, taken, out)
     }
 
     /// Gives the host what came to it in pieces, cut as it was: the guest knows how large a packet its way takes. To the host's
@@ -221,16 +225,17 @@ impl Network {
     }
 
     /// To the port where `to` is, or to all others if nobody knows or all are meant; never between a port that is
-    /// isolated and another. `taken`: the gateway has taken it. `from_host`: it comes from the gateway, whom all hear.
+    /// isolated and another. `taken`: the gateway has taken it. `heard_by_all`: it comes from the gateway.
     fn forward(
         &self,
         now: Instant,
-        (from, from_host): (PortId, bool),
+        (from, heard_by_all): (PortId, bool),
         to: Mac,
         taken: bool,
         out: &mut Outbox,
     ) -> Result<(), Drop> {
-        let is_kept = |to: PortId| !from_host && (self.is_isolated(from) || self.is_isolated(to));
+        let is_kept =
+            |to: PortId| !heard_by_all && (self.is_isolated(from) || self.is_isolated(to));
         let known = if to.is_multicast() {
             None
         } else {

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `bridged` | a frame on a network that is bridged to a LAN |
+//! | `by_host` | what goes round by the host, from guest to guest |
 //! | `config` | what a network is to be |
 //! | `frames`, `frames6` | a frame came: who takes it; IPv6 packets |
 //! | `forward` | rules that lead to guests, and who these are now |
@@ -48,6 +49,7 @@ macro_rules! link {
 }
 
 mod bridged;
+mod by_host;
 mod config;
 mod forward;
 mod frames;

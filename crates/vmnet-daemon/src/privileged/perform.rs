@@ -3,14 +3,14 @@
 use super::check::{Bridging, Kernel, Permitted, mark_of};
 use super::name::Mark;
 use super::request::{Answer, Link, Refusal, Why};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use vmnet_linux::kernel::bridge::{self, BridgeError};
 use vmnet_linux::kernel::bridging::{self, BridgingError};
 use vmnet_linux::kernel::forwarding::{self, Wanted};
 use vmnet_linux::kernel::link;
-use vmnet_linux::kernel::nft::forwarding::Record;
-use vmnet_linux::kernel::nft::{self, Rules, generation, opening};
+use vmnet_linux::kernel::nft::{self, NftError, Record, Rules, generation, opening};
 use vmnet_linux::kernel::nics::{self, Nic};
 use vmnet_linux::kernel::policy_routing;
 use vmnet_linux::kernel::route::{Address, RouteError, Routes};
@@ -43,7 +43,24 @@ impl Kernel for Host {
 
 /// What this helper has written down in the host's rules last, should somebody flush them. All else is read off the kernel.
 #[derive(Debug, Default)]
-pub struct Written(Record);
+pub struct Written {
+    record: Record,
+    /// What an earlier helper has written down has been read.
+    read: bool,
+    /// Bridges whose rules this helper has set. They keep apart what is of none of our networks.
+    carriers: BTreeSet<String>,
+}
+
+impl Written {
+    /// What is switched on.
+    fn record(&mut self) -> Result<&Record, NftError> {
+        if !self.read {
+            self.record = nft::forwarding::read()?;
+            self.read = true;
+        }
+        Ok(&self.record)
+    }
+}
 
 /// Does what is permitted; answers with the descriptor that stands beside the answer, if one does.
 ///
@@ -89,11 +106,14 @@ pub fn perform(
             let fixed = station.map_or(Ok(()), |station| bridge::fix(&member, station));
             done(fixed.map_err(refused_by_bridge))
         }
-        Permitted::RulesSet(rules) => done(set_rules(&rules)),
+        Permitted::RulesSet(rules) => done(set_rules(&rules, written)),
         Permitted::RulesRemove(bridge) => {
             let name = bridge.as_str();
             bridge::reach_from_loopback(name, false).map_err(refused_by_bridge)?;
-            done(nft::remove(name).map_err(refused_by_host))
+            written.carriers.remove(name);
+            let carriers = standing(&written.carriers).map_err(refused_by_host)?;
+            let record = written.record().map_err(refused_by_host)?;
+            done(nft::remove(name, record, &carriers).map_err(refused_by_host))
         }
         Permitted::RulesGeneration => {
             let number = generation::current().map_err(refused_by_host)?;
@@ -113,7 +133,10 @@ pub fn perform(
                 v6: v6.into_iter().collect(),
             };
             let each = forwarding::has_switch_each();
-            forwarding::follow(&wanted, each, &mut written.0).map_err(refused_by_host)?;
+            let carriers = standing(&written.carriers).map_err(refused_by_host)?;
+            forwarding::follow(&wanted, each, &mut written.record, &carriers)
+                .map_err(refused_by_host)?;
+            written.read = true;
             let bridges = bridges.into_iter().map(String::from).collect();
             done(opening::follow(&bridges).map_err(refused_by_host))
         }
@@ -125,8 +148,14 @@ pub fn perform(
 }
 
 /// The loopback is opened to forwarded ports behind the rules that keep it from guests, and closed before they go.
-fn set_rules(rules: &Rules) -> Result<(), Refusal> {
+fn set_rules(rules: &Rules, written: &mut Written) -> Result<(), Refusal> {
     let lets = rules.opens_loopback();
+    if rules.strangers {
+        bridge::be_strict(&rules.bridge).map_err(refused_by_bridge)?;
+    }
+    if rules.loopback_open {
+        bridge::keep_all_from_loopback(&rules.bridge).map_err(refused_by_bridge)?;
+    }
     let reach = |lets| bridge::reach_from_loopback(&rules.bridge, lets).map_err(refused_by_bridge);
     if !lets {
         reach(false)?;
@@ -140,11 +169,22 @@ fn set_rules(rules: &Rules) -> Result<(), Refusal> {
     if isolates {
         isolate(true)?;
     }
-    nft::apply(rules).map_err(refused_by_host)?;
+    let others = standing(&written.carriers).map_err(refused_by_host)?;
+    let record = written.record().map_err(refused_by_host)?;
+    nft::apply(rules, record, &others).map_err(refused_by_host)?;
+    written.carriers.insert(rules.bridge.clone());
     if isolates {
         isolate(false)?;
     }
     if lets { reach(true) } else { Ok(()) }
+}
+
+/// Those of these bridges whose rules are there: somebody may have removed them.
+fn standing(bridges: &BTreeSet<String>) -> Result<BTreeSet<String>, NftError> {
+    if bridges.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    Ok(nft::standing()?.intersection(bridges).cloned().collect())
 }
 
 /// What the role of a member ends with that is apart from others.

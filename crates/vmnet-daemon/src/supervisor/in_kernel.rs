@@ -12,6 +12,7 @@
 mod desired;
 mod forwarding;
 
+use super::interface::{Member, Place};
 use super::{Supervisor, chain};
 use crate::plan::Plan;
 use crate::privileged::client::{Helper, HelperError};
@@ -22,7 +23,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use uuid::Uuid;
 use vmnet_linux::kernel::nft::{PREFIX, Rules};
-use vmnet_linux::kernel::sysctl;
+use vmnet_linux::kernel::{bridge, link, sysctl};
 use vmnet_linux::lane::{self, Attachment, Handle, PortOptions};
 
 pub(super) use forwarding::Forwarding;
@@ -208,7 +209,16 @@ impl Supervisor {
         rules.fixed = self.fixed_members(network);
         rules.members = self.members_of(network, kernel);
         rules.isolated = self.isolated_members(network, kernel);
-        rules.bridged_pass = bridged_pass();
+        let behind = self.interfaces_on(network).map(|(_, member)| member);
+        let is_behind = |member: &Member| !matches!(member.place, Place::Member(_));
+        rules.isolated_behind = behind.filter(|it| is_behind(it)).any(|it| it.isolated);
+        let link = link::find(kernel.bridge.as_str()).map_err(|error| super::failed(&error))?;
+        rules.bridged_pass = link.as_ref().is_some_and(|it| it.bridged_pass) || bridged_pass();
+        let members = link.as_ref().map_or(Ok(Vec::new()), link::members);
+        let members = members.map_err(|error| super::failed(&error))?;
+        rules.strangers = members.iter().any(|member| !member.is_ours());
+        let own = |bridge: &str| !rules.opens_loopback() && bridge::is_open(bridge);
+        rules.loopback_open = bridge::is_open("all") || own(kernel.bridge.as_str());
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);
         rules.others = others
             .filter_map(|(_, other)| Some(other.kernel.as_ref()?.bridge.to_string()))
@@ -364,7 +374,7 @@ fn free_name(links: &[Link]) -> Result<LinkName, ServiceError> {
     named(&free)
 }
 
-/// Whether bridged packets pass the rules of routed ones, of either family.
+/// Whether bridged packets pass the rules of routed ones, of either family, on all bridges.
 fn bridged_pass() -> bool {
     ["iptables", "ip6tables"].iter().any(|rules| {
         let value = sysctl::read(&format!("net.bridge.bridge-nf-call-{rules}"));

@@ -166,7 +166,6 @@ fn settle(name: &str, bridge: &Bridge) -> Result<(), BridgeError> {
     set("ipv6", "forwarding", on(v6 && bridge.forwards))?;
     set("ipv6", "force_forwarding", on(v6 && bridge.forwards))?;
     set("ipv4", "forwarding", on(v4 && bridge.forwards))?;
-    set("ipv4", "rp_filter", "1")?;
     set("ipv4", "accept_redirects", "0")?;
     set("ipv4", "send_redirects", "0")
 }
@@ -181,17 +180,14 @@ const LOOPBACK: &str = "route_localnet";
 ///
 /// See [`BridgeError`].
 pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
-    let setting = LOOPBACK;
     let value = if lets { "1" } else { "0" };
     if lets && !is_open(name) {
-        let mut routes = Routes::open()?;
-        let all = link::list()?;
-        let bridge = all.iter().find(|link| link.name == name);
-        let is_member = |it: &&Link| it.master.is_some() && it.master == bridge.map(|it| it.index);
-        for member in all.iter().filter(is_member).filter(|it| it.is_ours()) {
-            keep_from_loopback(&mut routes, member);
-        }
+        keep_all_from_loopback(name)?;
     }
+    write_setting(name, LOOPBACK, value)
+}
+
+fn write_setting(name: &str, setting: &'static str, value: &str) -> Result<(), BridgeError> {
     match std::fs::write(sysctl::interface_path("ipv4", name, setting), value) {
         // A bridge that is gone.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -203,8 +199,35 @@ pub fn reach_from_loopback(name: &str, lets: bool) -> Result<(), BridgeError> {
     }
 }
 
-/// Whether the kernel takes packets of the loopback from an interface.
-fn is_open(interface: &str) -> bool {
+/// Has the host refuse what comes by a bridge from addresses that it has no way to by there, which each packet pays for. Of members
+/// that are ours, rules see to it.
+///
+/// # Errors
+///
+/// See [`BridgeError`].
+pub fn be_strict(name: &str) -> Result<(), BridgeError> {
+    write_setting(name, "rp_filter", "1")
+}
+
+/// Sets filters at members of a bridge that are ours, which keep guests from the loopback.
+///
+/// # Errors
+///
+/// The kernel does not tell which they are.
+pub fn keep_all_from_loopback(name: &str) -> Result<(), BridgeError> {
+    let mut routes = Routes::open()?;
+    let all = link::list()?;
+    let bridge = all.iter().find(|link| link.name == name);
+    let is_member = |it: &&Link| it.master.is_some() && it.master == bridge.map(|it| it.index);
+    for member in all.iter().filter(is_member).filter(|it| it.is_ours()) {
+        keep_from_loopback(&mut routes, member);
+    }
+    Ok(())
+}
+
+/// Whether the kernel takes packets of the loopback from an interface, or `all` for any.
+#[must_use]
+pub fn is_open(interface: &str) -> bool {
     let setting = std::fs::read_to_string(sysctl::interface_path("ipv4", interface, LOOPBACK));
     setting.is_ok_and(|it| it.trim() != "0")
 }

@@ -7,7 +7,8 @@
 
 use super::link;
 use super::nft::NftError;
-use super::nft::forwarding::{Record, read, write};
+use super::nft::Record;
+use super::nft::forwarding::{read, write};
 use super::route::RouteError;
 use super::sysctl;
 use std::collections::BTreeSet;
@@ -50,12 +51,17 @@ pub fn has_switch_each() -> bool {
 
 /// Switches forwarding on where it is wanted and off where we had switched it on. `each`: the kernel
 /// [has a switch of IPv6 for each interface](has_switch_each). `written`: what this process wrote down last, which is taken where
-/// somebody has flushed all rules, and that with them.
+/// somebody has flushed all rules, and that with them. `carriers`: bridges whose rules keep apart what is of none of our networks.
 ///
 /// # Errors
 ///
 /// See [`ForwardingError`]. What was written down stays written down.
-pub fn follow(wanted: &Wanted, each: bool, written: &mut Record) -> Result<(), ForwardingError> {
+pub fn follow(
+    wanted: &Wanted,
+    each: bool,
+    written: &mut Record,
+    carriers: &BTreeSet<String>,
+) -> Result<(), ForwardingError> {
     let stands = read()?;
     let before = if stands.is_empty() {
         written.clone()
@@ -87,8 +93,9 @@ pub fn follow(wanted: &Wanted, each: bool, written: &mut Record) -> Result<(), F
         others: record.others.union(&before.others).cloned().collect(),
         routed: record.routed.union(&before.routed).cloned().collect(),
     };
-    if both != stands {
-        write(&both)?;
+    // If there are none any more, they may have been when it was written down.
+    if both != stands || carriers.is_empty() && !both.is_empty() {
+        write(&both, carriers)?;
     }
     written.clone_from(&both);
     // An interface that has gone and come back is as it was before us. Who forwards and does not listen to routers forgets
@@ -115,7 +122,7 @@ pub fn follow(wanted: &Wanted, each: bool, written: &mut Record) -> Result<(), F
         set("ipv6", name, "accept_ra", "1")?;
     }
     if record != both {
-        write(&record)?;
+        write(&record, carriers)?;
     }
     *written = record;
     Ok(())

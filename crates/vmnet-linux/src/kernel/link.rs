@@ -9,7 +9,8 @@ use super::route::{RouteError, Routes, link_index};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 use std::io;
 
@@ -43,6 +44,8 @@ pub struct Link {
     pub loopback: bool,
     /// As a member of a bridge, it exchanges frames with no other isolated one.
     pub isolated: bool,
+    /// As a bridge, it has packets that it carries pass the rules of routed ones, whatever is set for all bridges.
+    pub bridged_pass: bool,
 }
 
 impl Link {
@@ -96,6 +99,24 @@ pub fn list() -> Result<Vec<Link>, RouteError> {
         |message| links.extend(link(message)),
     )?;
     links.sort_by_key(|link: &Link| link.index);
+    Ok(links)
+}
+
+/// The members of a bridge.
+///
+/// # Errors
+///
+/// See [`RouteError`].
+pub fn members(bridge: &Link) -> Result<Vec<Link>, RouteError> {
+    let mut request = LinkMessage::default();
+    // The kernel tells of these alone.
+    request.attributes = vec![LinkAttribute::Controller(bridge.index)];
+    let mut links = Vec::new();
+    Routes::open()?.dump(
+        RouteNetlinkMessage::GetLink(request),
+        "list the members of a bridge",
+        |message| links.extend(link(message).filter(|it| it.master == Some(bridge.index))),
+    )?;
     Ok(links)
 }
 
@@ -208,6 +229,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
         isolated: false,
+        bridged_pass: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -223,6 +245,13 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
                         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
                         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                             link.isolated = port.contains(&InfoBridgePort::Isolated(true));
+                        }
+                        LinkInfo::Data(InfoData::Bridge(bridge)) => {
+                            let set = [
+                                InfoBridge::NfCallIpTables(true),
+                                InfoBridge::NfCallIp6Tables(true),
+                            ];
+                            link.bridged_pass = set.iter().any(|it| bridge.contains(it));
                         }
                         _ => {}
                     }
@@ -252,6 +281,7 @@ mod tests {
             up: false,
             loopback: false,
             isolated: false,
+            bridged_pass: false,
         };
         let name = provisional_name().unwrap();
         for kind in MADE {

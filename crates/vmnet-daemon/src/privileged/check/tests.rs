@@ -38,6 +38,7 @@ fn link(index: u32, name: &str, alias: Option<String>, kind: Option<&str>) -> Li
         up: false,
         loopback: false,
         isolated: false,
+        bridged_pass: false,
     }
 }
 
@@ -414,7 +415,10 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         others: Vec::new(),
         members: Vec::new(),
         isolated: Vec::new(),
+        isolated_behind: false,
         bridged_pass: false,
+        loopback_open: false,
+        strangers: false,
         fixed: Vec::new(),
         forwards: Vec::new(),
     }

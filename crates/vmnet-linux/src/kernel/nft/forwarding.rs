@@ -1,5 +1,8 @@
-//! Interfaces on which we have switched forwarding on: a table that says which, and keeps the host from becoming a router
+//! Interfaces on which we have switched forwarding on: a table that says which, and what keeps the host from becoming a router
 //! between networks that are not ours.
+//!
+//! Each chain takes time of each packet, so the filters of our networks do that as well: who carries it has sets of these
+//! interfaces. Where no network does, the table has a chain of its own.
 
 use super::program::{self, NftError};
 use super::text::{Lines, collection, quoted};
@@ -65,17 +68,54 @@ pub fn read() -> Result<Record, NftError> {
     })
 }
 
-/// Writes down what is, or is about to be, switched on.
+/// Writes down what is, or is about to be, switched on. `carriers`: bridges whose filters see to it.
 ///
 /// # Errors
 ///
 /// See [`NftError`].
-pub fn write(record: &Record) -> Result<(), NftError> {
-    program::run(&render(record))
+pub fn write(record: &Record, carriers: &BTreeSet<String>) -> Result<(), NftError> {
+    program::run(&render(record, carriers))
 }
 
-fn render(record: &Record) -> String {
-    let mut text = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
+/// Sets of a network's table: interfaces on which IPv4 is forwarded by our doing, those on which IPv6 is, and all that were there
+/// before.
+pub(super) const SETS: [&str; 3] = ["forwarding4", "forwarding6", "others"];
+
+/// Adds to a filter of forwarded packets what keeps those from passing that are of none of our networks, as far as that is by our
+/// doing.
+pub(super) fn refuse_others(forward: &mut Lines) {
+    for (protocol, set) in [("ipv4", SETS[0]), ("ipv6", SETS[1])] {
+        forward.add(format!(
+            "meta nfproto {protocol} iifname @{set} oifname @{} drop",
+            SETS[2]
+        ));
+    }
+}
+
+/// Says in the sets of a network's table what is switched on.
+fn filled(bridge: &str, record: &Record) -> String {
+    let v6 = match record.v6.contains("all") {
+        true => &record.others,
+        false => &record.v6,
+    };
+    let mut text = String::new();
+    for (set, names) in SETS.into_iter().zip([&record.v4, v6, &record.others]) {
+        text += &format!("flush set inet {bridge} {set}\n");
+        let names = quoted(names.iter().filter(|name| is_name(name)));
+        if !names.is_empty() {
+            let names = names.join(", ");
+            text += &format!("add element inet {bridge} {set} {{ {names} }}\n");
+        }
+    }
+    text
+}
+
+pub(super) fn render(record: &Record, carriers: &BTreeSet<String>) -> String {
+    let mut text: String = carriers
+        .iter()
+        .map(|bridge| filled(bridge, record))
+        .collect();
+    text += &format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
     if record.is_empty() {
         return text;
     }
@@ -90,6 +130,14 @@ fn render(record: &Record) -> String {
         let names = quoted(names.iter().filter(|name| is_name(name)));
         text += &collection("set", name, "ifname", &names);
     }
+    if carriers.is_empty() {
+        text += &chain(record);
+    }
+    text + "}\n"
+}
+
+/// What keeps packets from passing between others by our doing.
+fn chain(record: &Record) -> String {
     let mut forward = Lines::filter("forward", "forward", "filter");
     // Each packet of the host passes here: what takes time is kept short.
     let (v4, v6, others) = (&record.v4, &record.v6, &record.others);
@@ -112,7 +160,7 @@ fn render(record: &Record) -> String {
             forward.add(format!("meta nfproto ipv6 {rule}"));
         }
     }
-    text + &forward.end() + "}\n"
+    forward.end()
 }
 
 /// How a rule asks for the interfaces of a set: one alone is compared, which takes less time than looking it up.
@@ -138,7 +186,7 @@ mod tests {
                 others: names(others),
                 ..Record::default()
             };
-            let text = render(&record);
+            let text = render(&record, &BTreeSet::new());
             let rules = text.lines().filter(|line| line.ends_with(" drop"));
             rules.map(|line| line.trim().to_owned()).collect()
         };
@@ -159,5 +207,34 @@ mod tests {
             ["meta nfproto ipv6 iifname @v6 oifname \"lan0\" drop"]
         );
         assert_eq!(rules(&[], &[], &lan), [""; 0]);
+    }
+
+    #[test]
+    fn filters_of_networks_see_to_it_in_place_of_a_chain() {
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
+        let record = Record {
+            v4: names(&["lan0"]),
+            v6: names(&["all"]),
+            others: names(&["lan0", "lan1", "no name"]),
+            ..Record::default()
+        };
+        let text = render(&record, &names(&["vmnet0"]));
+        assert!(!text.contains("chain"), "{text}");
+        let elements: Vec<&str> = text.lines().filter(|it| it.contains("element ")).collect();
+        assert_eq!(
+            elements,
+            [
+                "add element inet vmnet0 forwarding4 { \"lan0\" }",
+                "add element inet vmnet0 forwarding6 { \"lan0\", \"lan1\" }",
+                "add element inet vmnet0 others { \"lan0\", \"lan1\" }",
+            ]
+        );
+        let nothing = render(&Record::default(), &names(&["vmnet0"]));
+        assert!(
+            nothing.contains("flush set inet vmnet0 others"),
+            "{nothing}"
+        );
+        assert!(!nothing.contains("element "), "{nothing}");
+        assert!(render(&record, &BTreeSet::new()).contains("chain forward"));
     }
 }

@@ -2,7 +2,7 @@
 //! and what the host turns back comes to the guest it is for.
 
 use super::isolation::astray;
-use super::render::{LOOPBACK, PIECE, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK, mark};
+use super::render::{LOOPBACK, PIECE_V4, PIECE_V6, PIECES, TURNED_BACK};
 use super::text::{Lines, collection, mac, quoted};
 use super::usual_frames::usual_frames;
 use super::{Inet6, Rules};
@@ -24,14 +24,11 @@ pub(super) fn guard(rules: &Rules) -> String {
     let mut judged = Lines::part("judged");
     LOOPBACK.iter().for_each(|rule| judged.add(rule));
     judged.add(format!("ether daddr {host} accept"));
-    // Pieces to all are heard by guests alone: the host takes nothing that is for others.
-    let mut noted = "meta pkttype set other".to_owned();
-    if rules.bridged_pass {
-        noted += &format!(" {}", mark(PIECE));
-    }
+    // Pieces to all are heard by guests alone: the host takes nothing that is for others. Nor does it put any together, which it
+    // would where bridged packets pass the rules of routed ones.
     for piece in PIECES {
         for chain in [&mut arriving, &mut judged] {
-            chain.add(format!("{piece} {noted}"));
+            chain.add(format!("{piece} meta pkttype set other notrack"));
         }
     }
     let macs = [rules.host, rules.services].map(mac);
@@ -90,8 +87,15 @@ fn steer(rules: &Rules) -> String {
     for (ip, piece, at, dhcp) in [("ip", PIECE_V4, v4, 67), ("ip6", PIECE_V6, v6, 547)] {
         let mut chain = Lines::part(&format!("steer-{ip}"));
         // Our services put together what is in pieces, and give it to the host.
-        chain.add(format!("{piece} {to} {} accept", mark(PIECE)));
+        chain.add(format!("{piece} {to} notrack accept"));
         if let Some(at) = at {
+            if let ("ip", Some(ipv4)) = (ip, rules.ipv4) {
+                // The host would hand on what is from addresses of others. What has the tag of a VLAN is not this network's.
+                let own = format!("{}/{}", ipv4.network, ipv4.prefix_len);
+                chain.add(format!(
+                    "ether type ip ip daddr != {at} ip saddr != {own} drop"
+                ));
+            }
             chain.add(format!("{ip} daddr != {at} accept"));
             let ports = match rules.dns {
                 true => format!("{{ 53, {dhcp} }}"),

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use forwarding::Record;
 pub use program::NftError;
 
 /// What names of our bridges and their members begin with.
@@ -71,8 +72,14 @@ pub struct Rules {
     pub members: Vec<String>,
     /// Members that exchange frames with the host and the gateway's services alone, where not all are apart.
     pub isolated: Vec<String>,
+    /// Of the guests behind the trunk some are apart. Our switch sees to it, but for what the host has taken from anybody.
+    pub isolated_behind: bool,
     /// Bridged packets pass the rules of routed ones (`br_netfilter`).
     pub bridged_pass: bool,
+    /// Somebody else has the host take packets of its loopback from the bridge, or from all interfaces (`route_localnet`).
+    pub loopback_open: bool,
+    /// The bridge has ports that are not ours, of which its rules say nothing.
+    pub strangers: bool,
     /// Members whose guest has this MAC and no other.
     pub fixed: Vec<(String, [u8; 6])>,
     /// Ports that lead to guests.
@@ -91,6 +98,13 @@ impl Rules {
     #[must_use]
     pub fn opens_loopback(&self) -> bool {
         self.forwards.iter().any(|it| it.guest.is_ipv4())
+    }
+
+    /// Packets of the loopback have to be kept from coming by the bridge: the host does not refuse them by itself, or soon will
+    /// no more.
+    #[must_use]
+    pub fn guards_loopback(&self) -> bool {
+        self.loopback_open || self.opens_loopback()
     }
 
     /// The kernel is to keep this member from others of its kind.
@@ -152,13 +166,16 @@ pub fn is_name(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// Sets these rules in place of what the tables of a network have, all at once.
+/// Sets these rules in place of what the tables of a network have, all at once. From then on they keep apart what is of none of our
+/// networks ([`forwarding`]), as those of the other `carriers` do; `record`: what is switched on.
 ///
 /// # Errors
 ///
 /// See [`NftError`].
-pub fn apply(rules: &Rules) -> Result<(), NftError> {
-    let text = render::network(rules)?;
+pub fn apply(rules: &Rules, record: &Record, carriers: &BTreeSet<String>) -> Result<(), NftError> {
+    let mut carriers = carriers.clone();
+    carriers.insert(rules.bridge.clone());
+    let text = render::network(rules)? + &forwarding::render(record, &carriers);
     match program::run(&text) {
         // What is there may have been made by another version, with chains at other hooks.
         Err(NftError::Refused(_)) => program::run(&(render::removal(&rules.bridge)? + &text)),
@@ -186,13 +203,14 @@ fn standing_in(said: &serde_json::Value) -> BTreeSet<String> {
     of("inet").intersection(&of("bridge")).cloned().collect()
 }
 
-/// Removes the tables of a network; those that are not there are no mistake.
+/// Removes the tables of a network; those that are not there are no mistake. The other `carriers` keep apart what is of none of our
+/// networks then, or if there are none, a chain.
 ///
 /// # Errors
 ///
 /// See [`NftError`].
-pub fn remove(bridge: &str) -> Result<(), NftError> {
-    program::run(&render::removal(bridge)?)
+pub fn remove(bridge: &str, record: &Record, carriers: &BTreeSet<String>) -> Result<(), NftError> {
+    program::run(&(render::removal(bridge)? + &forwarding::render(record, carriers)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The tables of one network as text.
 
+use super::forwarding::{SETS, refuse_others};
 use super::guard::{guard, turned_back};
 use super::isolation::apart;
 use super::text::Lines;
@@ -11,8 +12,6 @@ use std::fmt::Write as _;
 pub(super) const TURNED_BACK: u32 = 0x0100_0000;
 /// The bit by which [`policy_routing`](crate::kernel::policy_routing) leaves a packet to the host's own routes.
 pub(crate) const ROUTED_BY_HOST: u32 = 0x0200_0000;
-/// The bit of pieces of packets that the host has nothing to do with. It is taken off before anybody else sees it.
-pub(super) const PIECE: u32 = 0x0400_0000;
 /// Puts a bit of these on a packet.
 pub(super) fn mark(bit: u32) -> String {
     format!("meta mark set meta mark or {bit:#x}")
@@ -85,7 +84,7 @@ fn emptied(rules: &Rules) -> String {
     let bridge = &rules.bridge;
     let (stay, go) = kept(&rules.forwards);
     let mut chains = vec![(ROUTING, rules.external.is_some())];
-    chains.push((ARRIVING, judges_arrivals(rules)));
+    chains.push((ARRIVING, rules.guards_loopback()));
     chains.extend(LEADING.map(|(name, _)| (name, !stay.is_empty())));
     let unused: Vec<&str> = chains
         .iter()
@@ -99,6 +98,9 @@ fn emptied(rules: &Rules) -> String {
     }
     for name in &unused {
         text += &format!("add chain inet {bridge} {name}\n");
+    }
+    for set in SETS {
+        text += &format!("add set inet {bridge} {set} {{ type ifname; }}\n");
     }
     text += &format!("flush table inet {bridge}\n");
     for list in &stay {
@@ -251,7 +253,7 @@ const ROUTING: &str = "routing";
 fn filter(rules: &Rules) -> String {
     let own = &rules.bridge;
     let mut text = String::new();
-    if judges_arrivals(rules) {
+    if rules.guards_loopback() {
         text += &arriving(rules);
     }
 
@@ -270,9 +272,10 @@ fn filter(rules: &Rules) -> String {
     // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
     let mut between = Lines::part("between");
     between.add(format!("ct status dnat {} accept", mark(TURNED_BACK)));
-    if let (false, Some(ipv6)) = (rules.isolated.is_empty(), rules.ipv6) {
-        // The bridge keeps from isolated guests what comes round from addresses of the network. The host sends back IPv4 from all
-        // others by itself (`rp_filter`), and has nothing like that for IPv6.
+    let some_isolated = !rules.isolated.is_empty() || rules.isolated_behind;
+    if let (true, Some(ipv6)) = (some_isolated, rules.ipv6) {
+        // The bridge, or our switch, keeps from isolated guests what comes round from addresses of the network, and IPv4 from all
+        // others is refused before; or the host does it (`rp_filter`), which has nothing like that for IPv6.
         let subnet = format!("{}/64", ipv6.network);
         between.add(format!("ip6 saddr != {{ {subnet}, fe80::/10, :: }} drop"));
     }
@@ -291,7 +294,11 @@ fn filter(rules: &Rules) -> String {
         Some(_) => format!("oifname \"{own}\" "),
         None => String::new(),
     };
-    forward.add(format!("{towards}ct state established,related accept"));
+    let begun = format!("{towards}ct state established,related");
+    // Nearly all that is ours is translated. What is not may have begun between others while there were no rules.
+    forward.add(format!("{begun} ct status snat,dnat accept"));
+    refuse_others(&mut forward);
+    forward.add(format!("{begun} accept"));
     if !each {
         forward.add(&to_between);
     }
@@ -320,32 +327,14 @@ fn filter(rules: &Rules) -> String {
 /// The chain of what arrives, which each packet of the host passes.
 const ARRIVING: &str = "arriving";
 
-/// Whether it has to be there.
-fn judges_arrivals(rules: &Rules) -> bool {
-    rules.bridged_pass || rules.opens_loopback()
-}
-
-/// What of the network the host does not look at, before it puts pieces of packets together.
-///
-/// It has one room for pieces for all of the host, which a guest could fill. Those for the host come whole, by our services; those to
-/// all are heard by guests alone, to which the bridge sees. Those between guests are not the host's, also where bridged packets pass
-/// these rules.
+/// What of the network the host does not take, before it looks at anything else: by ports of the bridge that are not ours, too, of
+/// which the bridge has no rules.
 fn arriving(rules: &Rules) -> String {
     let own = &rules.bridge;
-    // The kernel puts together at -400.
     let mut arriving = Lines::filter(ARRIVING, "prerouting", -450);
-    if rules.bridged_pass {
-        // Nearly all have no mark, which is asked faster than where they come from.
-        arriving.add(format!(
-            "meta mark and {PIECE:#x} == {PIECE:#x} iifname \"{own}\" meta mark set meta mark and {:#x} notrack",
-            !PIECE
-        ));
-    }
-    if rules.opens_loopback() {
-        // Loopback clients of forwarded ports take `route_localnet`, which lets in what nobody may send.
-        arriving.add(format!("iifname != \"{own}\" accept"));
-        LOOPBACK.iter().for_each(|rule| arriving.add(rule));
-    }
+    // Loopback clients of forwarded ports take `route_localnet`, which lets in what nobody may send.
+    arriving.add(format!("iifname != \"{own}\" accept"));
+    LOOPBACK.iter().for_each(|rule| arriving.add(rule));
     arriving.end()
 }
 

@@ -1,7 +1,7 @@
 //! The short way through the guard of a bridge, for nearly all frames: each rule that a packet meets takes time.
 //!
 //! A frame goes it whose member is to have its MAC, and that is for the host: a whole TCP segment or UDP datagram, without a tag,
-//! neither to the gateway nor from there. The guard would find nothing in it, and nothing is steered. All that is asked here is
+//! from a guest's address of IPv4, neither to the gateway nor from there. The guard would find nothing in it, and nothing is steered. All that is asked here is
 //! asked so that a frame that could be something else goes the long way; so it does not matter either if a set has nothing yet.
 
 use super::Rules;
@@ -40,14 +40,18 @@ pub(super) fn usual_frames(rules: &Rules, arriving: &mut Lines) -> (String, Stri
         arriving.add("iifname . ether saddr @usual jump usual");
         return (sets, chains);
     }
+    if let [(member, fixed)] = members[..] {
+        // No way to a chain and back. More members than one would all be asked for by each rule.
+        for ((protocol, _), whole) in WHOLE.iter().zip([segments_v4(rules), segments_v6(rules)]) {
+            let own = header(&host, *fixed, protocol);
+            arriving.add(format!("iifname \"{member}\" {own} {whole} accept"));
+        }
+    }
     for (number, (member, fixed)) in members.into_iter().enumerate() {
         let mut chain = Lines::part(&format!("usual-{number}"));
         for (protocol, whole) in WHOLE {
-            // All of the header at once.
-            chain.add(format!(
-                "ether daddr {host} ether saddr {} ether type {protocol} goto {whole}",
-                mac(*fixed)
-            ));
+            let own = header(&host, *fixed, protocol);
+            chain.add(format!("{own} goto {whole}"));
         }
         chains += &chain.end();
         arriving.add(format!("iifname \"{member}\" jump usual-{number}"));
@@ -55,42 +59,74 @@ pub(super) fn usual_frames(rules: &Rules, arriving: &mut Lines) -> (String, Stri
     (sets, chains)
 }
 
+/// All of the header at once.
+fn header(host: &str, from: [u8; 6], protocol: &str) -> String {
+    let from = mac(from);
+    format!("ether daddr {host} ether saddr {from} ether type {protocol}")
+}
+
 const WHOLE: [(&str, &str); 2] = [("ip", "whole-ip"), ("ip6", "whole-ip6")];
 
 // Bytes of the header by their places, which takes no look at what protocol it is: that is known. Those that are loaded at once and
-// are no more than four take next to no time.
+// are no more than four take next to no time. All that is asked of one protocol is one rule: that takes less than several.
 
 fn whole_v4(rules: &Rules) -> String {
     let mut chain = Lines::part("whole-ip");
-    if let Some(ipv4) = rules.ipv4 {
-        let gateway = ipv4.gateway.to_bits();
-        for address in ["@nh,96,32", "@nh,128,32"] {
-            chain.add(format!("{address} {gateway:#010x} return"));
-        }
-    }
-    // The loopback.
-    for address in ["@nh,96,8", "@nh,128,8"] {
-        chain.add(format!("{address} 127 return"));
-    }
-    // More fragments, and their place; and what it carries.
-    let carries = |protocol: u8| format!("@nh,48,32 & 0x3fff00ff == {protocol:#010x}");
-    chain.add(format!("{} accept", carries(6)));
-    chain.add(format!("{} @th,16,16 != 68 accept", carries(17)));
+    chain.add(format!("{} accept", segments_v4(rules)));
+    let datagrams = format!("{} {}", carries(17), asked_v4(rules));
+    chain.add(format!("{datagrams} @th,16,16 != 68 accept"));
     chain.end()
+}
+
+/// TCP of IPv4.
+fn segments_v4(rules: &Rules) -> String {
+    format!("{} {}", carries(6), asked_v4(rules))
+}
+
+/// No more fragments, and the first place; and what it carries.
+fn carries(protocol: u8) -> String {
+    format!("@nh,48,32 & 0x3fff00ff == {protocol:#010x}")
+}
+
+fn asked_v4(rules: &Rules) -> String {
+    let no_loopback = |at: u8| format!("@nh,{at},8 != 127");
+    let Some(ipv4) = rules.ipv4 else {
+        return format!("{} {}", no_loopback(96), no_loopback(128));
+    };
+    // From a guest's address, as none of the loopback is.
+    let (network, gateway) = (ipv4.network.to_bits(), ipv4.gateway.to_bits());
+    let mask = network_mask(ipv4.prefix_len);
+    format!(
+        "@nh,96,32 & {mask:#010x} == {:#010x} @nh,96,32 != {gateway:#010x} @nh,128,32 != {gateway:#010x} {}",
+        network & mask,
+        no_loopback(128)
+    )
+}
+
+fn network_mask(prefix_len: u8) -> u32 {
+    let hosts = u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0);
+    !hosts
 }
 
 fn whole_v6(rules: &Rules) -> String {
     let mut chain = Lines::part("whole-ip6");
-    if let Some(ipv6) = rules.ipv6 {
-        // By the last four bytes alone, which others may have too.
-        for of in [ipv6.gateway, ipv6.link_local] {
-            let last = of.to_bits() & 0xffff_ffff;
-            for address in ["@nh,160,32", "@nh,288,32"] {
-                chain.add(format!("{address} {last:#010x} return"));
-            }
-        }
-    }
-    chain.add("@nh,48,8 6 accept");
-    chain.add("@nh,48,8 17 @th,16,16 != 546 accept");
+    chain.add(format!("{} accept", segments_v6(rules)));
+    let datagrams = format!("@nh,48,8 17 {}", asked_v6(rules));
+    chain.add(format!("{datagrams} @th,16,16 != 546 accept"));
     chain.end()
+}
+
+/// TCP of IPv6.
+fn segments_v6(rules: &Rules) -> String {
+    format!("@nh,48,8 6 {}", asked_v6(rules))
+}
+
+fn asked_v6(rules: &Rules) -> String {
+    let ends = (rules.ipv6.into_iter()).flat_map(|ipv6| [ipv6.gateway, ipv6.link_local]);
+    // By the last four bytes alone, which others may have too.
+    let asked = ends.map(|of| {
+        let last = of.to_bits() & 0xffff_ffff;
+        format!("@nh,160,32 != {last:#010x} @nh,288,32 != {last:#010x}")
+    });
+    asked.collect::<Vec<_>>().join(" ")
 }

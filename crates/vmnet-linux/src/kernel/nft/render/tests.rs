@@ -27,7 +27,10 @@ fn shared() -> Rules {
         others: vec!["vmnet1".to_owned(), "vmnet12".to_owned()],
         members: vec!["vmnet0-gw".to_owned(), "vmnet0-7".to_owned()],
         isolated: vec!["vmnet0-3".to_owned(), "vmnet0-7".to_owned()],
+        isolated_behind: false,
         bridged_pass: false,
+        loopback_open: false,
+        strangers: false,
         fixed: vec![("vmnet0-7".to_owned(), [0x52, 0x54, 0, 0, 0, 7])],
         forwards: vec![
             forward(true, None, 8080, "192.168.64.5", 80),
