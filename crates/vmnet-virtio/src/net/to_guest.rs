@@ -11,7 +11,9 @@ use crate::ring::{Buffer, Chain, Fault, Kind, OneByOne, Ring, RingConfig, RingEr
 const MERGED_MAX: usize = 256;
 
 /// So many buffers behind the one that is written to, the next is fetched.
-const AHEAD: u16 = 6;
+const AHEAD: u16 = 4;
+/// As many bytes of it are fetched at least: a header, and the line behind it.
+const FETCHED_LEAST: u32 = 128;
 
 /// What became of a frame for a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -391,7 +393,8 @@ fn use_run<'f>(
 }
 
 /// A buffer with room for `all` bytes, if it is one piece of memory. Fetches one that comes soon: others have its lines now, and
-/// to get them takes as long as some frames.
+/// to get them takes as long as some frames. That goes for all lines: whoever had the buffer may have looked at its beginning
+/// alone, and its processor has fetched on.
 #[inline(always)]
 fn place<'m>(
     vicinity: Vicinity<'m>,
@@ -403,7 +406,9 @@ fn place<'m>(
         return None;
     }
     let place = vicinity.get(buffer.addr, u64::from(buffer.len))?;
-    if let Some(comes) = comes.and_then(|addr| vicinity.get(addr, 1)) {
+    // The frame that comes there is likely to be as long as this one. A place that is not as long is not fetched.
+    let fetched = u64::from(all.max(FETCHED_LEAST));
+    if let Some(comes) = comes.and_then(|addr| vicinity.get(addr, fetched)) {
         comes.prefetch_to_write();
     }
     Some(place)
