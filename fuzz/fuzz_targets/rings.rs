@@ -83,8 +83,7 @@ impl Port {
         }
         let mut done = 0;
         while let Some(frame) = self.burst.get(done) {
-            let sound = self.burst.from(done).map_while(Result::ok);
-            let run = self.to.deliver_run(Header::default(), sound);
+            let run = (self.to).deliver_run(Header::default(), &self.burst, done, usize::MAX);
             if run.frames == 0
                 && let Ok(frame) = frame
             {

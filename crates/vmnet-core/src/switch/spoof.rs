@@ -1,7 +1,9 @@
 //! Nobody speaks in the gateway's name: every frame of a guest is looked at before it goes anywhere. IPv6 has its own
 //! guard.
 
-use vmnet_wire::ethernet::EtherType;
+use core::net::Ipv4Addr;
+
+use vmnet_wire::ethernet::{self, EtherType};
 use vmnet_wire::{arp, ipv4};
 
 use crate::drop::Drop;
@@ -61,6 +63,16 @@ pub(crate) fn is_harmless(gateway: &Gateway, ether_type: EtherType, payload: &[u
         EtherType::IPV6 => guard::is_harmless(gateway, payload),
         _ => false,
     }
+}
+
+/// All of an IPv4 frame's head on which [`is_harmless`] and the way of the frame depend: addresses and type of Ethernet, and the
+/// address of its sender. None: it is no such frame, or too short for the headers.
+#[inline(always)]
+pub(crate) fn origin(head: &[u8]) -> Option<([u8; ethernet::Header::LEN], Ipv4Addr)> {
+    let ethernet = head.first_chunk()?;
+    let (header, packet) = ethernet::Header::read(head)?;
+    let source = ipv4::source_of(packet)?;
+    (header.ether_type() == EtherType::IPV4).then_some((*ethernet, source))
 }
 
 #[cfg(test)]

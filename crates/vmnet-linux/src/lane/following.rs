@@ -72,3 +72,126 @@ impl<'b> Following<'b> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use vmnet_core::{Config, Dns, Ipv4, Network};
+    use vmnet_lab::sim::packets::{self, Ends};
+    use vmnet_virtio::driver::{Shape, Transmit};
+    use vmnet_virtio::memory::OwnMemory;
+    use vmnet_virtio::net::{BurstLimits, Features, FromGuest};
+    use vmnet_wire::ethernet::Mac;
+    use vmnet_wire::tcp::{Fields, Flags, Seq};
+
+    const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    fn network(host: Option<Mac>) -> Network {
+        let config = Config {
+            ipv4: Some(Ipv4::new("192.168.64.0/24".parse().unwrap())),
+            gateway_mac: GATEWAY,
+            host,
+            mtu: 1500,
+            dhcp: None,
+            dns: Dns::Off,
+            resolvers_offered: Vec::new(),
+            nat44: true,
+            ipv6: None,
+            nat66: false,
+            router_advertisement: false,
+            dhcp6: None,
+            isolation: false,
+            store_leases: false,
+            domain: "vmnet.internal".to_owned(),
+            host_loopback: false,
+            flows_max: 100,
+            seed: [7; 16],
+        };
+        Network::new(std::time::Instant::now(), &config).unwrap()
+    }
+
+    /// Segments of these lengths, one behind the other, in a burst; and all bytes.
+    fn burst(lens: &[usize], to: Mac) -> (Burst, Vec<u8>, OwnMemory) {
+        let mut memory = OwnMemory::new(8 << 20).unwrap();
+        let shape = Shape {
+            size: 128,
+            packed: false,
+            event_idx: false,
+            indirect: 0,
+        };
+        let mut transmit = Transmit::new(&mut memory, shape, 60_100).unwrap();
+        let mut bytes = Vec::new();
+        for len in lens {
+            let fields = Fields {
+                source_port: 1,
+                destination_port: 2,
+                sequence: Seq(u32::try_from(bytes.len()).unwrap()),
+                acknowledgement: Seq(1),
+                flags: Flags::ACK,
+                window: 1000,
+            };
+            let payload: Vec<u8> = (bytes.len()..bytes.len() + len)
+                .map(|at| at as u8)
+                .collect();
+            let ends = Ends {
+                macs: (Mac([2, 0, 0, 0, 0, 2]), to),
+                ips: ([192, 168, 64, 2].into(), [10, 0, 0, 1].into()),
+            };
+            let frame = packets::tcp(ends, &fields, &[], &payload);
+            transmit.send(&[0; 12], &[&frame]).unwrap();
+            bytes.extend(payload);
+        }
+        let _ = transmit.flush();
+        let map = Arc::clone(memory.map());
+        let mut ring = FromGuest::start(map, transmit.config(), Features::VERSION_1).unwrap();
+        let mut burst = Burst::new(BurstLimits {
+            frames: 128,
+            bytes: 1 << 20,
+            head: 80,
+        });
+        assert_eq!(ring.receive(&mut burst), Ok(lens.len()));
+        (burst, bytes, memory)
+    }
+
+    fn find(burst: &Burst, host: Option<Mac>) -> Option<Following<'_>> {
+        let first = burst.get(0).unwrap().unwrap();
+        let succession = network(host).succession(first.head, first.len)?;
+        Some(Following::find(&first, succession, (burst, 1), |_| true))
+    }
+
+    #[test]
+    fn the_payload_of_all_is_named_once_and_in_order() {
+        for lens in [&[1, 20, 26, 27, 1000, 5][..], &[1460; 9], &[60_000, 60_000]] {
+            let (burst, bytes, _memory) = burst(lens, GATEWAY);
+            let following = find(&burst, None).unwrap();
+            assert_eq!(following.count, lens.len() - 1);
+            let mut seen = Vec::new();
+            following
+                .bodies()
+                .for_each(|body| body.append_to(&mut seen));
+            assert_eq!(seen, bytes[lens[0]..]);
+            assert_eq!(following.bytes, seen.len());
+        }
+    }
+
+    #[test]
+    fn one_call_takes_so_many_places_and_bytes() {
+        let (small, ..) = burst(&[1000; 100], GATEWAY);
+        let count = find(&small, None).unwrap().count;
+        assert_eq!(2 * (1 + count), PLACES_MAX, "a copy and a rest of each");
+        let (large, ..) = burst(&[60_000; 8], GATEWAY);
+        assert_eq!(find(&large, None).unwrap().count, BYTES / 60_054 - 1);
+    }
+
+    #[test]
+    fn only_the_nat_takes_them() {
+        let (for_another, ..) = burst(&[100, 100], Mac([2, 0, 0, 0, 0, 9]));
+        assert!(find(&for_another, None).is_none());
+        let host = Mac([2, 0, 0, 0, 0, 8]);
+        for to in [GATEWAY, host] {
+            let (for_host, ..) = burst(&[100, 100], to);
+            assert!(find(&for_host, Some(host)).is_none(), "the host takes each");
+        }
+    }
+}

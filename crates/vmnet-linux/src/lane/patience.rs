@@ -20,7 +20,7 @@ const SCARCE: Duration = Duration::from_micros(40);
 const SMALL: usize = 8 << 10;
 /// While rings have frames, others are asked for events only after so many turns, or so many bytes.
 const BUSY_TURNS: u32 = 8;
-const BUSY_BYTES: usize = 64 << 10;
+const BUSY_BYTES: usize = 1 << 20;
 /// The first and the longest time without looks after one that was in vain.
 const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(200);

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use vmnet_core::{Drop, Frame, HEAD_MIN, PortId, head_wanted};
-use vmnet_virtio::net::{Burst, BurstLimits, Frame as GuestFrame, FrameFault};
+use vmnet_virtio::net::{Burst, BurstLimits, Frame as GuestFrame, FrameFault, Header};
 use vmnet_virtio::ring::RingError;
 use vmnet_wire::ethernet::{self, Mac};
 use vmnet_wire::offload::{Checksum, Offload};
@@ -16,14 +16,19 @@ use crate::lane::datapath::Lane;
 use crate::lane::execute::{Hand, Place};
 use crate::lane::following::Following;
 use crate::port::body::Body;
-use crate::port::{Outgoing, Port};
+use crate::port::{Outgoing, Port, vhost_user};
 use crate::slots::Slot;
 
-/// Frames of one ring in its turn, bytes of them, and bytes of each that are copied to be looked at.
+/// Bytes of each frame that are copied to be looked at: as many as tell where one goes that only passes, and as the headers of TCP
+/// by IPv6 have.
+const HEAD: usize = 80;
+const _: () = assert!(HEAD >= vhost_user::HEAD, "a flow is told by as many");
+/// Frames of one ring in its turn, and bytes of them. Of each frame the first lines are fetched before the first is copied, and with more frames, or more of
+/// each, those are gone from the processor's nearest cache when their turn comes.
 const LIMITS: BurstLimits = BurstLimits {
-    frames: 64,
+    frames: 32,
     bytes: 256 << 10,
-    head: HEAD_MIN,
+    head: HEAD,
 };
 /// A ring that is never kicked is looked at as often.
 const UNKICKED: Duration = Duration::from_micros(500);
@@ -288,8 +293,7 @@ impl Lane {
         let passing = |frame: &GuestFrame<'_>| {
             frame.header.leaves_nothing() && network.passes_too(head, frame.head)
         };
-        let frames = burst.from(from).map_while(Result::ok).take_while(passing);
-        let run = port.pass(head, frames, usize::from(network.mtu()));
+        let run = port.pass(head, burst, from, usize::from(network.mtu()), passing);
         if run.frames > 0 {
             self.moved += run.bytes;
             self.touch(to);
@@ -306,56 +310,42 @@ impl Lane {
         gateways: &[Mac],
         buffer: &mut Vec<u8>,
     ) -> usize {
-        let said = match said(frame) {
-            Ok(said) => said,
+        let arrived = match Arrived::read(frame, to.is_some(), gateways, buffer) {
+            Ok(arrived) => arrived,
             Err(cause) => {
                 self.network.count_drop(cause);
                 return 0;
             }
         };
         self.moved += frame.len;
-        let Some(to) = to else {
-            let following = self.following(frame, &said, behind);
-            self.moved += following.bytes;
-            self.receive_arrived(id, &Arrived::read(frame, said, gateways, buffer), following);
-            return following.count;
-        };
-        self.pass_on(to, frame, said);
-        0
+        if let Some(to) = to {
+            self.give(to, &arrived.outgoing(), true);
+            return 0;
+        }
+        let following = self.following(&arrived, frame, behind);
+        self.moved += following.bytes;
+        self.receive_arrived(id, &arrived, following);
+        following.count
     }
 
     /// The frames behind one in a burst that the NAT takes together with it. Nobody looks at all their bytes: so their sums are left
     /// to others, as the first one's is.
     fn following<'b>(
         &self,
+        first: &Arrived<'_>,
         frame: &GuestFrame<'b>,
-        said: &Offload,
         behind: (&'b Burst, usize),
     ) -> Following<'b> {
         let (burst, from) = behind;
-        if !is_partial(said) || from >= burst.len() {
+        if !is_partial(&first.offload) || from >= burst.len() {
             return Following::NONE;
         }
-        match self.network.succession(frame.head, frame.len) {
+        match self.network.succession(first.head, frame.len) {
             Some(succession) => Following::find(frame, succession, behind, |frame| {
-                self::said(frame).is_ok_and(|said| is_partial(&said))
+                said(&frame.header, frame.head, frame.len).is_ok_and(|said| is_partial(&said))
             }),
             None => Following::NONE,
         }
-    }
-
-    /// Gives another port a frame that only passes. What its sender says of its checksum is that one's word alone.
-    fn pass_on(&mut self, to: PortId, frame: &GuestFrame<'_>, said: Offload) {
-        let checksum = match said.checksum {
-            Checksum::Partial { .. } => said.checksum,
-            _ => Checksum::Unverified,
-        };
-        let outgoing = Outgoing {
-            head: frame.head,
-            body: Body::guest(frame.rest, frame.len - frame.head.len()),
-            offload: Offload { checksum, ..said },
-        };
-        self.give(to, &outgoing, true);
     }
 
     fn receive_arrived(&mut self, id: PortId, frame: &Arrived<'_>, following: Following<'_>) {
@@ -400,10 +390,10 @@ struct Arrived<'a> {
 /// # Errors
 /// Its header says what cannot be.
 #[inline]
-fn said(frame: &GuestFrame<'_>) -> Result<Offload, Drop> {
-    let said = Offload::read(&frame.header.0).map_err(|_| Drop::Malformed)?;
+fn said(header: &Header, head: &[u8], len: usize) -> Result<Offload, Drop> {
+    let said = Offload::read(&header.0).map_err(|_| Drop::Malformed)?;
     if (is_partial(&said) || said.segmentation.is_some())
-        && !unfinished::is_sound_of(frame.head, frame.len, &said)
+        && !unfinished::is_sound_of(head, len, &said)
     {
         return Err(Drop::Malformed);
     }
@@ -416,48 +406,65 @@ fn is_partial(said: &Offload) -> bool {
 }
 
 impl<'a> Arrived<'a> {
-    /// Copies to `buffer` what has to be looked at beyond the head.
+    /// Copies to `buffer` what has to be looked at beyond the head: less of what `passes`.
+    ///
+    /// # Errors
+    /// What its sender says of it cannot be.
     fn read<'b>(
         frame: &GuestFrame<'b>,
-        said: Offload,
+        passes: bool,
         gateways: &[Mac],
         buffer: &'a mut Vec<u8>,
-    ) -> Self
+    ) -> Result<Self, Drop>
     where
         'b: 'a,
     {
+        let all = Body::guest(frame.rest, frame.len - frame.head.len());
+        buffer.clear();
+        // Each byte is read once: the guest may change it.
+        let deepen = |buffer: &mut Vec<u8>, wanted: usize| {
+            if buffer.is_empty() {
+                buffer.extend_from_slice(frame.head);
+            }
+            let have = buffer.len();
+            let more = wanted.saturating_sub(have);
+            all.span(have - frame.head.len(), more).append_to(buffer);
+        };
+        deepen(buffer, frame.len.min(HEAD_MIN));
+        let said = said(&frame.header, buffer, frame.len)?;
         let partial = is_partial(&said);
-        let is_ours = ethernet::Header::read(frame.head)
+        let is_ours = ethernet::Header::read(buffer)
             .is_some_and(|(header, _)| gateways.contains(&header.destination));
         // A guest's word that its own checksum is right is nothing; of what is not for us it is its receiver's business.
-        let is_checked = is_ours && !partial && said.segmentation.is_none();
-        let wanted = if frame.len <= frame.head.len() {
+        let is_checked = is_ours && !passes && !partial && said.segmentation.is_none();
+        let wanted = if passes {
             0
         } else if is_checked {
             frame.len
         } else {
-            head_wanted(frame.head, frame.len)
+            head_wanted(buffer, frame.len)
         };
-        let rest = Body::guest(frame.rest, frame.len - frame.head.len());
-        let (head, rest) = match wanted.checked_sub(frame.head.len()) {
-            None | Some(0) => (frame.head, rest),
-            Some(more) => {
-                buffer.clear();
-                buffer.extend_from_slice(frame.head);
-                rest.span(0, more).append_to(buffer);
-                (&buffer[..], rest.span(more, rest.len() - more))
-            }
-        };
+        deepen(buffer, wanted);
+        let head = &buffer[..];
+        let behind = head.len() - frame.head.len();
         let checksum = match said.checksum {
             Checksum::Partial { .. } => said.checksum,
             _ if !is_checked => Checksum::Unverified,
             _ if segment::verify(head) => Checksum::Valid,
             _ => Checksum::Wrong,
         };
-        Self {
+        Ok(Self {
             head,
-            rest,
+            rest: all.span(behind, all.len() - behind),
             offload: Offload { checksum, ..said },
+        })
+    }
+
+    fn outgoing(&self) -> Outgoing<'_> {
+        Outgoing {
+            head: self.head,
+            body: self.rest,
+            offload: self.offload,
         }
     }
 }

@@ -13,7 +13,7 @@ use vmnet_virtio::frontend::{Frontend, Plan};
 use vmnet_virtio::net::Features;
 use vmnet_wire::ethernet::{self, EtherType, Mac};
 use vmnet_wire::ip::{self, Protocol};
-use vmnet_wire::offload::{Checksum, Offload};
+use vmnet_wire::offload::{Checksum, Kind, Offload, Segmentation};
 use vmnet_wire::tcp::{Fields, Flags, Header, Segment, Seq};
 use vmnet_wire::{ipv4, ipv6, segment};
 use zerocopy::IntoBytes;
@@ -23,12 +23,15 @@ use crate::mac;
 
 const SOON: Duration = Duration::from_secs(10);
 const WINDOW: u16 = 60_000;
+const MSS: usize = 1400;
 
 /// The next frame of a burst.
 #[derive(Clone, Copy, Debug)]
 enum Piece {
     /// So many bytes more, whose sum is left to others.
     More(usize),
+    /// The same, to be cut.
+    Large(usize),
     /// The same with flags or a sum of its own.
     Pushed(usize),
     Summed(usize),
@@ -45,18 +48,20 @@ enum Piece {
 }
 
 fn pieces() -> impl Strategy<Value = Vec<Piece>> {
-    let len = || prop_oneof![1usize..1460, 1000usize..1460, Just(1usize)];
+    let len = || prop_oneof![1usize..MSS, 1000usize..MSS, Just(1usize)];
     let piece = prop_oneof![
         12 => len().prop_map(Piece::More),
         2 => len().prop_map(Piece::Pushed),
         1 => len().prop_map(Piece::Summed),
-        1 => (1usize..3000, len()).prop_map(|(back, len)| Piece::Again(back, len)),
+        2 => (1usize..3000, prop_oneof![Just(0), len()]).prop_map(|(back, len)| Piece::Again(back, len)),
+        1 => (MSS + 1..9000).prop_map(Piece::Large),
         1 => (1usize..5000).prop_map(Piece::Ahead),
         1 => Just(Piece::Bare),
         1 => Just(Piece::Foreign),
         2 => len().prop_map(Piece::Other),
     ];
-    proptest::collection::vec(piece, 1..40)
+    // Fewer bytes than the window has.
+    proptest::collection::vec(piece, 1..30)
 }
 
 /// One connection of the guest.
@@ -142,11 +147,20 @@ impl Guest {
         } else {
             partial
         };
+        let kind = if talk.from.is_ipv4() {
+            Kind::Tcp4
+        } else {
+            Kind::Tcp6
+        };
         let offload = Offload {
             checksum,
-            segmentation: None,
+            segmentation: (len > MSS).then_some(Segmentation {
+                kind,
+                size: MSS as u16,
+                ecn: false,
+            }),
         };
-        self.put(offload.write(0), &frame);
+        self.put(offload.write(frame.len() - len), &frame);
     }
 
     /// Reads what came, until `done` says that it is enough.
@@ -196,6 +210,10 @@ impl Guest {
                 self.segment(talk, flags, (sent, len), false);
                 len
             }
+            Piece::Large(len) => {
+                self.segment(talk, flags, (sent, len), false);
+                len
+            }
             Piece::Pushed(len) => {
                 self.segment(talk, flags | Flags::PSH, (sent, len), false);
                 len
@@ -205,7 +223,7 @@ impl Guest {
                 len
             }
             Piece::Again(back, len) => {
-                let back = back.min(sent).min(1460 - len.min(1459));
+                let back = back.min(sent).min(MSS - len.min(MSS - 1));
                 self.segment(talk, flags, (sent - back, back + len), false);
                 len
             }
@@ -241,9 +259,10 @@ fn start() -> Handle {
 /// What two servers heard of a guest's two connections, each its own bytes.
 ///
 /// The network may still know connections of stories before: the guest's ports are new ones.
-fn run(handle: &Handle, ports: [u16; 2], v6: bool, bursts: &[Vec<Piece>]) {
+fn run(handle: &Handle, ports: [u16; 2], (v6, packed): (bool, bool), bursts: &[Vec<Piece>]) {
+    let split = Features::ALL.without(Features::RING_PACKED);
     let plan = Plan {
-        features: Features::ALL.without(Features::RING_PACKED),
+        features: if packed { Features::ALL } else { split },
         receive_buffer: 2048,
         ..Plan::new()
     };
@@ -321,11 +340,14 @@ fn every_byte_of_a_burst_arrives_once_whatever_comes_between() {
         failure_persistence: None,
         ..Config::default()
     });
-    let stories = (any::<bool>(), proptest::collection::vec(pieces(), 1..12));
+    let stories = (
+        any::<(bool, bool)>(),
+        proptest::collection::vec(pieces(), 1..12),
+    );
     runner
-        .run(&stories, |(v6, bursts)| {
+        .run(&stories, |(how, bursts)| {
             let port = next_port.fetch_add(2, Ordering::Relaxed);
-            run(&handle, [port, port + 1], v6, &bursts);
+            run(&handle, [port, port + 1], how, &bursts);
             Ok(())
         })
         .unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -116,6 +117,15 @@ pub(super) struct Region {
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
+
+/// Where a region is, by value: whoever looks up many addresses keeps it in registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vicinity<'m> {
+    guest: u64,
+    size: u64,
+    host: NonNull<u8>,
+    region: PhantomData<&'m Region>,
+}
 
 /// Guest memory: where each of its addresses is in ours.
 ///
@@ -244,8 +254,13 @@ impl MemoryMap {
     /// `len` bytes at the guest's address `addr`, if they are all in the region that `hint` names.
     #[inline(always)]
     pub(super) fn near(&self, addr: u64, len: u64, hint: usize) -> Option<GuestSlice<'_>> {
-        let region = self.regions.get(hint)?;
-        region.piece(addr.checked_sub(region.guest)?, len)
+        self.vicinity(hint)?.get(addr, len)
+    }
+
+    /// The region that `hint` names, for many look-ups. None: there is no such region.
+    #[inline(always)]
+    pub(super) fn vicinity(&self, hint: usize) -> Option<Vicinity<'_>> {
+        Some(self.regions.get(hint)?.vicinity())
     }
 
     /// Gives `each` the pieces of `len` bytes at the guest's address `addr`, in order: one for
@@ -400,12 +415,36 @@ impl Region {
     /// `len` bytes from the region's byte `at` on, if they are all in it.
     #[inline(always)]
     fn piece(&self, at: u64, len: u64) -> Option<GuestSlice<'_>> {
+        self.vicinity().piece(at, len)
+    }
+
+    #[inline(always)]
+    fn vicinity(&self) -> Vicinity<'_> {
+        Vicinity {
+            guest: self.guest,
+            size: self.size,
+            host: self.host,
+            region: PhantomData,
+        }
+    }
+}
+
+impl<'m> Vicinity<'m> {
+    /// `len` bytes at the guest's address `addr`, if they are all in this region.
+    #[inline(always)]
+    pub(crate) fn get(self, addr: u64, len: u64) -> Option<GuestSlice<'m>> {
+        self.piece(addr.checked_sub(self.guest)?, len)
+    }
+
+    /// `len` bytes from the region's byte `at` on, if they are all in it.
+    #[inline(always)]
+    fn piece(self, at: u64, len: u64) -> Option<GuestSlice<'m>> {
         if len > self.size.checked_sub(at)? {
             return None;
         }
         let (at, len) = (usize::try_from(at).ok()?, usize::try_from(len).ok()?);
         // SAFETY: the region is `size` mapped bytes from `host` on, and `at + len` is not more. They stay
-        // mapped for as long as the mapping, which `self` holds.
+        // mapped for as long as the mapping, which the region holds for all of `'m`.
         Some(unsafe { GuestSlice::new(self.host.add(at), len) })
     }
 }

@@ -3,6 +3,10 @@
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
+/// Bytes that are fetched ahead at most: some such places are to fit into a processor's nearest cache.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const FETCHED: usize = 2048;
+
 /// Bytes of guest memory, one after the other in our address space.
 ///
 /// The guest may change them at any time, so there is no reference to them: they are copied, and what
@@ -90,20 +94,20 @@ impl<'m> GuestSlice<'m> {
         }
     }
 
-    /// Lets the processor fetch the first two lines, to be written to soon: others have them.
+    /// Lets the processor fetch all lines, but no more than 2 KiB of them, to be written to soon: others have them.
     #[inline]
     pub fn prefetch_to_write(&self) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: hints, which do not access memory as far as the program can tell. Processors that do not know
-        // them do nothing.
-        unsafe {
-            let start = self.start.as_ptr();
-            std::arch::asm!(
-                "prefetchw [{first}]",
-                "prefetchw [{first} + 64]",
-                first = in(reg) start,
-                options(nostack, preserves_flags, readonly)
-            );
+        for at in (0..self.len.min(FETCHED)).step_by(64) {
+            // SAFETY: a hint, which does not access memory as far as the program can tell. Processors that do not know it do
+            // nothing.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{line}]",
+                    line = in(reg) self.start.as_ptr().wrapping_add(at),
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
         }
     }
 
@@ -128,7 +132,7 @@ impl<'m> GuestSlice<'m> {
         let len = self.len.min(to.len());
         // SAFETY: both have `len` bytes; `to` is ours alone, so they do not overlap: no reference
         // into guest memory exists.
-        unsafe { ptr::copy_nonoverlapping(self.start.as_ptr(), to.as_mut_ptr(), len) };
+        unsafe { copy(self.start.as_ptr(), to.as_mut_ptr(), len) };
         len
     }
 
@@ -137,8 +141,21 @@ impl<'m> GuestSlice<'m> {
     pub fn copy_from(&self, from: &[u8]) -> usize {
         let len = self.len.min(from.len());
         // SAFETY: both have `len` bytes; `from` is no guest memory, to which no reference exists.
-        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.start.as_ptr(), len) };
+        unsafe { copy(from.as_ptr(), self.start.as_ptr(), len) };
         len
+    }
+
+    /// Writes all of `bytes` to the first bytes, and gives those behind them. None: there are not as many, and nothing was written.
+    #[inline(always)]
+    pub(crate) fn put<const N: usize>(self, bytes: &[u8; N]) -> Option<Self> {
+        let behind = self.len.checked_sub(N)?;
+        // SAFETY: there are `N` bytes; `bytes` is no guest memory, to which no reference exists.
+        let start = unsafe {
+            self.start.cast::<[u8; N]>().write_unaligned(*bytes);
+            self.start.add(N)
+        };
+        // SAFETY: it is the end of what `self` has.
+        Some(unsafe { Self::new(start, behind) })
     }
 
     /// Copies from other guest memory, which may be the same: as many bytes as both have. Says how many.
@@ -154,6 +171,28 @@ impl<'m> GuestSlice<'m> {
     pub fn zero(&self) {
         // SAFETY: all `len` bytes are mapped and writable.
         unsafe { ptr::write_bytes(self.start.as_ptr(), 0, self.len) };
+    }
+}
+
+/// Copies `len` bytes. What is as long as heads of frames are is copied without a call: as two blocks, which overlap where it is
+/// not as long as both.
+///
+/// # Safety
+/// As of [`ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    const BLOCK: usize = 64;
+    type Block = [u8; BLOCK];
+    match len.checked_sub(BLOCK) {
+        Some(last @ 0..=BLOCK) => {
+            // SAFETY: `last` and a block are `len`, and bytes have no alignment.
+            unsafe {
+                ptr::copy_nonoverlapping(from.cast::<Block>(), to.cast(), 1);
+                ptr::copy_nonoverlapping(from.add(last).cast::<Block>(), to.add(last).cast(), 1);
+            }
+        }
+        // SAFETY: the caller's word.
+        _ => unsafe { ptr::copy_nonoverlapping(from, to, len) },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::map::{MemoryMap, Outside};
+use super::map::{MemoryMap, Outside, Vicinity};
 use super::slice::GuestSlice;
 
 /// Slices of one guest's memory, and that memory.
@@ -16,6 +16,25 @@ pub struct Slices {
     memory: Arc<MemoryMap>,
     /// Where an address was found last.
     hint: usize,
+}
+
+/// A list that is being filled with what is in one region.
+#[derive(Debug)]
+pub(crate) struct Filling<'s> {
+    list: &'s mut Vec<GuestSlice<'static>>,
+    vicinity: Vicinity<'s>,
+}
+
+impl Filling<'_> {
+    /// Adds `len` bytes at the guest's address `addr` if they are all there, and gives them and their number in the list.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, addr: u64, len: u32) -> Option<(GuestSlice<'_>, usize)> {
+        let piece = self.vicinity.get(addr, u64::from(len))?;
+        let at = self.list.len();
+        // SAFETY: the memory of the list, in which it is, keeps it mapped, and is dropped or exchanged only when the list is empty.
+        self.list.push(unsafe { piece.forget_map() });
+        Some((piece, at))
+    }
 }
 
 impl Slices {
@@ -120,6 +139,20 @@ impl Slices {
         &self.memory
     }
 
+    /// Where an address was found last, and a list to add what is there. None: nothing was found yet.
+    #[inline(always)]
+    pub(crate) fn filling(&mut self) -> Option<Filling<'_>> {
+        let Self { list, memory, hint } = self;
+        let vicinity = memory.vicinity(*hint)?;
+        Some(Filling { list, vicinity })
+    }
+
+    /// Where an address was found last.
+    #[inline(always)]
+    pub(crate) fn vicinity(&self) -> Option<Vicinity<'_>> {
+        self.memory.vicinity(self.hint)
+    }
+
     /// Adds `len` bytes at the guest's address `addr`, if they are all where an address was found last, and gives them.
     #[inline(always)]
     pub(crate) fn push_near(&mut self, addr: u64, len: u32) -> Option<GuestSlice<'_>> {
@@ -127,12 +160,6 @@ impl Slices {
         // SAFETY: `memory` keeps it mapped, and is dropped or exchanged only when the list is empty.
         self.list.push(unsafe { piece.forget_map() });
         Some(piece)
-    }
-
-    /// The `len` bytes at the guest's address `addr`, if they are all where an address was found last.
-    #[inline(always)]
-    pub(crate) fn near(&self, addr: u64, len: u32) -> Option<GuestSlice<'_>> {
-        self.memory.near(addr, u64::from(len), self.hint)
     }
 
     /// Adds the pieces of `len` bytes at the guest's address `addr`. An empty one adds nothing.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{FRAME_MAX, HEADER_MAX, Header};
-use crate::memory::{GuestSlice, MemoryMap, Slices};
+use crate::memory::{GuestSlice, MemoryMap, Slices, slices};
 use crate::ring::{Buffer, Chain, Fault};
 
 /// How much is taken at once.
@@ -175,25 +175,24 @@ impl Burst {
         &mut self.slices
     }
 
-    /// The frame in this buffer alone, if that is one piece of memory and there is nothing wrong with it. None: nothing has
-    /// happened. Its bytes are on their way as those of [`Self::push`].
+    /// For frames that are in one buffer each. None: nothing is known of the memory yet.
     #[inline(always)]
-    pub(super) fn push_one(&mut self, buffer: Buffer) -> Option<()> {
-        let whole = usize::try_from(buffer.len).ok()?;
-        let len = whole.checked_sub(self.header_len)?;
-        if buffer.write || len == 0 || len > FRAME_MAX {
-            return None;
-        }
-        let at = self.slices.len();
-        self.slices.push_near(buffer.addr, buffer.len)?.prefetch();
-        self.bytes = self.bytes.saturating_add(len);
-        self.entries.push(Entry {
-            head: len.min(self.limits.head),
-            rest: at..at.saturating_add(1),
-            len,
-            fault: None,
-        });
-        Some(())
+    pub(super) fn filling(&mut self) -> Option<Filling<'_>> {
+        let Self {
+            limits,
+            header_len,
+            entries,
+            bytes,
+            slices,
+            ..
+        } = self;
+        Some(Filling {
+            limits: *limits,
+            header_len: *header_len,
+            entries,
+            bytes,
+            slices: slices.filling()?,
+        })
     }
 
     /// The frame in `chain`, which was taken into [`Self::slices`]. Its bytes are on their way to this processor until
@@ -237,5 +236,38 @@ impl Burst {
                 self.slices.read(&mut entry.rest, both.unwrap_or_default());
             }
         }
+    }
+}
+
+/// A burst that gets frames which are in one buffer each.
+pub(super) struct Filling<'b> {
+    limits: BurstLimits,
+    header_len: usize,
+    entries: &'b mut Vec<Entry>,
+    bytes: &'b mut usize,
+    slices: slices::Filling<'b>,
+}
+
+impl Filling<'_> {
+    /// The frame in this buffer, if that is one piece of memory, there is nothing wrong with it, and there is room. None: nothing
+    /// has happened. Its bytes are on their way as those of [`Burst::push`].
+    #[inline(always)]
+    pub(super) fn push(&mut self, buffer: Buffer) -> Option<()> {
+        let whole = usize::try_from(buffer.len).ok()?;
+        let len = whole.checked_sub(self.header_len)?;
+        let has_room = self.entries.len() < self.limits.frames && *self.bytes < self.limits.bytes;
+        if buffer.write || len == 0 || len > FRAME_MAX || !has_room {
+            return None;
+        }
+        let (slice, at) = self.slices.push(buffer.addr, buffer.len)?;
+        slice.prefetch();
+        *self.bytes = self.bytes.saturating_add(len);
+        self.entries.push(Entry {
+            head: len.min(self.limits.head),
+            rest: at..at.saturating_add(1),
+            len,
+            fault: None,
+        });
+        Some(())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Burst, Features};
 use crate::memory::MemoryMap;
-use crate::ring::{Ring, RingConfig, RingError, StartError};
+use crate::ring::{Kind, OneByOne, Ring, RingConfig, RingError, StartError};
 
 /// A transmit queue of a guest.
 #[derive(Debug)]
@@ -51,10 +51,15 @@ impl FromGuest {
         if self.memory.lost() {
             return Err(self.ring.end(RingError::MemoryLost));
         }
-        while burst.has_room() {
+        loop {
             // As most are.
-            if (self.ring.take_one(|buffer| burst.push_one(buffer))).is_some() {
-                continue;
+            match self.ring.kind() {
+                Some(Kind::Split(ring)) => take_ones(ring, burst),
+                Some(Kind::Packed(ring)) => take_ones(ring, burst),
+                None => {}
+            }
+            if !burst.has_room() {
+                break;
             }
             match self.ring.take(burst.slices()) {
                 Ok(Some(chain)) => burst.push(&chain),
@@ -71,9 +76,8 @@ impl FromGuest {
     /// The `count` oldest frames are done with: the guest gets their buffers back when this is published.
     #[inline]
     pub fn complete(&mut self, count: usize) {
-        for _ in 0..count.min(usize::from(self.ring.taken())) {
-            self.ring.give(0);
-        }
+        self.ring
+            .give_unwritten(u16::try_from(count).unwrap_or(u16::MAX));
     }
 
     /// The `count` youngest frames are to be received again.
@@ -118,5 +122,13 @@ impl FromGuest {
     #[must_use]
     pub fn ring(&self) -> &Ring {
         &self.ring
+    }
+}
+
+/// Takes frames that are in one buffer each, until there is another, or no room. One loop for each kind of ring, by itself.
+#[inline(never)]
+fn take_ones(ring: &mut impl OneByOne, burst: &mut Burst) {
+    if let Some(mut filling) = burst.filling() {
+        ring.take_each(|buffer| filling.push(buffer));
     }
 }

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{FRAME_MAX, Features, Frame, HEADER_MAX, Header};
+use super::{Burst, FRAME_MAX, Features, Frame, FrameFault, HEADER_MAX, Header};
+use crate::memory::map::Vicinity;
 use crate::memory::{GuestSlice, GuestWriter, MemoryMap, Slices};
-use crate::ring::{Buffer, Chain, Fault, Ring, RingConfig, RingError, StartError};
+use crate::ring::{Buffer, Chain, Fault, Kind, OneByOne, Ring, RingConfig, RingError, StartError};
 
 /// A frame in more buffers than this is not delivered. The smallest that Linux makes take 43 for 64 KiB.
 const MERGED_MAX: usize = 256;
 
 /// So many buffers behind the one that is written to, the next is fetched.
-const AHEAD: u16 = 6;
+const AHEAD: u16 = 4;
+/// As many bytes of it are fetched at least: a header, and the line behind it.
+const FETCHED_LEAST: u32 = 128;
 
 /// What became of a frame for a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,74 +150,47 @@ impl ToGuest {
         write: W,
     ) -> Option<W> {
         let all = u32::try_from(len.saturating_add(self.header_len)).ok();
-        let Some(all) = all.filter(|_| self.is_looked_at && len <= FRAME_MAX) else {
+        let Some(all) = all.filter(|_| len <= FRAME_MAX && self.is_there()) else {
             return Some(write);
         };
-        let Self {
-            ring,
-            slices,
-            header_len,
-            ..
-        } = self;
-        let mut write = Some(write);
-        ring.use_each(AHEAD, |buffer, comes| {
-            write.as_ref()?;
-            let place = [place(slices, buffer, comes, all)?];
+        let (header, header_len) = (header.with_buffers(1), self.header_len);
+        let put = |place: GuestSlice<'_>, write: W| {
+            let place = [place];
             let mut writer = GuestWriter::new(&place);
-            writer.write(header.with_buffers(1).first(*header_len));
-            (write.take()?)(&mut writer);
-            Some(all)
-        });
-        write
+            writer.write(header.first(header_len));
+            write(&mut writer);
+        };
+        let slices = &self.slices;
+        match self.ring.kind() {
+            Some(Kind::Split(ring)) => use_one(ring, slices, all, write, put),
+            Some(Kind::Packed(ring)) => use_one(ring, slices, all, write, put),
+            None => Some(write),
+        }
     }
 
-    /// Delivers frames, all with this header, for as long as each fits into the next buffer and that is one piece of memory, as
-    /// nearly all are. Says how many were, and how long they are together. The first of the others is for [`Self::deliver`].
-    #[inline(always)]
-    pub fn deliver_run<'f>(
-        &mut self,
-        header: Header,
-        frames: impl Iterator<Item = Frame<'f>>,
-    ) -> Run {
-        let mut run = Run::default();
-        if !self.is_looked_at {
-            return run;
+    /// Delivers `count` frames of `burst` from number `from` on, all with this header, for as long as each fits into the next buffer
+    /// and that is one piece of memory, as nearly all are. Says how many were, and how long they are together. The first of the
+    /// others is for [`Self::deliver`].
+    #[inline]
+    pub fn deliver_run(&mut self, header: Header, burst: &Burst, from: usize, count: usize) -> Run {
+        if !self.is_there() {
+            return Run::default();
         }
-        let Self {
-            ring,
-            slices,
-            header_len,
-            ..
-        } = self;
-        let (header, header_len) = (header.with_buffers(1), *header_len);
-        let mut frames = frames;
-        ring.use_each(AHEAD, |buffer, comes| {
-            let frame = frames.next()?;
-            let all = u32::try_from(frame.len.checked_add(header_len)?).ok()?;
-            if frame.len > FRAME_MAX {
-                return None;
-            }
-            let mut place = place(slices, buffer, comes, all)?;
-            // No writer, which would be written to memory and read again.
-            let mut write = |bytes: &[u8]| {
-                let written = place.copy_from(bytes);
-                (_, place) = place.split_at(written);
-            };
-            match header_len {
-                // Known when this is compiled, it is two moves.
-                HEADER_MAX => write(&header.0),
-                len => write(header.first(len)),
-            }
-            write(frame.head);
-            for slice in frame.rest {
-                let written = place.copy_from_guest(*slice);
-                (_, place) = place.split_at(written);
-            }
-            run.frames = run.frames.saturating_add(1);
-            run.bytes = run.bytes.saturating_add(frame.len);
-            Some(all)
-        });
-        run
+        let (slices, header) = (&self.slices, header.with_buffers(1));
+        let frames = burst.from(from).take(count);
+        let len = self.header_len;
+        match self.ring.kind() {
+            Some(Kind::Split(ring)) => use_run(ring, slices, header, len, frames),
+            Some(Kind::Packed(ring)) => use_run(ring, slices, header, len, frames),
+            None => Run::default(),
+        }
+    }
+
+    /// The memory has not vanished. Looked up once until the ring is published.
+    #[inline]
+    fn is_there(&mut self) -> bool {
+        self.is_looked_at = self.is_looked_at || !self.memory.lost();
+        self.is_looked_at
     }
 
     /// Takes buffers for a frame of `len` bytes, which stay reserved until [`Self::commit`],
@@ -229,11 +205,8 @@ impl ToGuest {
             return Ok(Delivery::TooLong);
         }
         self.slices.restart(&self.memory);
-        if !self.is_looked_at {
-            if self.memory.lost() {
-                return Err(self.ring.end(RingError::MemoryLost));
-            }
-            self.is_looked_at = true;
+        if !self.is_there() {
+            return Err(self.ring.end(RingError::MemoryLost));
         }
         let len = len.saturating_add(self.header_len);
         let len = u64::try_from(len).unwrap_or(u64::MAX);
@@ -369,15 +342,88 @@ impl ToGuest {
     }
 }
 
-/// A buffer with room for `all` bytes, if it is one piece of memory. Fetches one that comes soon: others have its lines now, and
-/// to get them takes as long as some frames.
+/// Puts something of `all` bytes into the next buffer, if it fits and that is one piece of memory. Gives `write` back if not.
 #[inline(always)]
-fn place(slices: &Slices, buffer: Buffer, comes: Option<u64>, all: u32) -> Option<GuestSlice<'_>> {
+fn use_one<W>(
+    ring: &mut impl OneByOne,
+    slices: &Slices,
+    all: u32,
+    write: W,
+    put: impl FnOnce(GuestSlice<'_>, W),
+) -> Option<W> {
+    let Some(vicinity) = slices.vicinity() else {
+        return Some(write);
+    };
+    let mut both = Some((write, put));
+    ring.use_each(AHEAD, |buffer, comes| {
+        both.as_ref()?;
+        let place = place(vicinity, buffer, comes, all)?;
+        let (write, put) = both.take()?;
+        put(place, write);
+        Some(all)
+    });
+    both.map(|(write, _)| write)
+}
+
+/// The loop of [`ToGuest::deliver_run`], one for each kind of ring, by itself.
+#[inline(never)]
+fn use_run<'f>(
+    ring: &mut impl OneByOne,
+    slices: &Slices,
+    header: Header,
+    header_len: usize,
+    mut frames: impl Iterator<Item = Result<Frame<'f>, FrameFault>>,
+) -> Run {
+    let mut run = Run::default();
+    let Some(vicinity) = slices.vicinity() else {
+        return run;
+    };
+    ring.use_each(AHEAD, |buffer, comes| {
+        let frame = frames.next()?.ok()?;
+        let all = u32::try_from(frame.len.checked_add(header_len)?).ok()?;
+        if frame.len > FRAME_MAX {
+            return None;
+        }
+        // No writer, which would be written to memory and read again.
+        let place = place(vicinity, buffer, comes, all)?;
+        let mut place = match header_len {
+            // Known when this is compiled, it is two moves.
+            HEADER_MAX => place.put(&header.0)?,
+            len => {
+                let written = place.copy_from(header.first(len));
+                place.split_at(written).1
+            }
+        };
+        let written = place.copy_from(frame.head);
+        (_, place) = place.split_at(written);
+        for slice in frame.rest {
+            let written = place.copy_from_guest(*slice);
+            (_, place) = place.split_at(written);
+        }
+        run.frames = run.frames.saturating_add(1);
+        run.bytes = run.bytes.saturating_add(frame.len);
+        Some(all)
+    });
+    run
+}
+
+/// A buffer with room for `all` bytes, if it is one piece of memory. Fetches one that comes soon: others have its lines now, and
+/// to get them takes as long as some frames. That goes for all lines: whoever had the buffer may have looked at its beginning
+/// alone, and its processor has fetched on.
+#[inline(always)]
+fn place<'m>(
+    vicinity: Vicinity<'m>,
+    buffer: Buffer,
+    comes: Option<u64>,
+    all: u32,
+) -> Option<GuestSlice<'m>> {
     if !buffer.write || buffer.len < all {
         return None;
     }
-    let place = slices.near(buffer.addr, buffer.len)?;
-    if let Some(comes) = comes.and_then(|addr| slices.near(addr, 1)) {
+    let place = vicinity.get(buffer.addr, u64::from(buffer.len))?;
+    // The frame that comes there is likely to be as long as this one. A place that is not as long is not fetched.
+    let fetched = u64::from(all.max(FETCHED_LEAST));
+    if let Some(comes) = comes.and_then(|addr| vicinity.get(addr, fetched)) {
         comes.prefetch_to_write();
     }
     Some(place)

@@ -123,9 +123,21 @@ pub struct Ring {
 }
 
 #[derive(Debug)]
-enum Kind {
+pub(crate) enum Kind {
     Split(SplitRing),
     Packed(PackedRing),
+}
+
+/// Loops over chains of one buffer, as nearly all are.
+pub(crate) trait OneByOne {
+    /// Takes chains of one buffer for as long as that is `wanted`. Nothing is said of what there is then: that is for
+    /// [`Ring::take`].
+    fn take_each(&mut self, wanted: impl FnMut(Buffer) -> Option<()>);
+
+    /// Takes chains of one buffer and gives each back at once, for as long as `used` says how many bytes it has written to the
+    /// buffer; and if nothing is taken before. `used` is told too where a buffer is that comes `ahead` chains later, as far as
+    /// that can be foreseen: for a hint.
+    fn use_each(&mut self, ahead: u16, used: impl FnMut(Buffer, Option<u64>) -> Option<u32>);
 }
 
 /// Does the same with a ring of either kind.
@@ -171,35 +183,17 @@ impl Ring {
     #[inline(always)]
     pub fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
         if self.broken.is_none()
-            && let Some(buffer) = either!(&mut self.kind, ring => ring.take_one(Some))
+            && let Some(buffer) = either!(&mut self.kind, ring => ring.take_one())
         {
             return Ok(Some(Chain::of_one(slices, buffer)));
         }
         self.take_any(slices)
     }
 
-    /// Takes the next chain if it has only one buffer, and that is `wanted`. Otherwise nothing has happened, and nothing is
-    /// said of what there is: that is for [`Self::take`].
+    /// The ring by its kind, for the loops of [`OneByOne`], each of which is compiled for one kind alone. None: it is broken.
     #[inline(always)]
-    pub(crate) fn take_one<T>(&mut self, wanted: impl FnOnce(Buffer) -> Option<T>) -> Option<T> {
-        if self.broken.is_some() {
-            return None;
-        }
-        either!(&mut self.kind, ring => ring.take_one(wanted))
-    }
-
-    /// Takes chains of one buffer and gives each back at once, for as long as `used` says how many bytes it has written to the
-    /// buffer; and if nothing is taken before. `used` is told too where a buffer is that comes `ahead` chains later, as far as
-    /// that can be foreseen: for a hint.
-    #[inline(always)]
-    pub(crate) fn use_each(
-        &mut self,
-        ahead: u16,
-        used: impl FnMut(Buffer, Option<u64>) -> Option<u32>,
-    ) {
-        if self.broken.is_none() {
-            either!(&mut self.kind, ring => ring.use_each(ahead, used));
-        }
+    pub(crate) fn kind(&mut self) -> Option<&mut Kind> {
+        self.broken.is_none().then_some(&mut self.kind)
     }
 
     /// The same of any chain, or none.
@@ -225,6 +219,19 @@ impl Ring {
     #[inline]
     pub fn give(&mut self, written: u32) {
         either!(&mut self.kind, ring => ring.give(written));
+    }
+
+    /// Gives the `count` oldest taken chains back, or all if there are fewer, with nothing written to them.
+    #[inline]
+    pub fn give_unwritten(&mut self, count: u16) {
+        match &mut self.kind {
+            Kind::Split(ring) => ring.give_unwritten(count),
+            Kind::Packed(ring) => {
+                for _ in 0..count.min(ring.taken()) {
+                    ring.give(0);
+                }
+            }
+        }
     }
 
     /// Puts the `count` youngest taken chains back, to be taken again.

@@ -7,7 +7,7 @@ use super::layout::{
     AVAIL, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, INDIRECT, NEXT, PackedAreas, Place, USED,
     WRITE, event, event_wants, meta, packed_meta,
 };
-use super::{RingConfig, RingError, StartError, event_idx};
+use super::{OneByOne, RingConfig, RingError, StartError, event_idx};
 use crate::memory::{MemoryMap, Slices};
 
 /// A chain that is taken: its id and how many descriptors of the ring it has.
@@ -97,9 +97,15 @@ impl PackedRing {
         (flags & AVAIL != 0) == place.wrap() && (flags & USED != 0) != place.wrap()
     }
 
-    /// Takes the next chain if there is one, it has only one buffer, and that is `wanted`.
+    /// Takes the next chain if there is one and it has only one buffer.
     #[inline(always)]
-    pub(super) fn take_one<T>(&mut self, wanted: impl FnOnce(Buffer) -> Option<T>) -> Option<T> {
+    pub(super) fn take_one(&mut self) -> Option<Buffer> {
+        self.take_wanted(Some)
+    }
+
+    /// The same if it is `wanted`.
+    #[inline(always)]
+    fn take_wanted<T>(&mut self, wanted: impl FnOnce(Buffer) -> Option<T>) -> Option<T> {
         if self.descriptors >= self.size {
             return None;
         }
@@ -112,27 +118,6 @@ impl PackedRing {
         let wanted = wanted(buffer)?;
         self.note(Taken { id, count: 1 });
         Some(wanted)
-    }
-
-    /// See [`super::Ring::use_each`].
-    #[inline(always)]
-    pub(super) fn use_each(
-        &mut self,
-        ahead: u16,
-        mut used: impl FnMut(Buffer, Option<u64>) -> Option<u32>,
-    ) {
-        if self.taken > 0 {
-            return;
-        }
-        loop {
-            let place = self.take.after(ahead.min(self.size), self.size);
-            let comes = self.areas.descriptors.get(usize::from(place.index()));
-            let comes = comes.map(|[addr, _]| addr.load(Ordering::Relaxed));
-            let Some(written) = self.take_one(|buffer| used(buffer, comes)) else {
-                return;
-            };
-            self.give(written);
-        }
     }
 
     pub(super) fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
@@ -281,5 +266,28 @@ impl PackedRing {
     pub(super) fn base(&self) -> u32 {
         let place = u32::from(self.published.bits());
         place | place << 16
+    }
+}
+
+impl OneByOne for PackedRing {
+    #[inline(always)]
+    fn take_each(&mut self, mut wanted: impl FnMut(Buffer) -> Option<()>) {
+        while self.take_wanted(&mut wanted).is_some() {}
+    }
+
+    #[inline(always)]
+    fn use_each(&mut self, ahead: u16, mut used: impl FnMut(Buffer, Option<u64>) -> Option<u32>) {
+        if self.taken > 0 {
+            return;
+        }
+        loop {
+            let place = self.take.after(ahead.min(self.size), self.size);
+            let comes = self.areas.descriptors.get(usize::from(place.index()));
+            let comes = comes.map(|[addr, _]| addr.load(Ordering::Relaxed));
+            let Some(written) = self.take_wanted(|buffer| used(buffer, comes)) else {
+                return;
+            };
+            self.give(written);
+        }
     }
 }

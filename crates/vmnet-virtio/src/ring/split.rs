@@ -1,10 +1,10 @@
 //! The split ring, the device's side (virtio 1.2 §2.7).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::chain::{Buffer, CHAIN_MAX, Chain, Walk};
-use super::layout::{INDIRECT, Index, NEXT, SplitAreas, UNWANTED, split_meta};
-use super::{RingConfig, RingError, StartError, event_idx};
+use super::layout::{INDIRECT, Index, NEXT, RawDescriptor, SplitAreas, UNWANTED, split_meta};
+use super::{OneByOne, RingConfig, RingError, StartError, event_idx};
 use crate::memory::{MemoryMap, Slices};
 
 /// A split ring.
@@ -64,66 +64,12 @@ impl SplitRing {
         usize::from(index.get() & self.size.wrapping_sub(1))
     }
 
-    /// Takes the next chain if it is seen already, has only one buffer, and that is `wanted`.
+    /// Takes the next chain if there is one and it has only one buffer.
     #[inline(always)]
-    pub(super) fn take_one<T>(&mut self, wanted: impl FnOnce(Buffer) -> Option<T>) -> Option<T> {
-        if self.take == self.seen {
-            return None;
-        }
-        let slot = self.slot(self.take);
-        let head = self.areas.avail_ring.get(slot)?.load(Ordering::Relaxed);
-        let [addr, meta] = self.areas.descriptors.get(usize::from(head))?;
-        let (len, flags, _) = split_meta(meta.load(Ordering::Relaxed));
-        let buffer = Buffer::alone(addr.load(Ordering::Relaxed), len, flags)?;
-        let wanted = wanted(buffer)?;
-        *self.heads.get_mut(slot)? = head;
-        self.take = self.take.after(1);
-        self.short = None;
-        Some(wanted)
-    }
-
-    /// See [`super::Ring::use_each`].
-    #[inline(always)]
-    pub(super) fn use_each(
-        &mut self,
-        ahead: u16,
-        mut used: impl FnMut(Buffer, Option<u64>) -> Option<u32>,
-    ) {
-        if self.give != self.take {
-            return;
-        }
-        let Self { areas, size, .. } = &*self;
-        let slot = |index: Index| usize::from(index.get() & size.wrapping_sub(1));
-        let (descriptors, avail_ring) = (&*areas.descriptors, &*areas.avail_ring);
-        let used_ring = &*areas.used_ring;
-        let chain = |index: Index| {
-            let head = avail_ring.get(slot(index))?.load(Ordering::Relaxed);
-            Some((head, descriptors.get(usize::from(head))?))
-        };
-        let (mut at, seen) = (self.take, self.seen);
-        while at != seen {
-            let Some((head, [addr, meta])) = chain(at) else {
-                break;
-            };
-            let (len, flags, _) = split_meta(meta.load(Ordering::Relaxed));
-            let Some(buffer) = Buffer::alone(addr.load(Ordering::Relaxed), len, flags) else {
-                break;
-            };
-            let comes = (seen.since(at) > ahead).then(|| chain(at.after(ahead)));
-            let comes = comes.flatten();
-            let comes = comes.map(|(_, [addr, _])| addr.load(Ordering::Relaxed));
-            let Some(written) = used(buffer, comes) else {
-                break;
-            };
-            if let Some([id, len]) = used_ring.get(slot(at)) {
-                id.store(u32::from(head), Ordering::Relaxed);
-                len.store(written, Ordering::Relaxed);
-            }
-            at = at.after(1);
-        }
-        if at != self.take {
-            (self.take, self.give, self.short) = (at, at, None);
-        }
+    pub(super) fn take_one(&mut self) -> Option<Buffer> {
+        let mut taken = None;
+        self.take_each(|buffer| taken.is_none().then(|| taken = Some(buffer)));
+        taken
     }
 
     pub(super) fn take(&mut self, slices: &mut Slices) -> Result<Option<Chain>, RingError> {
@@ -143,17 +89,24 @@ impl SplitRing {
         Ok(Some(chain))
     }
 
+    /// There are chains to take. What is wrong with the ring is for [`Self::take`] to say.
+    #[inline]
+    fn has_some(&mut self) -> bool {
+        self.take != self.seen || self.look().unwrap_or(false)
+    }
+
     /// Has the driver made more available?
     #[inline]
     fn look(&mut self) -> Result<bool, RingError> {
-        self.seen = Index::new(self.areas.avail.index.load(Ordering::Acquire));
-        let ahead = self.seen.since(self.give);
+        let seen = Index::new(self.areas.avail.index.load(Ordering::Acquire));
+        let ahead = seen.since(self.give);
         // Also behind what was taken: then the difference to `give` is small, and to `take` it is not.
-        if ahead > self.size || self.seen.since(self.take) > self.size {
+        if ahead > self.size || seen.since(self.take) > self.size {
             let size = self.size;
             return Err(RingError::Jumped { ahead, size });
         }
-        Ok(self.seen != self.take)
+        self.seen = seen;
+        Ok(seen != self.take)
     }
 
     fn walk(&self, head: u16, slices: &mut Slices) -> Result<Chain, RingError> {
@@ -185,6 +138,22 @@ impl SplitRing {
 
     pub(super) fn taken(&self) -> u16 {
         self.take.since(self.give)
+    }
+
+    /// See [`super::Ring::give_unwritten`].
+    #[inline]
+    pub(super) fn give_unwritten(&mut self, count: u16) {
+        let count = count.min(self.taken());
+        let Self { areas, heads, .. } = &*self;
+        let (used_ring, heads) = (&*areas.used_ring, &**heads);
+        for behind in 0..count {
+            let slot = self.slot(self.give.after(behind));
+            if let (Some([id, len]), Some(head)) = (used_ring.get(slot), heads.get(slot)) {
+                id.store(u32::from(*head), Ordering::Relaxed);
+                len.store(0, Ordering::Relaxed);
+            }
+        }
+        self.give = self.give.after(count);
     }
 
     #[inline]
@@ -260,5 +229,114 @@ impl SplitRing {
 
     pub(super) fn base(&self) -> u32 {
         u32::from(self.published.get())
+    }
+}
+
+impl OneByOne for SplitRing {
+    #[inline(always)]
+    fn take_each(&mut self, mut wanted: impl FnMut(Buffer) -> Option<()>) {
+        if !self.has_some() {
+            return;
+        }
+        let Self {
+            areas, heads, size, ..
+        } = self;
+        let (slots, heads) = (Slots::of(areas, *size), &mut **heads);
+        let (mut at, seen) = (self.take, self.seen);
+        while at != seen {
+            let Some((head, buffer)) = slots.one(at) else {
+                break;
+            };
+            let Some(place) = heads.get_mut(slots.slot(at)) else {
+                break;
+            };
+            if wanted(buffer).is_none() {
+                break;
+            }
+            *place = head;
+            at = at.after(1);
+        }
+        if at != self.take {
+            (self.take, self.short) = (at, None);
+        }
+    }
+
+    #[inline(always)]
+    fn use_each(&mut self, ahead: u16, mut used: impl FnMut(Buffer, Option<u64>) -> Option<u32>) {
+        if self.give != self.take || !self.has_some() {
+            return;
+        }
+        let slots = Slots::of(&self.areas, self.size);
+        let used_ring = &*self.areas.used_ring;
+        let (mut at, seen) = (self.take, self.seen);
+        while at != seen {
+            let Some((head, buffer)) = slots.one(at) else {
+                break;
+            };
+            let is_seen = seen.since(at) > ahead;
+            let comes = if is_seen {
+                slots.addr(at.after(ahead))
+            } else {
+                None
+            };
+            let Some(written) = used(buffer, comes) else {
+                break;
+            };
+            if let Some([id, len]) = used_ring.get(slots.slot(at)) {
+                id.store(u32::from(head), Ordering::Relaxed);
+                len.store(written, Ordering::Relaxed);
+            }
+            at = at.after(1);
+        }
+        if at != self.take {
+            (self.take, self.give, self.short) = (at, at, None);
+        }
+    }
+}
+
+/// What the driver makes available, by values that stay in registers.
+#[derive(Clone, Copy)]
+struct Slots<'r> {
+    avail_ring: &'r [AtomicU16],
+    descriptors: &'r [RawDescriptor],
+    mask: u16,
+}
+
+impl<'r> Slots<'r> {
+    #[inline(always)]
+    fn of(areas: &'r SplitAreas, size: u16) -> Self {
+        Self {
+            avail_ring: &areas.avail_ring,
+            descriptors: &areas.descriptors,
+            mask: size.wrapping_sub(1),
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: Index) -> usize {
+        usize::from(index.get() & self.mask)
+    }
+
+    /// The head of the chain at `index`, and its descriptor.
+    #[inline(always)]
+    fn head(&self, index: Index) -> Option<(u16, &'r RawDescriptor)> {
+        let head = self.avail_ring.get(self.slot(index))?;
+        let head = head.load(Ordering::Relaxed);
+        Some((head, self.descriptors.get(usize::from(head))?))
+    }
+
+    /// The chain at `index` if it has only one buffer.
+    #[inline(always)]
+    fn one(&self, index: Index) -> Option<(u16, Buffer)> {
+        let (head, [addr, meta]) = self.head(index)?;
+        let (len, flags, _) = split_meta(meta.load(Ordering::Relaxed));
+        let buffer = Buffer::alone(addr.load(Ordering::Relaxed), len, flags)?;
+        Some((head, buffer))
+    }
+
+    #[inline(always)]
+    fn addr(&self, index: Index) -> Option<u64> {
+        let (_, [addr, _]) = self.head(index)?;
+        Some(addr.load(Ordering::Relaxed))
     }
 }

@@ -220,6 +220,13 @@ fn ordinary_frames_take_the_short_way() {
     let mut gateways = frame(2, 1);
     gateways[ethernet::Header::LEN + 12..][..4].copy_from_slice(&[192, 168, 64, 1]);
     assert!(!network.passes_too(&passed, &gateways), "the gateway's");
+    let mut others = passed.clone();
+    others[ethernet::Header::LEN + 15] = 9;
+    assert!(network.passes_too(&passed, &others), "another sender's");
+    let mut of_arp = passed.clone();
+    of_arp[13] = 6;
+    assert!(!network.passes_too(&passed, &of_arp), "another type");
+    assert!(!network.passes_too(&of_arp, &of_arp), "not that type");
     assert!(!network.passes_too(&passed, &passed[..13]), "no frame");
     assert_eq!(
         network.pass(now, other, &frame(2, 1)),

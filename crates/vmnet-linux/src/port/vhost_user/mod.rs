@@ -42,6 +42,7 @@ use credit::Credit;
 use spread::{Flow, Spread};
 
 pub(crate) use rings::{EndedRings, Signal};
+pub(crate) use spread::HEAD;
 
 /// Pairs of rings that a VMM may have.
 pub(crate) const QUEUE_PAIRS: u8 = 16;

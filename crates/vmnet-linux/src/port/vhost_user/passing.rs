@@ -1,20 +1,23 @@
 //! The short way: frames that only pass from one guest's ring to another's, many at once.
 
-use vmnet_virtio::net::{Frame, Header, Run};
+use vmnet_virtio::net::{Burst, Frame, Header, Run};
 use vmnet_wire::ethernet;
 
 use super::spread::Flow;
 use super::{Direction::To, Ring, Side, VhostUser, ring};
 
 impl VhostUser {
-    /// Gives the guest frames of which nothing is left to anybody, for as long as there is one buffer for each, and nothing to
-    /// be weighed; `head` is that of the first. Those that were not given are to be sent as any other.
+    /// Gives the guest the frames of `burst` from number `from` on, which begins with `head`, for as long as they are `passing`, which
+    /// includes that nothing of them is left to anybody, there is one buffer for each, and nothing to be weighed. Those that were not
+    /// given are to be sent as any other.
     #[inline(always)]
-    pub(crate) fn pass<'f>(
+    pub(crate) fn pass(
         &mut self,
         head: &[u8],
-        frames: impl Iterator<Item = Frame<'f>>,
+        burst: &Burst,
+        from: usize,
         mtu: usize,
+        passing: impl Fn(&Frame<'_>) -> bool,
     ) -> Run {
         let Self {
             rings,
@@ -40,9 +43,12 @@ impl VhostUser {
             return Run::default();
         };
         let most = mtu + ethernet::Header::LEN;
-        let frames = frames
-            .take_while(|frame| frame.len <= most && (is_only || pair_of(frame.head) == pair));
-        let run = to_guest.deliver_run(Header::default(), frames);
+        let goes_too = |frame: &Frame<'_>| {
+            frame.len <= most && (is_only || pair_of(frame.head) == pair) && passing(frame)
+        };
+        let frames = burst.from(from).map_while(Result::ok);
+        let count = frames.take_while(goes_too).count();
+        let run = to_guest.deliver_run(Header::default(), burst, from, count);
         if run.frames > 0 {
             *dirty = true;
             self.credit.earn(run.frames, run.bytes);

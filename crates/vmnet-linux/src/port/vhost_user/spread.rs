@@ -7,6 +7,9 @@ use vmnet_wire::ethernet::{self, EtherType};
 use vmnet_wire::ip::Protocol;
 use vmnet_wire::{ipv4, ipv6};
 
+/// As many bytes of a frame are looked at: of one that only passes, a lane knows no more.
+pub(crate) const HEAD: usize = 64;
+
 /// Flows that are told apart.
 const PLACES: usize = 256;
 
@@ -44,9 +47,10 @@ impl Spread {
 }
 
 impl Flow {
-    /// That of a frame which begins so.
+    /// That of a frame which begins so. No more of it counts than is known of every frame, so that all of a flow have the same.
     pub(super) fn of(head: &[u8]) -> Self {
-        Self::find(head).unwrap_or(Self(0))
+        let known = head.get(..HEAD).unwrap_or(head);
+        Self::find(known).unwrap_or(Self(0))
     }
 
     fn find(head: &[u8]) -> Option<Self> {

@@ -73,8 +73,7 @@ impl Prey {
         }
         let mut done = 0;
         while let Some(frame) = self.burst.get(done) {
-            let sound = self.burst.from(done).map_while(Result::ok);
-            let run = to.deliver_run(Header::default(), sound);
+            let run = to.deliver_run(Header::default(), &self.burst, done, usize::MAX);
             if run.frames == 0
                 && let Ok(frame) = frame
             {
