@@ -4,11 +4,12 @@ use std::net::SocketAddrV6;
 use std::time::Duration;
 
 use smoltcp::socket::tcp::State;
-use vmnet_core::{HostError, Port};
+use vmnet_core::{Action, Event, HostError, Port};
 use vmnet_lab::sim::apps::is_pattern;
 use vmnet_lab::sim::packets::{self, Ends};
 use vmnet_lab::sim::trace::Trace;
 use vmnet_lab::sim::{Guest, Lan, Server, Talk, Trouble};
+use vmnet_wire::offload::Offload;
 use vmnet_wire::tcp::{Fields, Flags, Seq};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -532,6 +533,57 @@ fn acknowledgements_wait_for_more_while_bursts_follow_each_other_and_the_window_
         let last = heard.last().map(|(fields, _)| fields.acknowledgement);
         assert_eq!(last, Some(Seq(hand.seq)), "nobody waits longer");
     }
+}
+
+/// What is answered at once takes back that an acknowledgement is due, and the next byte asks for one again, all in one burst.
+#[test]
+fn a_flow_that_is_answered_now_and_then_waits_once() {
+    let mut hand = Hand::new(Server::Manual);
+    hand.shake(&[2, 4, 5, 0xb4], 4000);
+    hand.say(Flags::ACK, 4000, &[], &[]);
+    let (now, mut out) = (hand.lan.now, vmnet_core::Outbox::new());
+    let network = &mut hand.lan.network;
+    let mut answers = 0;
+    for turn in 0..5 {
+        let now = now + Duration::from_micros(turn);
+        for at in [
+            hand.seq + 1_000_000,
+            hand.seq,
+            hand.seq + 1_000_000,
+            hand.seq + 1460,
+        ] {
+            let fields = Fields {
+                source_port: 5000,
+                destination_port: 80,
+                sequence: Seq(at),
+                acknowledgement: Seq(hand.ack),
+                flags: Flags::ACK,
+                window: 4000,
+            };
+            let frame = packets::tcp(hand.ends, &fields, &[], &[7; 1460]);
+            let seen = vmnet_core::Frame::whole(&frame, Offload::VALID);
+            network.receive(now, hand.port, &seen, &mut out);
+            while let Some(action) = out.take() {
+                match action {
+                    Action::Send { socket, span } => {
+                        let (taken, room) = (span.len, 1 << 20);
+                        let sent = Event::Sent {
+                            socket,
+                            taken,
+                            room,
+                        };
+                        network.event(now, &sent, &mut out);
+                    }
+                    Action::Reply { .. } => answers += 1,
+                    _ => {}
+                }
+            }
+        }
+        hand.seq += 2920;
+        // The core looks itself whether a flow stands in its list more than once.
+        network.flush(now, true, &mut out);
+    }
+    assert_eq!(answers, 10, "each that is out of the window is answered");
 }
 
 #[test]

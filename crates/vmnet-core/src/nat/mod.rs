@@ -122,6 +122,7 @@ impl Nat {
                 self.table.remove(id);
             }
         }
+        debug_assert!(waiting <= self.table.len(), "each flow waits once");
         self.tidy();
     }
 

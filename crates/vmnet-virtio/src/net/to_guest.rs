@@ -50,7 +50,7 @@ pub struct ToGuest {
     is_looked_at: bool,
     /// Descriptors of the ring.
     size: usize,
-    /// Buffers that frames were received into, and that are not published.
+    /// Buffers that were reserved and given, and are not published. Those of frames that were delivered at once are few.
     unseen: usize,
     slices: Slices,
 }
@@ -272,8 +272,8 @@ impl ToGuest {
         self.give(len);
     }
 
-    /// Half of the buffers that the ring can have were given by [`Self::commit`] since it was published: a driver that is called
-    /// now has made new ones available by the time the others are used up.
+    /// Half of the buffers that the ring can have were reserved and given, as by [`Self::commit`], since it was published: a driver
+    /// that is called now has made new ones available by the time the others are used up.
     #[must_use]
     pub fn has_given_half(&self) -> bool {
         self.unseen >= self.size.div_ceil(2)
