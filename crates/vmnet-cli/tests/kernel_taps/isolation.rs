@@ -285,3 +285,68 @@ fn the_host_hands_on_nothing_from_addresses_of_others() {
     assert!(hands_on(&strange, strange.v4(), SOON));
     assert!(!hands_on(&strange, foreign, SILENCE));
 }
+
+/// Also not where it is sent to a forwarded port at the gateway's address, which the host lets in from all of its guests.
+#[test]
+fn a_forwarded_port_takes_nothing_from_addresses_of_others() {
+    let Some(stage) = stage() else { return };
+    stage.says("network create lan --subnet 10.77.9.0/24 --ipv6-prefix fd77:9::/64");
+    let plain = Guest::at_tap(&stage, "lan", 3, false);
+    let to = Guest::at_tap(&stage, "lan", 4, false);
+    stage.says("forward add lan 5300:10.77.9.104:7/udp");
+    stage.says("forward add lan 5301:[fd77:9::104]:7/udp");
+    let host = mac_of(&stage, "vmnet0");
+    for guest in [&plain, &to] {
+        is_known(&stage, guest.v4().into(), guest.mac);
+        is_known(&stage, guest.v6().into(), guest.mac);
+    }
+    let macs = (plain.mac, host);
+    let hears = |word: &str, within| to.hears(within, |frame| holds(frame, word));
+    for (source, within) in [(plain.v4(), SOON), (Ipv4Addr::new(10, 99, 9, 9), SILENCE)] {
+        let ips = (source, Ipv4Addr::new(10, 77, 9, 1));
+        let word = format!("from {source}");
+        plain.send(&packets::udp(
+            Ends { macs, ips },
+            (9, 5300),
+            64,
+            word.as_bytes(),
+        ));
+        assert_eq!(hears(&word, within), source == plain.v4(), "{word}");
+    }
+    for (source, within) in [(plain.v6(), SOON), (packets6::v6("2001:db8::1"), SILENCE)] {
+        let ips = (source, packets6::v6("fd77:9::1"));
+        let word = format!("from {source}");
+        plain.send(&packets6::udp(
+            Ends6 { macs, ips },
+            (9, 5301),
+            word.as_bytes(),
+        ));
+        assert_eq!(hears(&word, within), source == plain.v6(), "{word}");
+    }
+}
+
+/// Who asks for the gateway with an address that is not the network's takes no place in the host's one table of neighbours.
+#[test]
+fn the_host_learns_no_neighbour_from_addresses_of_others() {
+    let Some(stage) = stage() else { return };
+    stage.says("network create lan --subnet 10.77.9.0/24");
+    let guest = Guest::at_tap(&stage, "lan", 3, false);
+    for number in 1..50 {
+        let own = (guest.mac, Ipv4Addr::new(10, 99, 9, number));
+        guest.send(&packets::arp_request(
+            guest.mac,
+            own,
+            Ipv4Addr::new(10, 77, 9, 1),
+        ));
+    }
+    let own = (guest.mac, guest.v4());
+    guest.send(&packets::arp_request(
+        guest.mac,
+        own,
+        Ipv4Addr::new(10, 77, 9, 1),
+    ));
+    let answer = |frame: &[u8]| frame.get(12..14) == Some(&[8, 6]);
+    assert!(guest.hears(SOON, answer), "the last question is answered");
+    let known = stage.on_host("ip -4 neigh show dev vmnet0");
+    assert!(!known.contains("10.99.9."), "{known}");
+}

@@ -150,9 +150,6 @@ pub fn perform(
 /// The loopback is opened to forwarded ports behind the rules that keep it from guests, and closed before they go.
 fn set_rules(rules: &Rules, written: &mut Written) -> Result<(), Refusal> {
     let lets = rules.opens_loopback();
-    if rules.strangers {
-        bridge::be_strict(&rules.bridge).map_err(refused_by_bridge)?;
-    }
     if rules.loopback_open {
         bridge::keep_all_from_loopback(&rules.bridge).map_err(refused_by_bridge)?;
     }

@@ -214,9 +214,6 @@ impl Supervisor {
         rules.isolated_behind = behind.filter(|it| is_behind(it)).any(|it| it.isolated);
         let link = link::find(kernel.bridge.as_str()).map_err(|error| super::failed(&error))?;
         rules.bridged_pass = link.as_ref().is_some_and(|it| it.bridged_pass) || bridged_pass();
-        let members = link.as_ref().map_or(Ok(Vec::new()), link::members);
-        let members = members.map_err(|error| super::failed(&error))?;
-        rules.strangers = members.iter().any(|member| !member.is_ours());
         let own = |bridge: &str| !rules.opens_loopback() && bridge::is_open(bridge);
         rules.loopback_open = bridge::is_open("all") || own(kernel.bridge.as_str());
         let others = self.networks.iter().filter(|(uuid, _)| **uuid != network);

@@ -166,6 +166,8 @@ fn settle(name: &str, bridge: &Bridge) -> Result<(), BridgeError> {
     set("ipv6", "forwarding", on(v6 && bridge.forwards))?;
     set("ipv6", "force_forwarding", on(v6 && bridge.forwards))?;
     set("ipv4", "forwarding", on(v4 && bridge.forwards))?;
+    // What comes from addresses that are not behind the bridge is nobody's, whomever it is for: also ARP questions.
+    set("ipv4", "rp_filter", "1")?;
     set("ipv4", "accept_redirects", "0")?;
     set("ipv4", "send_redirects", "0")
 }
@@ -197,16 +199,6 @@ fn write_setting(name: &str, setting: &'static str, value: &str) -> Result<(), B
             source,
         }),
     }
-}
-
-/// Has the host refuse what comes by a bridge from addresses that it has no way to by there, which each packet pays for. Of members
-/// that are ours, rules see to it.
-///
-/// # Errors
-///
-/// See [`BridgeError`].
-pub fn be_strict(name: &str) -> Result<(), BridgeError> {
-    write_setting(name, "rp_filter", "1")
 }
 
 /// Sets filters at members of a bridge that are ours, which keep guests from the loopback.

@@ -418,7 +418,6 @@ fn rules(bridge: &str, trunk: &str) -> Rules {
         isolated_behind: false,
         bridged_pass: false,
         loopback_open: false,
-        strangers: false,
         fixed: Vec::new(),
         forwards: Vec::new(),
     }

@@ -60,7 +60,6 @@ pub(super) fn rules(plan: &Plan, bridge: &LinkName, trunk: &LinkName) -> Rules {
         isolated_behind: false,
         bridged_pass: false,
         loopback_open: false,
-        strangers: false,
         external: plan.external_interface.clone(),
         others: Vec::new(),
         members: Vec::new(),

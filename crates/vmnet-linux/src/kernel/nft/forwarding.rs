@@ -45,8 +45,10 @@ impl Record {
 pub fn read() -> Result<Record, NftError> {
     let said = match program::ask(&["list", "table", "inet", TABLE]) {
         Ok(said) => said,
-        // There is none, or the next write says what is wrong.
-        Err(NftError::Refused(_)) => return Ok(Record::default()),
+        // There is none. Whoever took another error for that would forget what is switched on.
+        Err(NftError::Refused(why)) if why.contains("No such file or directory") => {
+            return Ok(Record::default());
+        }
         Err(error) => return Err(error),
     };
     let all = said.get("nftables").and_then(Value::as_array);

@@ -78,8 +78,6 @@ pub struct Rules {
     pub bridged_pass: bool,
     /// Somebody else has the host take packets of its loopback from the bridge, or from all interfaces (`route_localnet`).
     pub loopback_open: bool,
-    /// The bridge has ports that are not ours, of which its rules say nothing.
-    pub strangers: bool,
     /// Members whose guest has this MAC and no other.
     pub fixed: Vec<(String, [u8; 6])>,
     /// Ports that lead to guests.

@@ -271,13 +271,20 @@ fn filter(rules: &Rules) -> String {
 
     // Between guests: what their bridge passes on, if that calls for these rules too, or what goes round by the host.
     let mut between = Lines::part("between");
+    // By a forwarded port a guest would speak to another as anybody. The host itself looks at IPv4 (`rp_filter`), and has nothing like
+    // that for IPv6.
+    let foreign = rules.ipv6.map(|ipv6| {
+        let subnet = format!("{}/64", ipv6.network);
+        format!("ip6 saddr != {{ {subnet}, fe80::/10, :: }} drop")
+    });
+    if let Some(foreign) = &foreign {
+        between.add(format!("ct status dnat {foreign}"));
+    }
     between.add(format!("ct status dnat {} accept", mark(TURNED_BACK)));
     let some_isolated = !rules.isolated.is_empty() || rules.isolated_behind;
-    if let (true, Some(ipv6)) = (some_isolated, rules.ipv6) {
-        // The bridge, or our switch, keeps from isolated guests what comes round from addresses of the network, and IPv4 from all
-        // others is refused before; or the host does it (`rp_filter`), which has nothing like that for IPv6.
-        let subnet = format!("{}/64", ipv6.network);
-        between.add(format!("ip6 saddr != {{ {subnet}, fe80::/10, :: }} drop"));
+    if let (true, Some(foreign)) = (some_isolated, &foreign) {
+        // The bridge, or our switch, keeps from isolated guests what comes round from addresses of the network.
+        between.add(foreign);
     }
     between.add(if rules.isolation { "drop" } else { "accept" });
     text += &between.end();
@@ -301,6 +308,9 @@ fn filter(rules: &Rules) -> String {
     forward.add(format!("{begun} accept"));
     if !each {
         forward.add(&to_between);
+    }
+    if let Some(foreign) = &foreign {
+        forward.add(format!("iifname \"{own}\" ct status dnat {foreign}"));
     }
     forward.add(format!("iifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" ct status dnat accept"));

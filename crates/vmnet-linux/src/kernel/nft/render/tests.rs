@@ -30,7 +30,6 @@ fn shared() -> Rules {
         isolated_behind: false,
         bridged_pass: false,
         loopback_open: false,
-        strangers: false,
         fixed: vec![("vmnet0-7".to_owned(), [0x52, 0x54, 0, 0, 0, 7])],
         forwards: vec![
             forward(true, None, 8080, "192.168.64.5", 80),
