@@ -33,6 +33,7 @@ impl Host {
             up: true,
             loopback: false,
             isolated: false,
+            bridged_pass: false,
         }
     }
 }
