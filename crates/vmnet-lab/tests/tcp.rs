@@ -384,6 +384,19 @@ impl Hand {
         }
     }
 
+    /// A segment of bytes that begins with this number.
+    fn segment(&self, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let fields = Fields {
+            source_port: 5000,
+            destination_port: 80,
+            sequence: Seq(sequence),
+            acknowledgement: Seq(self.ack),
+            flags: Flags::ACK,
+            window: 4000,
+        };
+        packets::tcp(self.ends, &fields, &[], payload)
+    }
+
     fn say(
         &mut self,
         flags: Flags,
@@ -506,15 +519,7 @@ fn acknowledgements_wait_for_more_while_bursts_follow_each_other_and_the_window_
         hand.say(Flags::ACK, 4000, &[], &[]);
         hand.lan.another_follows = another_follows;
         for _ in 0..segments {
-            let fields = Fields {
-                source_port: 5000,
-                destination_port: 80,
-                sequence: Seq(hand.seq),
-                acknowledgement: Seq(hand.ack),
-                flags: Flags::ACK,
-                window: 4000,
-            };
-            let frame = packets::tcp(hand.ends, &fields, &[], &[7; 1460]);
+            let frame = hand.segment(hand.seq, &[7; 1460]);
             hand.lan.guest(hand.port).inject(frame);
             hand.seq += 1460;
         }
@@ -542,7 +547,6 @@ fn a_flow_that_is_answered_now_and_then_waits_once() {
     hand.shake(&[2, 4, 5, 0xb4], 4000);
     hand.say(Flags::ACK, 4000, &[], &[]);
     let (now, mut out) = (hand.lan.now, vmnet_core::Outbox::new());
-    let network = &mut hand.lan.network;
     let mut answers = 0;
     for turn in 0..5 {
         let now = now + Duration::from_micros(turn);
@@ -552,16 +556,9 @@ fn a_flow_that_is_answered_now_and_then_waits_once() {
             hand.seq + 1_000_000,
             hand.seq + 1460,
         ] {
-            let fields = Fields {
-                source_port: 5000,
-                destination_port: 80,
-                sequence: Seq(at),
-                acknowledgement: Seq(hand.ack),
-                flags: Flags::ACK,
-                window: 4000,
-            };
-            let frame = packets::tcp(hand.ends, &fields, &[], &[7; 1460]);
+            let frame = hand.segment(at, &[7; 1460]);
             let seen = vmnet_core::Frame::whole(&frame, Offload::VALID);
+            let network = &mut hand.lan.network;
             network.receive(now, hand.port, &seen, &mut out);
             while let Some(action) = out.take() {
                 match action {
@@ -581,7 +578,7 @@ fn a_flow_that_is_answered_now_and_then_waits_once() {
         }
         hand.seq += 2920;
         // The core looks itself whether a flow stands in its list more than once.
-        network.flush(now, true, &mut out);
+        hand.lan.network.flush(now, true, &mut out);
     }
     assert_eq!(answers, 10, "each that is out of the window is answered");
 }
@@ -792,15 +789,7 @@ fn a_guest_forgets_an_old_connection_and_answers_the_new_one() {
 fn a_wrong_checksum_is_dropped() {
     let mut hand = Hand::new(Server::Echo);
     hand.shake(&[], 4000);
-    let fields = Fields {
-        source_port: 5000,
-        destination_port: 80,
-        sequence: Seq(hand.seq),
-        acknowledgement: Seq(hand.ack),
-        flags: Flags::ACK,
-        window: 4000,
-    };
-    let mut frame = packets::tcp(hand.ends, &fields, &[], b"right");
+    let mut frame = hand.segment(hand.seq, b"right");
     *frame.last_mut().unwrap() ^= 1;
     hand.lan.inject(hand.port, frame);
     assert_eq!(hand.lan.network.drops().of(vmnet_core::Drop::Checksum), 1);

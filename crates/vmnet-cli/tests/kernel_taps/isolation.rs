@@ -279,9 +279,7 @@ fn the_host_hands_on_nothing_from_addresses_of_others() {
         assert!(hands_on(from, from.v4(), SOON), "{}", from.mac);
         assert!(!hands_on(from, foreign, SILENCE), "{}", from.mac);
     }
-    // It is noticed in a moment that there is a port which is not ours.
     let strange = Guest::at_strange_tap(&stage, "own0", 1);
-    std::thread::sleep(Duration::from_secs(1));
     assert!(hands_on(&strange, strange.v4(), SOON));
     assert!(!hands_on(&strange, foreign, SILENCE));
 }

@@ -102,24 +102,6 @@ pub fn list() -> Result<Vec<Link>, RouteError> {
     Ok(links)
 }
 
-/// The members of a bridge.
-///
-/// # Errors
-///
-/// See [`RouteError`].
-pub fn members(bridge: &Link) -> Result<Vec<Link>, RouteError> {
-    let mut request = LinkMessage::default();
-    // The kernel tells of these alone.
-    request.attributes = vec![LinkAttribute::Controller(bridge.index)];
-    let mut links = Vec::new();
-    Routes::open()?.dump(
-        RouteNetlinkMessage::GetLink(request),
-        "list the members of a bridge",
-        |message| links.extend(link(message).filter(|it| it.master == Some(bridge.index))),
-    )?;
-    Ok(links)
-}
-
 /// The link with this name.
 ///
 /// # Errors

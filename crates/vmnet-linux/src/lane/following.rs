@@ -77,7 +77,7 @@ impl<'b> Following<'b> {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use vmnet_core::{Config, Dns, Ipv4, Network};
+    use vmnet_lab::sim::Lan;
     use vmnet_lab::sim::packets::{self, Ends};
     use vmnet_virtio::driver::{Shape, Transmit};
     use vmnet_virtio::memory::OwnMemory;
@@ -85,31 +85,8 @@ mod tests {
     use vmnet_wire::ethernet::Mac;
     use vmnet_wire::tcp::{Fields, Flags, Seq};
 
-    const GATEWAY: Mac = Mac([2, 0, 0, 0, 0, 1]);
-
-    fn network(host: Option<Mac>) -> Network {
-        let config = Config {
-            ipv4: Some(Ipv4::new("192.168.64.0/24".parse().unwrap())),
-            gateway_mac: GATEWAY,
-            host,
-            mtu: 1500,
-            dhcp: None,
-            dns: Dns::Off,
-            resolvers_offered: Vec::new(),
-            nat44: true,
-            ipv6: None,
-            nat66: false,
-            router_advertisement: false,
-            dhcp6: None,
-            isolation: false,
-            store_leases: false,
-            domain: "vmnet.internal".to_owned(),
-            host_loopback: false,
-            flows_max: 100,
-            seed: [7; 16],
-        };
-        Network::new(std::time::Instant::now(), &config).unwrap()
-    }
+    /// The gateway of [`Lan`].
+    const GATEWAY: Mac = Mac([0x52, 0x55, 0, 0, 0, 1]);
 
     /// Segments of these lengths, one behind the other, in a burst; and all bytes.
     fn burst(lens: &[usize], to: Mac) -> (Burst, Vec<u8>, OwnMemory) {
@@ -156,7 +133,8 @@ mod tests {
 
     fn find(burst: &Burst, host: Option<Mac>) -> Option<Following<'_>> {
         let first = burst.get(0).unwrap().unwrap();
-        let succession = network(host).succession(first.head, first.len)?;
+        let lan = Lan::new(1500, |config| config.host = host);
+        let succession = lan.network.succession(first.head, first.len)?;
         Some(Following::find(&first, succession, (burst, 1), |_| true))
     }
 
