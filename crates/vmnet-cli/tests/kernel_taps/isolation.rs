@@ -1,7 +1,6 @@
 //! Guests that are apart from all others: frames, and what goes round by the host.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
 
 use vmnet_lab::sim::packets::{self, Ends};
 use vmnet_lab::sim::packets6::{self, Ends6};
