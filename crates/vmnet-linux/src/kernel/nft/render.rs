@@ -21,6 +21,10 @@ pub(super) fn mark(bit: u32) -> String {
 /// it (`route_localnet`).
 pub(super) const LOOPBACK: [&str; 2] = ["ip saddr 127.0.0.0/8 drop", "ip daddr 127.0.0.0/8 drop"];
 
+/// Of a connection whose source is translated, and to which somebody has answered: more than begun. Without an answer each packet is still
+/// judged by what holds now.
+const ANSWERED: &str = "ct status & (snat | seen-reply) == (snat | seen-reply)";
+
 /// What pieces of packets look like, in each family.
 pub(super) const PIECES: [&str; 2] = [PIECE_V4, PIECE_V6];
 pub(super) const PIECE_V4: &str = "ip frag-off & 0x3fff != 0";
@@ -221,16 +225,22 @@ impl Family {
         }
     }
 
-    /// Whose address stands for whom.
-    pub(super) fn translate(&self, bridge: &str, behind: &mut Lines) {
-        let Some(own) = &self.own else { return };
-        let (ip, subnet) = (self.ip, &own.subnet);
-        if own.nat {
-            // Nearly all.
+    /// Guests that stand behind the host's addresses.
+    pub(super) fn masquerade(&self, bridge: &str, behind: &mut Lines) {
+        if let Some(own) = self.own.as_ref().filter(|own| own.nat) {
+            let Self { ip, protocol, .. } = self;
+            // What costs least is asked first.
             behind.add(format!(
-                "iifname \"{bridge}\" oifname != \"{bridge}\" {ip} saddr {subnet} masquerade"
+                "meta nfproto {protocol} iifname \"{bridge}\" oifname != \"{bridge}\" {ip} saddr {} masquerade",
+                own.subnet
             ));
         }
+    }
+
+    /// Clients that stand behind the host's addresses, as guests see them.
+    pub(super) fn masquerade_clients(&self, bridge: &str, behind: &mut Lines) {
+        let Some(own) = &self.own else { return };
+        let (ip, subnet) = (self.ip, &own.subnet);
         // Clients that would mean something else inside the guest, or to which it knows no way.
         let alone = if self.is_v6() { STRANGE_V6 } else { STRANGE_V4 };
         let strange = if own.nat {
@@ -288,13 +298,13 @@ fn filter(rules: &Rules) -> String {
     }
     between.add(if rules.isolation { "drop" } else { "accept" });
     text += &between.end();
-    let to_between = format!("iifname \"{own}\" oifname \"{own}\" goto between");
+    let to_between = format!("oifname \"{own}\" goto between");
     // Each packet is asked whether it is between guests only if that matters.
     let each = rules.isolation || rules.keep_apart_alone();
 
     let mut forward = Lines::filter("forward", "forward", "filter");
     if each {
-        forward.add(&to_between);
+        forward.add(format!("iifname \"{own}\" {to_between}"));
     }
     // What has begun may go on, in both directions. Where only one interface will do, each packet is asked by which it leaves.
     let towards = match &rules.external {
@@ -302,36 +312,42 @@ fn filter(rules: &Rules) -> String {
         None => String::new(),
     };
     let begun = format!("{towards}ct state established,related");
-    // Nearly all that is ours is translated. What is not may have begun between others while there were no rules.
+    // Nearly all that is ours has another source, and an answer was seen: that takes one look. What is not translated may have begun
+    // between others while there were no rules.
+    forward.add(format!("{towards}{ANSWERED} accept"));
     forward.add(format!("{begun} ct status snat,dnat accept"));
+    // Nothing is asked of what guests begin that is about others alone.
+    forward.add(format!("iifname \"{own}\" goto outward"));
     refuse_others(&mut forward);
     forward.add(format!("{begun} accept"));
-    if !each {
-        forward.add(&to_between);
-    }
-    if let Some(foreign) = &foreign {
-        forward.add(format!("iifname \"{own}\" ct status dnat {foreign}"));
-    }
-    forward.add(format!("iifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" ct status dnat accept"));
     forward.add(format!("oifname \"{own}\" drop"));
-    forward.add(format!("iifname != \"{own}\" accept"));
+
+    let mut outward = Lines::part("outward");
+    outward.add(format!("{begun} accept"));
+    if !each {
+        outward.add(&to_between);
+    }
+    if let Some(foreign) = &foreign {
+        outward.add(format!("ct status dnat {foreign}"));
+    }
+    outward.add("ct status dnat accept");
     let families = families(rules);
     families
         .iter()
-        .for_each(|family| family.leave(&mut forward));
+        .for_each(|family| family.leave(&mut outward));
     for other in &rules.others {
-        forward.add(format!(
+        outward.add(format!(
             "oifname \"{other}\" reject with icmpx admin-prohibited"
         ));
     }
-    families.iter().for_each(|family| family.stay(&mut forward));
+    families.iter().for_each(|family| family.stay(&mut outward));
     if let Some(external) = &rules.external {
-        forward.add(format!(
+        outward.add(format!(
             "oifname != \"{external}\" reject with icmpx no-route"
         ));
     }
-    text + &forward.end()
+    text + &outward.end() + &forward.end()
 }
 
 /// The chain of what arrives, which each packet of the host passes.

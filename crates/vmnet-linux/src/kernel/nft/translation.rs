@@ -12,9 +12,14 @@ pub(super) const LEADING: [(&str, &str); 2] = [("prerouting", "prerouting"), ("o
 /// Whose address stands for whom.
 pub(super) fn translation(rules: &Rules) -> String {
     let mut behind = Lines::nat("postrouting", "postrouting", "srcnat");
-    families(rules)
-        .iter()
-        .for_each(|family| family.translate(&rules.bridge, &mut behind));
+    let families = families(rules);
+    // Nearly all that begins.
+    for family in &families {
+        family.masquerade(&rules.bridge, &mut behind);
+    }
+    for family in &families {
+        family.masquerade_clients(&rules.bridge, &mut behind);
+    }
     let mut text = behind.end();
     let lists: Vec<List> = by_list(&rules.forwards).into_keys().collect();
     if lists.is_empty() {

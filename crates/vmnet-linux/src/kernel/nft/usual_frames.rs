@@ -44,7 +44,10 @@ pub(super) fn usual_frames(rules: &Rules, arriving: &mut Lines) -> (String, Stri
         // No way to a chain and back. More members than one would all be asked for by each rule.
         for ((protocol, _), whole) in WHOLE.iter().zip([segments_v4(rules), segments_v6(rules)]) {
             let own = header(&host, *fixed, protocol);
-            arriving.add(format!("iifname \"{member}\" {own} {whole} accept"));
+            // Frames of the other protocol are done with here soonest.
+            arriving.add(format!(
+                "meta protocol {protocol} iifname \"{member}\" {own} {whole} accept"
+            ));
         }
     }
     for (number, (member, fixed)) in members.into_iter().enumerate() {
