@@ -26,6 +26,8 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 10);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 /// The first port of the guest.
 const PORTS: u16 = 40_000;
+/// Descriptors of a ring: what `vmnet qemu` gives its guests.
+const RING: u16 = 1024;
 const SOON: Duration = Duration::from_secs(5);
 
 pub(super) fn measure(
@@ -100,7 +102,7 @@ fn drive(
     attach(handle, socket)?;
     let plan = Plan {
         features: Features::ALL.without(Features::RING_PACKED),
-        ring_size: 256,
+        ring_size: RING,
         ..Plan::new()
     };
     let mut frontend = Frontend::connect(UnixStream::connect(socket)?, &plan)?;
