@@ -22,6 +22,9 @@ use vmnet_linux::sys::process::keep_over_exec;
 
 const NETWORK: &str = "bench";
 const PATIENCE: Duration = Duration::from_secs(10);
+/// By then the service has looked through the host's rules a second time, as it does two seconds after they have changed, and the
+/// kernel has taken away what was there before. Whoever has nothing of that waits as long.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// The network that guests are on behind their host.
 pub(super) struct Behind;
@@ -49,7 +52,7 @@ pub(super) fn start(
         _ => Shape::Plain,
     };
     let host = Host::new(shape, testbed)?;
-    let service = Service::start(name, &host.namespace, testbed)?;
+    let service = Service::start(name, network, &host.namespace, testbed)?;
     let subnet = format!("{}/24", BEHIND.v4(0));
     let prefix = format!("{}/64", BEHIND.v6(0));
     let how = match network {
@@ -154,6 +157,7 @@ pub(super) fn guest(
     )?;
     let (agent, _) = testbed.await_agent(&own, &mut process)?;
     let seen = host.seen(network);
+    std::thread::sleep(SETTLED);
     Ok(Guest {
         instance: Instance::behind(agent, carries, inside, seen, process),
         _processes: processes,
@@ -169,7 +173,12 @@ struct Service {
 }
 
 impl Service {
-    fn start(name: &str, host: &Namespace, testbed: &Testbed) -> Result<Self, Refusal> {
+    fn start(
+        name: &str,
+        network: Network,
+        host: &Namespace,
+        testbed: &Testbed,
+    ) -> Result<Self, Refusal> {
         let broken = |error: std::io::Error| format!("cannot prepare the service: {error}");
         let home = testbed.scratch().directory_of(name, 0).map_err(broken)?;
         // The machine's own is not for it.
@@ -182,8 +191,10 @@ impl Service {
             &["daemon", "--system", "--user", "root", "--state"],
         );
         command.arg(home.join("state"));
-        // It moves frames itself, unless the kernel does.
-        let command = relay::on(Core::Frames, &command);
+        if matches!(network, Network::Bridged(_)) {
+            // It moves frames itself.
+            command = relay::on(Core::Frames, &command);
+        }
         let daemon = testbed.start_as_root(command, host, name)?;
         let limit = Instant::now() + PATIENCE;
         while UnixStream::connect(socket(&home)).is_err() {
